@@ -1,0 +1,35 @@
+# Everything that a fresh clone needs stands behind a target; `make bench` and `make test` do all the set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := torch==2.13.0
+
+.PHONY: bench test test-all lint docs clean
+
+bench: $(STAMP)
+	$(BIN)/qact bench --out runs/digits
+
+test: lint $(STAMP)
+	$(BIN)/python -m pytest -n 2
+
+test-all: lint $(STAMP)
+	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/mkdocs build --strict
+
+$(STAMP): pyproject.toml requirements-dev.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet $(TORCH)
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt -e ".[bench]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Activations that know their context: Quantile Activation for PyTorch."""
