@@ -1,0 +1,25 @@
+"""The bench: recipe, train, adapt, evaluate, report; every rival is measured the same way."""
+
+from qact.bench.recipe import Data, Model, Recipe, Shift, Training, quick
+from qact.bench.results import Results, load_results
+from qact.bench.rivals import Rival, list_rivals, register, rival
+from qact.bench.runner import run
+from qact.bench.summary import Stat, Summary
+
+__all__ = [
+    "Data",
+    "Model",
+    "Recipe",
+    "Results",
+    "Rival",
+    "Shift",
+    "Stat",
+    "Summary",
+    "Training",
+    "list_rivals",
+    "load_results",
+    "quick",
+    "register",
+    "rival",
+    "run",
+]

@@ -1,0 +1,86 @@
+"""One cell of the grid from beginning to end: train, then measure what is missing."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qact.bench.evaluate import Key, Row, evaluate, single_sample_gap
+from qact.bench.inputs import load_inputs
+from qact.bench.recipe import Recipe
+from qact.bench.rivals import rival
+from qact.bench.train import train_cell
+
+TRAINING_WEIGHT = 3  # forward, backward and update cost about three forward passes
+
+Tell = Callable[[int, str], None]  # units of work done, stage
+
+
+@dataclass(frozen=True)
+class Cell:
+    """An (activation, seed) pair and the rows that it still owes. Travels to worker processes."""
+
+    recipe: Recipe
+    activation: str
+    seed: int
+    keys: tuple[Key, ...]
+    folder: Path
+    imports: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The cell as tables and folders call it."""
+        return f"{self.activation}/{self.seed}"
+
+    def work(self, sizes: dict[str, int]) -> int:
+        """Return the units of work: images passed, training images counted three times."""
+        trained = TRAINING_WEIGHT * self.recipe.training.epochs * sizes["train"]
+        return trained + len(self.keys) * sizes["test"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Rows of a cell and what they took."""
+
+    rows: list[Row]
+    notes: dict[str, Any]
+
+
+def run_cell(cell: Cell, tell: Tell) -> Outcome:
+    """Train (or load, or resume) the network of a cell and measure it."""
+    for module in cell.imports:  # rivals that a user registers
+        importlib.import_module(module)
+    inputs = load_inputs(cell.recipe.data)
+    trained = train_cell(
+        cell.recipe,
+        rival(cell.activation),
+        cell.seed,
+        inputs,
+        cell.folder,
+        lambda images: tell(TRAINING_WEIGHT * images, "training"),
+    )
+    begin = time.perf_counter()
+    rows = list(
+        evaluate(
+            trained.model,
+            inputs,
+            list(cell.keys),
+            cell.recipe.shift.seed,
+            lambda images: tell(images, "measuring"),
+        )
+    )
+    notes = {
+        "history": trained.history,
+        "train_seconds": round(sum(epoch["seconds"] for epoch in trained.history), 2),
+        "measure_seconds": round(time.perf_counter() - begin, 2),
+        "single_sample_gap": single_sample_gap(trained.model, inputs),
+        "parameters": sum(p.numel() for p in trained.model.parameters()),
+        "threads": torch.get_num_threads(),
+    }
+    return Outcome(rows, notes)

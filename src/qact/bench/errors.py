@@ -1,0 +1,19 @@
+"""What can go wrong in a way that the person at the keyboard can put right."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """Base of the errors that the command line prints as one line instead of a traceback."""
+
+
+class RecipeError(BenchError, ValueError):
+    """A recipe, name or number that the bench cannot work with."""
+
+
+class DamagedFileError(BenchError):
+    """A results file or checkpoint that cannot be read; it is never overwritten."""
+
+
+class CellError(BenchError):
+    """Some cells of the grid failed; the rows of the others are written."""

@@ -1,0 +1,113 @@
+"""Logits to rows.
+
+One row is one (activation, loss, adaptation, stream, corruption, severity, seed) with its metrics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qact.bench.adapt import predict
+from qact.bench.inputs import Inputs, permutation
+from qact.bench.recipe import Recipe
+from qact.calibration import (
+    accuracy,
+    brier_score,
+    calibration_error,
+    negative_log_likelihood,
+    reliability,
+)
+
+KEY = ("activation", "loss", "adaptation", "stream", "corruption", "severity", "seed")
+METRICS = ("accuracy", "nll", "brier", "ece", "ece_debiased")
+BINS = 15
+
+Key = tuple[Any, ...]
+Row = dict[str, Any]
+
+
+def key_of(row: Row) -> Key:
+    """Return what makes a row unique."""
+    return tuple(row[name] for name in KEY)
+
+
+def wanted(recipe: Recipe, activation: str, seed: int) -> list[Key]:
+    """Return the keys of all rows of a cell, condition by condition.
+
+    Example:
+        >>> from qact.bench import Recipe
+        >>> wanted(Recipe(), "relu", 0)[0]
+        ('relu', 'cross_entropy', 'frozen', 'iid', 'none', 0, 0)
+    """
+    loss, stream = recipe.training.loss, recipe.shift.stream
+    return [
+        (activation, loss, adaptation, stream, corruption, severity, seed)
+        for corruption, severity in recipe.shift.conditions()
+        for adaptation in recipe.shift.adaptations
+    ]
+
+
+def evaluate(
+    model: nn.Module,
+    inputs: Inputs,
+    keys: list[Key],
+    corruption_seed: int,
+    advance: Callable[[int], None],
+) -> Iterator[Row]:
+    """Yield one row per key, each measured on the whole test set."""
+    for key in keys:
+        named = dict(zip(KEY, key, strict=True))
+        images = inputs.shifted(named["corruption"], named["severity"], corruption_seed)
+        order = permutation(len(images), named["seed"])  # i.i.d.: dealt at random into batches
+        logits = predict(model, images, named["adaptation"], order)
+        yield named | measure(logits, inputs.test_labels)
+        advance(len(images))
+
+
+def measure(logits: Tensor, labels: Tensor) -> Row:
+    """Return every metric of one test set, by one estimator each, computed in float64.
+
+    ``ece`` is the plain top-label error, ``p=1``, 15 bins of equal width. ``ece_debiased`` is the
+    estimator of Kumar et al. 2019, ``p=2``, 15 bins of equal mass, root of the estimate clipped at
+    0. ``bins`` holds the reliability diagram over the bins of equal width.
+
+    Example:
+        >>> row = measure(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1]))
+        >>> row["accuracy"], round(row["ece"], 4)
+        (1.0, 0.018)
+    """
+    if not torch.isfinite(logits).all():
+        raise FloatingPointError("the network's logits are not finite")
+    probs = logits.double().softmax(1)
+    bins = reliability(probs, labels, n_bins=BINS)
+    return {
+        "n": len(labels),
+        "accuracy": accuracy(probs, labels),
+        "nll": negative_log_likelihood(probs, labels),
+        "brier": brier_score(probs, labels),
+        "ece": calibration_error(probs, labels, n_bins=BINS),
+        "ece_debiased": calibration_error(
+            probs, labels, n_bins=BINS, binning="equal_mass", p=2, debias=True
+        ),
+        "bins": {
+            "count": [int(count) for count in bins.count],
+            "confidence": [round(float(value), 6) for value in bins.confidence],
+            "accuracy": [round(float(value), 6) for value in bins.accuracy],
+        },
+    }
+
+
+@torch.inference_mode()
+def single_sample_gap(model: nn.Module, inputs: Inputs, count: int = 32) -> float:
+    """Return how far logits of images predicted one by one are from those of the frozen batch.
+
+    It says that ``frozen`` rows are what single samples get; rounding alone should remain.
+    """
+    images = inputs.shifted("none", 0, 0)[:count]
+    together = predict(model, images, "frozen", torch.arange(len(images)))
+    alone = [predict(model, image[None], "frozen", torch.arange(1)) for image in images]
+    return (together - torch.cat(alone)).abs().max().item()

@@ -1,0 +1,74 @@
+"""Files that are the old ones or the new ones, never half of each; tensors with a checksum."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from qact.bench.errors import DamagedFileError
+
+_CHECKSUM = "blake2b"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write beside ``path``, flush, rename: readers and crashes see the old or the new file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from colleagues
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _digest(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    digest.update(repr(sorted(notes.items())).encode())
+    return digest.hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> None:
+    """Write tensors and string notes as safetensors with a checksum, atomically."""
+    from safetensors.torch import save
+
+    # Clones: safetensors refuses tensors that share memory, and views carry their whole storage.
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    metadata = {**notes, _CHECKSUM: _digest(plain, notes)}
+    write_atomically(path, save(plain, metadata=metadata))
+
+
+def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what :func:`save_tensors` wrote.
+
+    Raises:
+        DamagedFileError: the file is truncated, altered, or not safetensors. It is left in place.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedFileError(f"{path} cannot be read: {error}. {_ADVICE}") from error
+    expected, found = notes.pop(_CHECKSUM, None), _digest(tensors, notes)
+    if expected != found:
+        raise DamagedFileError(f"{path} was altered: checksum {found}, not {expected}. {_ADVICE}")
+    return tensors, notes
+
+
+_ADVICE = "Move it away and run the same command again: only this cell is trained anew"

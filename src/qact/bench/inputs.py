@@ -1,0 +1,94 @@
+"""Images as tensors ready for the network: loaded once, normalised by the training set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from qact.bench.errors import RecipeError
+from qact.bench.recipe import Data
+
+_CACHE_BYTES = 256 * 2**20  # corrupted test sets kept in memory, per process
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """One data set: normalised train and validation images, raw test images in [0, 1], labels."""
+
+    train: tuple[Tensor, Tensor]
+    val: tuple[Tensor, Tensor]
+    test_images: Tensor
+    test_labels: Tensor
+    mean: Tensor
+    std: Tensor
+    num_classes: int
+    _corrupted: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
+
+    def sizes(self) -> dict[str, int]:
+        """Return how many images each part has."""
+        parts = {"train": self.train[1], "val": self.val[1], "test": self.test_labels}
+        return {name: len(labels) for name, labels in parts.items()}
+
+    def shifted(self, corruption: str, severity: int, seed: int) -> Tensor:
+        """Return the normalised test images under one condition; severity 0 is the clean set.
+
+        The same seed corrupts the same images for every activation and every training seed.
+        """
+        key = (corruption, severity, seed)
+        if key in self._corrupted:
+            return self._corrupted[key]
+        images = self.test_images
+        if severity:
+            from qact.shift import corrupt
+
+            images = corrupt(images, corruption, severity, seed=seed)
+        normalised = (images - self.mean) / self.std
+        if (len(self._corrupted) + 1) * normalised.nbytes <= _CACHE_BYTES:
+            self._corrupted[key] = normalised
+        return normalised
+
+
+@lru_cache(maxsize=1)
+def load_inputs(data: Data) -> Inputs:
+    """Load a data set of :mod:`qact.shift`, normalised by mean and spread of its train part.
+
+    Raises:
+        RecipeError: the name is not known, a size does not fit, or a file is missing or damaged.
+    """
+    from qact.shift import load
+
+    try:
+        splits = load(data.name, size=data.size, limit=data.limit)
+    except (ValueError, FileNotFoundError) as error:
+        raise RecipeError(str(error)) from error
+    (train, train_y), (val, val_y), (test, test_y) = (
+        (images.float() / 255, labels.long())
+        for images, labels in (splits.train, splits.val, splits.test)
+    )
+    mean = train.mean((0, 2, 3), keepdim=True)
+    std = train.std((0, 2, 3), keepdim=True).clamp(min=1e-6)
+    return Inputs(
+        train=((train - mean) / std, train_y),
+        val=((val - mean) / std, val_y),
+        test_images=test,
+        test_labels=test_y,
+        mean=mean,
+        std=std,
+        num_classes=splits.num_classes,
+    )
+
+
+def permutation(length: int, *seeds: int) -> Tensor:
+    """Return a permutation of ``range(length)`` that depends on the seeds alone.
+
+    Example:
+        >>> bool((permutation(10, 3, 1) == permutation(10, 3, 1)).all())
+        True
+    """
+    mixed = 0
+    for seed in seeds:  # distinct tuples of small seeds give distinct states
+        mixed = (mixed * 1_000_003 + seed + 1) % 2**63
+    return torch.randperm(length, generator=torch.Generator().manual_seed(mixed))

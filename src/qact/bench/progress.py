@@ -1,0 +1,105 @@
+"""How far a bench is: bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn
+from rich.text import Text
+
+
+class Display:
+    """What the grid tells while it runs; this one says nothing. A context manager."""
+
+    def __enter__(self) -> Display:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def start(self, cell: str, total: int) -> None:
+        """A cell begins that will pass ``total`` units of work."""
+
+    def advance(self, cell: str, amount: int, stage: str) -> None:
+        """Note ``amount`` more units in the stage "training" or "measuring"."""
+
+    def done(self, cell: str, text: str) -> None:
+        """A cell ended; ``text`` says how."""
+
+
+class _TimeLeft(ProgressColumn):
+    """Time left by the mean pace since the start: slower activations make a short window jump."""
+
+    def render(self, task: Task) -> Text:
+        """Return minutes and seconds left."""
+        if not task.completed or task.total is None or task.elapsed is None:
+            return Text("left  -:--")
+        left = int(task.elapsed * (task.total - task.completed) / task.completed)
+        return Text(f"left {left // 60:2d}:{left % 60:02d}")
+
+
+class Bars(Display):
+    """One bar for the whole grid and one per cell at work."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<26}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            _TimeLeft(),
+            console=console,
+        )
+        self._whole = self._progress.add_task("whole bench", total=total)
+        self._bars: dict[str, tuple[TaskID, int]] = {}
+
+    def __enter__(self) -> Bars:
+        """Show the bars."""
+        self._progress.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._progress.stop()
+
+    def start(self, cell: str, total: int) -> None:
+        """Show a bar for the cell."""
+        self._bars[cell] = (self._progress.add_task(cell, total=total), total)
+
+    def advance(self, cell: str, amount: int, stage: str) -> None:
+        """Move the cell's bar and that of the whole."""
+        task, left = self._bars[cell]
+        self._bars[cell] = (task, left - amount)
+        self._progress.update(task, advance=amount, description=f"{cell} {stage}")
+        self._progress.advance(self._whole, amount)
+
+    def done(self, cell: str, text: str) -> None:
+        """Replace the cell's bar by a line."""
+        task, left = self._bars.pop(cell)
+        self._progress.advance(self._whole, left)
+        self._progress.remove_task(task)
+        self._progress.console.print(f"{cell:<13} {text}", highlight=False, markup=False)
+
+
+class Lines(Display):
+    """One line per finished cell, with the seconds since the start: for logs and pipes."""
+
+    def __init__(self, console: Console, total: int) -> None:
+        self._console, self._total, self._passed = console, total, 0
+        self._begin = time.monotonic()
+        self._left: dict[str, int] = {}
+
+    def start(self, cell: str, total: int) -> None:
+        """Remember what the cell will take."""
+        self._left[cell] = total
+
+    def advance(self, cell: str, amount: int, stage: str) -> None:
+        """Count the work."""
+        self._passed += amount
+        self._left[cell] -= amount
+
+    def done(self, cell: str, text: str) -> None:
+        """Print one line."""
+        self._passed += self._left.pop(cell, 0)
+        share = f"{100 * self._passed / max(1, self._total):3.0f}%"
+        line = f"{time.monotonic() - self._begin:4.0f} s {share}  {cell:<13} {text}"
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)

@@ -1,0 +1,62 @@
+"""``report.html``: one page that can be mailed; no scripts, no fonts, no network."""
+
+from __future__ import annotations
+
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+
+from qact.bench import numbers, provenance, sections
+from qact.bench.errors import BenchError
+from qact.bench.files import write_atomically
+from qact.bench.summary import Summary
+
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>{title}</title>
+<style>
+{style}</style>
+</head>
+<body>
+<main>
+{body}
+</main>
+</body>
+</html>
+"""
+
+
+def write_report(summary: Summary, folder: Path) -> Path:
+    """Write ``report.html`` for the rows that exist and return its path."""
+    path = folder / "report.html"
+    write_atomically(path, render(summary).encode())
+    return path
+
+
+def render(summary: Summary) -> str:
+    """Return the page as text; everything that comes from a file or a user is escaped.
+
+    Raises:
+        BenchError: there are no rows yet.
+    """
+    if not summary.methods:
+        raise BenchError("there are no measurements to report yet")
+    recipe = summary.results.recipe
+    title = f"{recipe.data.name}, {recipe.model.name}: activations under distribution shift"
+    style = (files("qact.bench") / "report.css").read_text(encoding="utf-8")
+    parts = (
+        sections.head(summary, title),
+        sections.findings(summary),
+        sections.severity_curves(summary),
+        numbers.by_severity(summary),
+        numbers.by_corruption(summary),
+        sections.reliability(summary),
+        provenance.costs(summary),
+        provenance.how(summary),
+    )
+    body = "\n".join(part for part in parts if part)
+    return _PAGE.format(title=escape(title), style=style, body=body)

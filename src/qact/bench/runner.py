@@ -1,0 +1,149 @@
+"""Run the grid: what is missing is trained and measured, what is there is left alone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from qact.bench.cell import Cell, Outcome
+from qact.bench.errors import BenchError, CellError, RecipeError
+from qact.bench.grid import checked_inputs, missing, opened
+from qact.bench.inputs import Inputs
+from qact.bench.progress import Display
+from qact.bench.recipe import Recipe
+from qact.bench.results import Results
+from qact.bench.workers import run_cells
+
+
+def _silent(total: int) -> Display:
+    return Display()
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    imports: tuple[str, ...] = (),
+    command: str = "qact.bench.run(...)",
+    display: Callable[[int], Display] = _silent,
+) -> Results:
+    """Run what ``out`` lacks of a recipe and return all its results.
+
+    A stopped run goes on where it was: finished cells are neither trained nor measured again, a
+    begun one continues from its last epoch. A recipe with more activations, seeds, corruptions or
+    adaptations than before adds only what is new.
+
+    Args:
+        recipe: the grid.
+        out: folder for ``results.json``, ``results.csv`` and the trained weights.
+        jobs: processes side by side, one thread each; the numbers do not depend on it.
+        imports: modules to import first, which register rivals.
+        command: what the report should say to reproduce the numbers.
+        display: ``display(total)`` returns what shows the progress over ``total`` units of work.
+
+    Raises:
+        RecipeError: the recipe is impossible, or ``out`` holds another one.
+        DamagedFileError: a file in ``out`` is damaged.
+        CellError: some cells failed; the rows of the others are written.
+    """
+    if jobs < 1:
+        raise RecipeError(f"jobs must be at least 1, got {jobs!r}")
+    for module in imports:
+        importlib.import_module(module)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _alone(folder):
+        results = opened(recipe, folder)
+        cells = missing(recipe, results, folder, imports)
+        if cells:
+            inputs = checked_inputs(recipe)
+            sizes = inputs.sizes()
+            results.environment = _environment(command, jobs, inputs, results.environment)
+            with display(sum(cell.work(sizes) for cell in cells)) as shown:
+                _collect(results, cells, jobs, shown, sizes, folder)
+        results.save(folder)
+    return results
+
+
+def _collect(
+    results: Results,
+    cells: list[Cell],
+    jobs: int,
+    shown: Display,
+    sizes: dict[str, int],
+    folder: Path,
+) -> None:
+    """Run cells and write each one's rows as soon as it is finished."""
+    failed: list[tuple[Cell, Exception]] = []
+    before, begin = results.environment["seconds"], time.monotonic()
+    for cell, outcome in run_cells(cells, jobs, shown, sizes):
+        if isinstance(outcome, Exception):
+            failed.append((cell, outcome))
+            shown.done(cell.name, f"failed: {outcome}")
+            continue
+        results.add(outcome.rows, cell.name, outcome.notes)
+        results.environment["seconds"] = round(before + time.monotonic() - begin, 1)
+        results.save(folder)
+        shown.done(cell.name, _sentence(outcome))
+    if failed:
+        raise _as_one(failed)
+
+
+def _as_one(failed: list[tuple[Cell, Exception]]) -> BenchError:
+    """Return one error for all cells that failed."""
+    if len(failed) == 1 and isinstance(failed[0][1], BenchError):
+        return failed[0][1]
+    listed = "; ".join(f"{cell.name}: {type(e).__name__}: {e}" for cell, e in failed)
+    error = CellError(f"{len(failed)} cells failed, the others are written. {listed}")
+    error.__cause__ = failed[0][1]
+    return error
+
+
+def _sentence(outcome: Outcome) -> str:
+    notes = outcome.notes
+    val = 100 * notes["history"][-1]["val_accuracy"]
+    trained, measured = notes["train_seconds"], notes["measure_seconds"]
+    return f"validation {val:.1f}%, trained {trained:.1f} s, measured {measured:.1f} s"
+
+
+def _environment(command: str, jobs: int, inputs: Inputs, before: dict[str, Any]) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in ("qact", "torch", "numpy", "scikit-learn"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return {
+        "command": command,
+        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "jobs": jobs,
+        "threads_per_job": 1,
+        "images": inputs.sizes(),
+        "shape": list(inputs.test_images.shape[1:]),
+        "seconds": before.get("seconds", 0.0),
+    }
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Refuse a second run in the same folder: two writers would lose each other's rows."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows; there the user has to take care
+        yield
+        return
+    with open(folder / ".lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RecipeError(f"another run is at work in {folder}; wait for it") from error
+        yield

@@ -1,0 +1,150 @@
+"""Rows to the few numbers that a person compares: means over corruptions, spread over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, stdev
+
+from qact.bench.evaluate import Row
+from qact.bench.results import Results
+
+_ROUNDING = 1e-3  # logits of one image in batches of other sizes differ by rounding: about 1e-5
+Method = tuple[str, str]  # activation, adaptation
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and standard deviation over seeds; the deviation is None for a single seed."""
+
+    mean: float
+    sd: float | None
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Stat | None:
+        """Summarise one value per seed; None if there is none.
+
+        Example:
+            >>> Stat.of([1.0, 3.0])
+            Stat(mean=2.0, sd=1.4142135623730951, seeds=2)
+        """
+        listed = list(values)
+        if not listed:
+            return None
+        return cls(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
+
+    def interval(self) -> tuple[float, float] | None:
+        """Return the 95% confidence interval of the mean by Student's t over seeds."""
+        if self.sd is None:
+            return None
+        from scipy.stats import t
+
+        half = float(t.ppf(0.975, self.seeds - 1)) * self.sd / sqrt(self.seeds)
+        return self.mean - half, self.mean + half
+
+
+class Summary:
+    """Averages of a :class:`Results`, computed once and asked for by method.
+
+    A mean over corruptions exists for a seed only if all corruptions of the recipe were measured,
+    so that methods are never compared over different ones.
+    """
+
+    def __init__(self, results: Results) -> None:
+        self.results = results
+        shift = results.recipe.shift
+        self.corruptions = shift.corruptions
+        self.severities = tuple(sorted(shift.severities))
+        self.seeds = results.recipe.seeds
+        self._rows: dict[tuple[str, str, str, int, int], Row] = {
+            (r["activation"], r["adaptation"], r["corruption"], r["severity"], r["seed"]): r
+            for r in results.rows
+        }
+        found = {(row["activation"], row["adaptation"]) for row in results.rows}
+        self.activations = [a for a in results.recipe.activations if a in {m[0] for m in found}]
+        names = dict.fromkeys((*shift.adaptations, *sorted({m[1] for m in found})))
+        self.adaptations = [name for name in names if name in {m[1] for m in found}]
+        self.methods: list[Method] = [
+            (act, adaptation)
+            for adaptation in self.adaptations
+            for act in self.activations
+            if (act, adaptation) in found
+        ]
+
+    def at(self, method: Method, severity: int, metric: str) -> Stat | None:
+        """Return a metric at one severity, averaged over corruptions."""
+        return Stat.of(self._per_seed(method, [severity], self.corruptions, metric).values())
+
+    def shifted(self, method: Method, metric: str, corruption: str | None = None) -> Stat | None:
+        """Return a metric averaged over severities from 1 on, and over corruptions or for one."""
+        names = (corruption,) if corruption else self.corruptions
+        return Stat.of(self._per_seed(method, self._shifts(), names, metric).values())
+
+    def control(self) -> Method | None:
+        """Return the strongest control: the one with the best accuracy over severities from 1 on.
+
+        It is chosen on the test images, which can only favour it: the choice is against QAct.
+        """
+        known = self.results.activations
+        means = {
+            method: stat.mean
+            for method in self.methods
+            if known.get(method[0], {}).get("control")
+            and (stat := self.shifted(method, "accuracy")) is not None
+        }
+        return max(means, key=lambda method: means[method], default=None)
+
+    def gap(self, method: Method, metric: str) -> Stat | None:
+        """Return the difference to the strongest control, paired by seed, severities from 1 on."""
+        control = self.control()
+        if control is None:
+            return None
+        ours, theirs = (
+            self._per_seed(m, self._shifts(), self.corruptions, metric) for m in (method, control)
+        )
+        return Stat.of(ours[seed] - theirs[seed] for seed in ours if seed in theirs)
+
+    def leaking(self) -> dict[str, float]:
+        """Return the activations whose frozen rows are not those of single samples, and the gap.
+
+        The gap is the largest change of a logit when an image is predicted without neighbours.
+        """
+        gaps: dict[str, float] = {}
+        for cell, notes in self.results.cells.items():
+            name, gap = cell.rpartition("/")[0], notes["single_sample_gap"]
+            if not gap <= _ROUNDING:  # also true for NaN
+                gaps[name] = max(gap, gaps.get(name, 0.0))
+        return gaps
+
+    def bins(self, method: Method, severity: int) -> list[tuple[int, float, float]]:
+        """Return (count, confidence, accuracy) per bin, pooled over corruptions and seeds."""
+        rows = [
+            row["bins"]
+            for (act, adaptation, _, level, _), row in self._rows.items()
+            if (act, adaptation) == method and level == severity
+        ]
+        pooled: list[tuple[int, float, float]] = []
+        for k in range(len(rows[0]["count"]) if rows else 0):
+            count = sum(bins["count"][k] for bins in rows)
+            confidence, hit = (
+                sum(bins["count"][k] * bins[name][k] for bins in rows) / max(count, 1)
+                for name in ("confidence", "accuracy")
+            )
+            pooled.append((count, confidence, hit))
+        return pooled
+
+    def _shifts(self) -> list[int]:
+        return [severity for severity in self.severities if severity > 0]
+
+    def _per_seed(
+        self, method: Method, severities: list[int], corruptions: Iterable[str], metric: str
+    ) -> dict[int, float]:
+        cells = [(c, s) for s in severities for c in (corruptions if s else ("none",))]
+        values = {}
+        for seed in self.seeds:
+            rows = [self._rows.get((*method, corruption, s, seed)) for corruption, s in cells]
+            if rows and all(rows):
+                values[seed] = fmean(row[metric] for row in rows if row is not None)
+        return values

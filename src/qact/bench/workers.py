@@ -1,0 +1,126 @@
+"""Cells in this process, or in several side by side: the results are the same bits either way.
+
+Every cell runs with one thread, so neither the number of processes nor that of cores can change a
+sum.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
+from queue import Empty
+from typing import Any
+
+import torch
+
+from qact.bench.cell import Cell, Outcome, run_cell
+from qact.bench.progress import Display
+
+_POLL = 0.2  # seconds between looks at the workers' messages
+
+
+class StoppedError(Exception):
+    """The run was told to stop; raised inside a worker."""
+
+
+def run_cells(
+    cells: list[Cell], jobs: int, display: Display, sizes: dict[str, int]
+) -> Iterator[tuple[Cell, Outcome | Exception]]:
+    """Yield each cell with its outcome, or the error it ended with, in the order of completion."""
+    if jobs == 1 or len(cells) <= 1:
+        yield from _here(cells, display, sizes)
+    else:
+        yield from _beside(cells, min(jobs, len(cells)), display, sizes)
+
+
+def _here(
+    cells: list[Cell], display: Display, sizes: dict[str, int]
+) -> Iterator[tuple[Cell, Outcome | Exception]]:
+    for cell in cells:
+        display.start(cell.name, cell.work(sizes))
+        outcome: Outcome | Exception
+        with _one_thread():
+            try:
+                outcome = run_cell(cell, lambda n, stage, c=cell: display.advance(c.name, n, stage))  # type: ignore[misc]
+            except Exception as error:
+                outcome = error
+        yield cell, outcome
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _beside(
+    cells: list[Cell], jobs: int, display: Display, sizes: dict[str, int]
+) -> Iterator[tuple[Cell, Outcome | Exception]]:
+    # Spawn: a fork of a process that has run torch may hang in its thread pools.
+    context = multiprocessing.get_context("spawn")
+    messages, stop = context.Queue(), context.Event()
+    work = {cell.name: cell.work(sizes) for cell in cells}
+    pool = ProcessPoolExecutor(
+        jobs, context, initializer=_start_worker, initargs=(messages, stop, os.getpid())
+    )
+    try:
+        futures: dict[Future[Outcome], Cell] = {pool.submit(_in_worker, c): c for c in cells}
+        while futures:
+            finished, _ = wait(futures, timeout=_POLL, return_when=FIRST_COMPLETED)
+            _show(messages, display, work)
+            for future in finished:
+                cell = futures.pop(future)
+                if work.get(cell.name) is not None:  # it failed before its first message
+                    display.start(cell.name, work.pop(cell.name))
+                error = future.exception()
+                if error is not None and not isinstance(error, Exception):
+                    raise error
+                yield cell, error if isinstance(error, Exception) else future.result()
+    finally:
+        stop.set()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _show(messages: Any, display: Display, work: dict[str, int]) -> None:
+    while True:
+        try:
+            cell, amount, stage = messages.get_nowait()
+        except Empty:
+            return
+        if cell in work:
+            display.start(cell, work.pop(cell))
+        display.advance(cell, amount, stage)
+
+
+_messages: Any = None
+_stop: Any = None
+_parent = 0
+
+
+def _start_worker(messages: Any, stop: Any, parent: int) -> None:
+    global _messages, _stop, _parent
+    _messages, _stop, _parent = messages, stop, parent
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
+    torch.set_num_threads(1)
+    if os.getcwd() not in sys.path:  # where a user's module of rivals lies
+        sys.path.insert(0, os.getcwd())
+
+
+def _in_worker(cell: Cell) -> Outcome:
+    return run_cell(cell, lambda amount, stage: _report(cell.name, amount, stage))
+
+
+def _report(cell: str, amount: int, stage: str) -> None:
+    # A parent that was killed cannot set the event; its orphans notice by the changed parent id.
+    if _stop.is_set() or os.getppid() != _parent:
+        raise StoppedError
+    _messages.put((cell, amount, stage))

@@ -1,0 +1,89 @@
+"""Dyadic grids: every bin is ``2**exponent`` wide and starts at a multiple of its width.
+
+Two consequences carry the library. Zero is an edge of every grid, so a histogram knows the sign of
+all that it counted. And a coarser grid's bins are unions of a finer one's, so histograms of
+different batches, epochs or machines add up exactly, in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+# Widths stay normal numbers of float32, and their reciprocals too.
+EXPONENTS = (-120, 120)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Per channel, ``bins`` cells ``[(offset + k) w, (offset + k + 1) w)`` with ``w = 2**exponent``."""
+
+    exponent: Tensor
+    offset: Tensor
+    bins: int
+
+    def width(self, dtype: torch.dtype) -> Tensor:
+        """Bin width per channel (C,), an exact power of two."""
+        return torch.ldexp(torch.ones_like(self.exponent, dtype=dtype), self.exponent)
+
+    def position(self, values: Tensor) -> Tensor:
+        """Where ``values`` (N, C, L) stand, in bins from the first edge; unclamped."""
+        inverse = torch.ldexp(torch.ones_like(self.exponent, dtype=values.dtype), -self.exponent)
+        return values * inverse[:, None] - self.offset.to(values.dtype)[:, None]
+
+    def negative(self) -> Tensor:
+        """Which bins lie below zero: a mask (C, bins)."""
+        index = torch.arange(self.bins, device=self.offset.device)
+        return index + self.offset[:, None] < 0
+
+
+def spanning(low: Tensor, high: Tensor, bins: int) -> Grid:
+    """The finest dyadic grid of ``bins`` bins that covers ``[low, high]``, per channel.
+
+    >>> grid = spanning(torch.tensor([-1.0]), torch.tensor([3.0]), bins=8)
+    >>> int(grid.exponent), int(grid.offset)
+    (-1, -2)
+    """
+    low, high = low.double(), high.double()
+    magnitude = torch.maximum(low.abs(), high.abs())
+    # Finer than the numbers' own spacing is of no use, and would overflow the integer offsets.
+    span = torch.maximum(high - low, magnitude * 2.0**-30)
+    mantissa, exponent = torch.frexp(span / bins)
+    exponent = torch.where(mantissa == 0.5, exponent - 1, exponent).clamp(*EXPONENTS)
+    width = torch.ldexp(torch.ones_like(span), exponent)
+    fits = torch.ceil(high / width) - torch.floor(low / width) <= bins
+    exponent = torch.where(fits, exponent, exponent + 1)
+    width = torch.ldexp(torch.ones_like(span), exponent)
+    first, last = torch.floor(low / width), torch.ceil(high / width)
+    return Grid(exponent.int(), _centred(first.long(), last.long(), bins), bins)
+
+
+def union(
+    exponent: Tensor, first: Tensor, last: Tensor, other: Tensor, a: Tensor, b: Tensor, bins: int
+) -> Grid:
+    """The finest common coarsening that holds the occupied cells ``[first, last)`` and ``[a, b)``.
+
+    Defined by the union alone, so that merging is associative and commutative to the bit.
+    """
+    joint = torch.maximum(exponent, other)
+    first, last = coarsen(first, last, joint - exponent)
+    a, b = coarsen(a, b, joint - other)
+    first, last = torch.minimum(first, a), torch.maximum(last, b)
+    ratio = (last - first).double() / bins
+    more = torch.ceil(torch.log2(ratio.clamp_min(1))).int()
+    wide = coarsen(first, last, more)
+    more = more + (wide[1] - wide[0] > bins).int()
+    first, last = coarsen(first, last, more)
+    return Grid(joint + more, _centred(first, last, bins), bins)
+
+
+def coarsen(first: Tensor, last: Tensor, halvings: Tensor) -> tuple[Tensor, Tensor]:
+    """The cell range that covers ``[first, last)`` on a grid ``2**halvings`` times as wide."""
+    return first >> halvings, -((-last) >> halvings)
+
+
+def _centred(first: Tensor, last: Tensor, bins: int) -> Tensor:
+    """An offset that leaves the same room on both sides of ``[first, last)``."""
+    return first - ((bins - (last - first)) >> 1)

@@ -1,0 +1,144 @@
+"""What a batch, an epoch or a fleet of machines knows about its channels: counts on a dyadic grid.
+
+Each bin holds two numbers: its ``mass`` (how many values fell in) and its ``moment`` (the sum of
+their positions inside the bin, in bin widths, in [0, 1] each). The moment makes everything read off
+the histogram second-order accurate, keeps tied values where they are, and is what gradients flow
+through: the mass is an integer, the moment moves with every value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from qact.grid import Grid, union
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """A context as plain tensors: ``mass`` and ``moment`` (C, bins), ``mean`` and ``std`` (C,)."""
+
+    mass: Tensor
+    moment: Tensor
+    grid: Grid
+    mean: Tensor
+    std: Tensor
+
+    @property
+    def count(self) -> Tensor:
+        """Total mass per channel (C,): the number of values, or their decayed number."""
+        return self.mass.sum(1)
+
+    def detach(self) -> Histogram:
+        """The same numbers as constants, for gradients that leave the context alone."""
+        return replace(self, moment=self.moment.detach(), mean=self.mean.detach(), std=self.std.detach())
+
+    def scaled(self, factor: float | Tensor) -> Histogram:
+        """Every mass multiplied by ``factor`` (a number, or one per channel): decay, or a prior."""
+        column = factor[:, None] if isinstance(factor, Tensor) else factor
+        return replace(self, mass=self.mass * column, moment=self.moment * column)
+
+    def occupied(self) -> tuple[Tensor, Tensor]:
+        """First and one-past-last absolute cell with mass, per channel; (0, 0) where there is none."""
+        full = self.mass > 0
+        index = torch.arange(self.grid.bins, device=full.device)
+        some = full.any(1)
+        first = torch.where(full, index, self.grid.bins).amin(1) + self.grid.offset
+        last = torch.where(full, index, -1).amax(1) + 1 + self.grid.offset
+        return torch.where(some, first, 0), torch.where(some, last, 0)
+
+
+def empty(channels: int, bins: int, *, dtype: torch.dtype, device: torch.device | str | None) -> Histogram:
+    """A context that has seen nothing."""
+    zeros = torch.zeros(channels, dtype=dtype, device=device)
+    blank = torch.zeros(channels, bins, dtype=dtype, device=device)
+    index = torch.zeros(channels, dtype=torch.int64, device=device)
+    return Histogram(blank, blank.clone(), Grid(index.int(), index - bins // 2, bins), zeros, zeros.clone())
+
+
+def merge(a: Histogram, b: Histogram, bins: int | None = None) -> Histogram:
+    """The context of both sets of values together, on the finest grid that holds them.
+
+    Exact on integer masses: associative, commutative, equal to the histogram of the joined values
+    on the same grid.
+    """
+    bins = bins or max(a.grid.bins, b.grid.bins)
+    grid = _joint_grid(a, b, bins)
+    a, b = regrid(a, grid), regrid(b, grid)
+    mean, std = _joint_moments(a, b)
+    return Histogram(a.mass + b.mass, a.moment + b.moment, grid, mean, std)
+
+
+def regrid(histogram: Histogram, grid: Grid) -> Histogram:
+    """Move the mass to ``grid``: exact where that is coarser and wide enough.
+
+    Cells outside collect in the end bins. A finer grid receives each old bin's mass in one cell,
+    at its mean, so nothing is invented between.
+    """
+    old = histogram.grid
+    index = torch.arange(old.bins, device=old.offset.device) + old.offset[:, None]
+    halvings = (grid.exponent - old.exponent)[:, None]
+    wider = halvings >= 0
+    up_cell, up_moment = _coarser(histogram, index, halvings.clamp(0, 62))
+    down_cell, down_moment = _finer(histogram, index, (-halvings).clamp(0, 30))
+    cell = torch.where(wider, up_cell, down_cell) - grid.offset[:, None]
+    target = cell.clamp(0, grid.bins - 1)
+    outside = histogram.mass * (cell > target)
+    moment = torch.where(cell == target, torch.where(wider, up_moment, down_moment), outside)
+    blank = histogram.mass.new_zeros(histogram.mass.shape[0], grid.bins)
+    return replace(
+        histogram,
+        mass=blank.scatter_add(1, target, histogram.mass),
+        moment=blank.scatter_add(1, target, moment),
+        grid=grid,
+    )
+
+
+def _coarser(histogram: Histogram, index: Tensor, halvings: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells and moments of the old bins on a grid ``2**halvings`` times as wide."""
+    cell = index >> halvings
+    before = (index - (cell << halvings)).to(histogram.mass.dtype)
+    return cell, torch.ldexp(histogram.mass * before + histogram.moment, -halvings)
+
+
+def _finer(histogram: Histogram, index: Tensor, doublings: Tensor) -> tuple[Tensor, Tensor]:
+    """Cells and moments of the old bins' means on a grid ``2**doublings`` times as fine."""
+    tiny = torch.finfo(histogram.mass.dtype).tiny
+    place = torch.ldexp(histogram.moment / histogram.mass.clamp_min(tiny), doublings)
+    jump = torch.minimum(place.detach().floor().long(), (1 << doublings.long()) - 1)
+    return (index << doublings) + jump, histogram.mass * (place - jump)
+
+
+def _joint_grid(a: Histogram, b: Histogram, bins: int) -> Grid:
+    """The union of the occupied cells; an empty channel has no say."""
+    first_a, last_a = a.occupied()
+    first_b, last_b = b.occupied()
+    only_a, only_b = last_b == first_b, last_a == first_a
+    exponent_a = torch.where(only_b & ~only_a, b.grid.exponent, a.grid.exponent)
+    exponent_b = torch.where(only_a & ~only_b, a.grid.exponent, b.grid.exponent)
+    first_a, last_a = torch.where(only_b, first_b, first_a), torch.where(only_b, last_b, last_a)
+    first_b, last_b = torch.where(only_a, first_a, first_b), torch.where(only_a, last_a, last_b)
+    return union(exponent_a, first_a, last_a, exponent_b, first_b, last_b, bins)
+
+
+def _joint_moments(a: Histogram, b: Histogram) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the union (Chan, Golub, LeVeque 1979), overflow-free."""
+    share = b.count / (a.count + b.count).clamp_min(torch.finfo(a.mass.dtype).tiny)
+    gap = b.mean - a.mean
+    mean = a.mean + gap * share
+    unit = torch.maximum(torch.maximum(a.std, b.std), gap.abs()).detach()
+    unit = unit.clamp_min(torch.finfo(a.mass.dtype).tiny)
+    variance = (
+        (a.std / unit) ** 2 * (1 - share)
+        + (b.std / unit) ** 2 * share
+        + (gap / unit) ** 2 * share * (1 - share)
+    )
+    return mean, unit * _safe_sqrt(variance)
+
+
+def _safe_sqrt(variance: Tensor) -> Tensor:
+    """The square root, with gradient zero (not infinite) at zero."""
+    positive = variance > 0
+    return torch.where(positive, torch.where(positive, variance, 1).sqrt(), 0)

@@ -1,0 +1,1 @@
+"""One operation, several engines: ``observe`` a batch, ``apply`` a context."""

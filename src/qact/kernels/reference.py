@@ -1,0 +1,121 @@
+"""The definition: exact ranks in float64, by sorting and by sums over all pairs.
+
+For values ``s_j`` with masses ``m_j`` the weights are ``w_j = m_j / (2 (n± + k))`` on the side of
+zero that ``s_j`` is on (``grounded``; ``k`` sentinels a side) or ``m_j / n``. Then
+
+    F(z)   = F_low + sum_j w_j 1[s_j <= z]              (step)
+    F_h(z) = F_low + sum_j w_j Phi((z - s_j) / h)       (smooth)
+
+where ``F_low`` is the mass at minus infinity: what the negative side lacks of its half. Slow, and
+meant to be: every engine is tested against this file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from qact.bandwidth import SMALLEST_STD
+from qact.histogram import Histogram
+from qact.levels import Level
+from qact.rule import Rule
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A context as values and masses (C, M), with the spread (C,) that scales the bandwidth."""
+
+    values: Tensor
+    mass: Tensor
+    std: Tensor
+
+    @property
+    def count(self) -> Tensor:
+        """Total mass per channel (C,)."""
+        return self.mass.sum(1)
+
+
+def observe(z: Tensor) -> Sample:
+    """The context of a batch (N, C, L): every value, with mass one."""
+    values = z.transpose(0, 1).flatten(1).double()
+    spread = values.std(1, correction=0) if values.shape[1] > 1 else values.sum(1) * 0
+    return Sample(values, torch.ones_like(values), spread)
+
+
+def recall(histogram: Histogram) -> Sample:
+    """A stored context: each bin's mass at the mean of what fell into it."""
+    width = histogram.grid.width(torch.float64)[:, None]
+    index = torch.arange(histogram.grid.bins, device=width.device) + histogram.grid.offset[:, None]
+    mass = histogram.mass.double()
+    place = histogram.moment.double() / mass.clamp_min(1e-300)
+    # A full bin of negative values may average to its upper edge, which is not negative: stay below.
+    values = torch.where(index < 0, ((index + place) * width).clamp_max(-1e-300), (index + place) * width)
+    return Sample(values, mass, histogram.std.double())
+
+
+def join(a: Sample, b: Sample) -> Sample:
+    """Both contexts together."""
+    total = (a.count + b.count).clamp_min(1e-300)
+    mean = ((a.values * a.mass).sum(1) + (b.values * b.mass).sum(1)) / total
+    spread = (_moment(a, mean) + _moment(b, mean)) / total
+    return Sample(torch.cat([a.values, b.values], 1), torch.cat([a.mass, b.mass], 1), spread.sqrt())
+
+
+def rank(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
+    """Ranks (C, Q) of the queries ``z`` (C, Q) in ``sample``, differentiable by autograd."""
+    if rule.gradient == "density":
+        sample = Sample(sample.values.detach(), sample.mass, sample.std.detach())
+    weight, low = weights(sample, rule)
+    step = _step(z, sample, weight, low) if not rule.smooth else None
+    if step is not None and not (z.requires_grad or sample.values.requires_grad):
+        return step
+    h = rule.bandwidth.width(sample.std, sample.count).clamp_min(1e-300)[:, None, None]
+    gap = z[:, :, None] - sample.values[:, None, :]
+    alive = (sample.std > SMALLEST_STD) | (rule.bandwidth.relative == 0)
+    gap = torch.where(alive[:, None, None], gap, gap.detach())
+    smooth = low[:, None] + (weight[:, None, :] * torch.special.ndtr(gap / h)).sum(-1)
+    return smooth if step is None else smooth + (step - smooth).detach()
+
+
+def density(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
+    """``f_h(z) = sum_j w_j phi((z - s_j) / h) / h`` at the queries ``z`` (C, Q)."""
+    weight, _ = weights(sample, rule)
+    h = rule.bandwidth.width(sample.std, sample.count).clamp_min(1e-300)[:, None, None]
+    scaled = (z[:, :, None] - sample.values[:, None, :]) / h
+    kernel = torch.exp(-0.5 * scaled**2) / (h * (2 * torch.pi) ** 0.5)
+    return (weight[:, None, :] * kernel).sum(-1)
+
+
+def apply(z: Tensor, sample: Sample, level: Level, rule: Rule) -> Tensor:
+    """The activation of ``z`` (N, C, L) in the context ``sample``: level of rank."""
+    n, channels, length = z.shape
+    queries = z.transpose(0, 1).flatten(1).double()
+    value = level(rank(queries, sample, rule), sample.count.double()[:, None])
+    return value.reshape(channels, n, length).transpose(0, 1).to(z.dtype)
+
+
+def weights(sample: Sample, rule: Rule) -> tuple[Tensor, Tensor]:
+    """The weight of each value (C, M), and the mass at minus infinity (C,)."""
+    if not rule.grounded:
+        weight = sample.mass / sample.count.clamp_min(1e-300)[:, None]
+        return weight, torch.zeros_like(sample.std)
+    below = sample.values < 0
+    negative = (sample.mass * below).sum(1) + rule.sentinels
+    positive = (sample.mass * ~below).sum(1) + rule.sentinels
+    half = torch.where(below, negative[:, None], positive[:, None]).clamp_min(1e-300)
+    weight = 0.5 * sample.mass / half
+    return weight, 0.5 - (weight * below).sum(1)
+
+
+def _step(z: Tensor, sample: Sample, weight: Tensor, low: Tensor) -> Tensor:
+    """``F_low + sum_j w_j 1[s_j <= z]``: ties count in full."""
+    order = sample.values.detach().argsort(dim=1, stable=True)
+    values = sample.values.detach().gather(1, order)
+    total = torch.nn.functional.pad(weight.gather(1, order).cumsum(1), (1, 0))
+    return low[:, None] + total.gather(1, torch.searchsorted(values, z.detach().contiguous(), right=True))
+
+
+def _moment(sample: Sample, mean: Tensor) -> Tensor:
+    return (sample.mass * (sample.values - mean[:, None]) ** 2).sum(1)

@@ -1,0 +1,75 @@
+"""Digital corruptions: contrast, saturate and pixelate (arXiv 1903.12261)."""
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qact.shift import linear
+from qact.shift.random import Draws
+
+
+def contrast(x: Tensor, factor: float, draws: Draws) -> Tensor:
+    """``(x - mean) factor + mean`` with the mean of each image and channel."""
+    # A sum of integers does not depend on the order in which a reduction visits them.
+    total = x.mul(2.0**20).round_().long().sum((2, 3), keepdim=True)
+    mean = (total.double() / (x.shape[2] * x.shape[3] * 2.0**20)).float()
+    return (x - mean).mul_(factor).add_(mean)
+
+
+def saturate(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
+    """Saturation of HSV times ``factor`` plus ``offset``.
+
+    A grey pixel of a colour image has hue 0 and turns reddish where ``offset > 0``, as published.
+    A grey image (one channel) has no saturation and stays as it is.
+    """
+    if x.shape[1] == 1:
+        return x
+    factor, offset = constant
+    value, low = x.amax(1, keepdim=True), x.amin(1, keepdim=True)
+    spread = value - low
+    saturation = torch.where(value > 0, spread / value, 0.0)
+    wanted = (saturation * factor + offset).clamp_(0, 1)
+    red = torch.tensor([0.0, 1.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    below = torch.where(spread > 0, (value - x) / spread, red)  # 0 at the largest channel
+    return value - below * (wanted * value)
+
+
+def box_matrix(size: int, out: int) -> np.ndarray:
+    """Matrix (out, size) of a box resize: the mean of the samples whose centres the box covers."""
+    scale = size / out
+    reach = max(scale, 1.0) * 0.5
+    matrix = np.zeros((out, size))
+    for row in range(out):
+        centre = (row + 0.5) * scale
+        first, last = int(max(centre - reach + 0.5, 0)), int(min(centre + reach + 0.5, size))
+        distance = (np.arange(first, last) - centre + 0.5) / max(scale, 1.0)
+        inside = (distance > -0.5) & (distance <= 0.5)
+        matrix[row, first:last] = inside / max(inside.sum(), 1)
+    return matrix
+
+
+@lru_cache(maxsize=64)
+def _box(size: int, out: int) -> Tensor:
+    # Pillow resizes bytes with weights of 22 fractional bits: the same here, for the same ties.
+    return linear.sparse(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
+
+
+@lru_cache(maxsize=64)
+def _picked(size: int, out: int, device: torch.device) -> Tensor:
+    # Enlarging, each box covers the centre of one sample only.
+    return torch.from_numpy(box_matrix(size, out).argmax(1)).to(device)
+
+
+def pixelate(x: Tensor, fraction: float, draws: Draws) -> Tensor:
+    """Box resize to ``int(fraction * side)`` pixels and back, bit for bit what Pillow does.
+
+    Pillow shrinks rows, then columns, and rounds to 8 bits, halves upwards, after each.
+    """
+    h, w = x.shape[-2:]
+    rows, columns = max(int(h * fraction), 1), max(int(w * fraction), 1)
+    levels = linear.along(None, _box(w, columns), x.mul(255).round_()).add_(0.5).floor_()
+    levels = linear.along(_box(h, rows), None, levels).add_(0.5).floor_().div_(255)
+    levels = levels.index_select(2, _picked(rows, h, x.device))
+    return levels.index_select(3, _picked(columns, w, x.device))

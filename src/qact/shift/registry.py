@@ -1,0 +1,154 @@
+"""The corruptions by name, and :func:`corrupt`, which applies one to a batch of images."""
+
+import difflib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qact.shift import blur, digital, elastic, glass, jpeg, noise, spatter, weather
+from qact.shift.constants import constants
+from qact.shift.random import Draws
+
+Corruption = Callable[[Tensor, Any, Draws], Tensor]
+
+STANDARD: dict[str, Corruption] = {
+    "gaussian_noise": noise.gaussian_noise,
+    "shot_noise": noise.shot_noise,
+    "impulse_noise": noise.impulse_noise,
+    "defocus_blur": blur.defocus_blur,
+    "glass_blur": glass.glass_blur,
+    "motion_blur": blur.motion_blur,
+    "zoom_blur": blur.zoom_blur,
+    "snow": weather.snow,
+    "frost": weather.frost,
+    "fog": weather.fog,
+    "brightness": weather.brightness,
+    "contrast": digital.contrast,
+    "elastic_transform": elastic.elastic_transform,
+    "pixelate": digital.pixelate,
+    "jpeg_compression": jpeg.jpeg_compression,
+}
+HOLDOUT: dict[str, Corruption] = {
+    "speckle_noise": noise.speckle_noise,
+    "gaussian_blur": blur.gaussian_blur,
+    "spatter": spatter.spatter,
+    "saturate": digital.saturate,
+}
+GROUPS = {"standard": STANDARD, "holdout": HOLDOUT, "all": {**STANDARD, **HOLDOUT}}
+
+
+def corruptions(group: str = "standard") -> tuple[str, ...]:
+    """Names of the corruptions of CIFAR-10-C, in the order of the paper (arXiv 1903.12261).
+
+    Args:
+        group: ``"standard"`` (the 15 of the benchmark), ``"holdout"`` (the 4 for validation) or
+            ``"all"``.
+
+    Returns:
+        Tuple of names for :func:`corrupt`.
+
+    Raises:
+        ValueError: unknown group.
+
+    Example:
+        >>> corruptions("holdout")
+        ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
+    """
+    if group not in GROUPS:
+        raise ValueError(f"group must be one of {', '.join(map(repr, GROUPS))}, got {group!r}")
+    return tuple(GROUPS[group])
+
+
+@torch.no_grad()
+def corrupt(
+    images: Tensor, name: str, severity: int, *, seed: int = 0, index: Tensor | None = None
+) -> Tensor:
+    """Corrupt a batch of images as CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C do.
+
+    ``out[i] = round(255 clip(f(images[i], c, r), 0, 1)) / 255`` with ``f`` of the given name, ``c``
+    its constants at the severity and the size of the images (:mod:`qact.shift.constants`), and
+    random numbers ``r`` of (seed, name, severity, index[i]). The originals cut the decimals instead
+    of rounding, which darkens by half a level of 255.
+
+    Args:
+        images: floating tensor (N, C, H, W) in [0, 1], C = 1 or 3, any device.
+        name: one of :func:`corruptions`.
+        severity: 1 to 5; 0 returns ``images``.
+        seed: any integer.
+        index: LongTensor (N,), global indices of the images; default 0 .. N - 1. An image's random
+            numbers depend on nothing else, so every batch split and order gives the same bits.
+
+    Returns:
+        Tensor of the shape, dtype and device of ``images``, values k / 255.
+
+    Raises:
+        ValueError: unknown name or severity, shape or value range outside what is said above.
+        TypeError: ``images`` or ``index`` of another dtype, or a ``seed`` that is no integer.
+
+    Paper: Hendrycks and Dietterich, ICLR 2019, arXiv 1903.12261.
+
+    Example:
+        >>> x = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+        >>> y = corrupt(x, "fog", 3, index=torch.arange(4))
+        >>> torch.equal(y[2:], corrupt(x[2:], "fog", 3, index=torch.tensor([2, 3])))
+        True
+    """
+    _check_request(name, severity)
+    _check_images(images)
+    index = _checked_index(index, images)
+    if severity == 0 or images.numel() == 0:
+        return images
+    constant = constants(name, severity, min(images.shape[-2:]))
+    out = torch.empty_like(images)
+    chunk = max(1, _CHUNK[images.device.type != "cpu"] // images[0].numel())
+    for part in range(0, len(images), chunk):
+        here = slice(part, part + chunk)
+        draws = Draws(seed, f"{name}/{int(severity)}", index[here])
+        result = GROUPS["all"][name](images[here].float().contiguous(), constant, draws)
+        out[here] = result.clamp(0, 1).mul_(255).round_().div_(255)
+    return out
+
+
+# Values worked on at a time: the caches of a CPU core hold them; a GPU wants more.
+_CHUNK = (1 << 18, 1 << 25)
+
+
+def _check_request(name: str, severity: int) -> None:
+    known = GROUPS["all"]
+    if name not in known:
+        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+        raise ValueError(f"unknown corruption {name!r}; {hint}known: {', '.join(known)}")
+    if isinstance(severity, bool) or severity not in range(6):
+        raise ValueError(f"severity must be an integer from 0 to 5, got {severity!r}")
+
+
+def _check_images(images: Tensor) -> None:
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise TypeError(f"images must be a floating tensor in [0, 1], got {got}; use images / 255")
+    if images.dim() != 4 or images.shape[1] not in (1, 3) or 0 in images.shape[2:]:
+        raise ValueError(
+            "images must have shape (N, C, H, W) with C = 1 or 3 and H, W >= 1, "
+            f"got {tuple(images.shape)}"
+        )
+    if images.numel() == 0:
+        return
+    low, high = (v.item() for v in images.aminmax())
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise ValueError(f"images must lie in [0, 1], got values from {low} to {high}")
+
+
+def _checked_index(index: Tensor | None, images: Tensor) -> Tensor:
+    if index is None:
+        return torch.arange(len(images), device=images.device)
+    if not isinstance(index, Tensor) or index.dtype != torch.int64:
+        got = index.dtype if isinstance(index, Tensor) else type(index).__name__
+        raise TypeError(f"index must be a LongTensor of global image indices, got {got}")
+    if index.shape != images.shape[:1]:
+        raise ValueError(
+            f"index must have shape ({len(images)},), one per image, got {tuple(index.shape)}"
+        )
+    return index.to(images.device)

@@ -1,0 +1,84 @@
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from typer.testing import CliRunner
+
+from qact.bench.commands import commands
+
+invoke = CliRunner().invoke
+
+
+@pytest.fixture
+def small(monkeypatch, tiny):
+    """Make the default recipe the tiny one, without processes."""
+    monkeypatch.setattr("qact.bench.commands.Recipe", lambda: tiny)
+    monkeypatch.setattr("qact.bench.commands.Data", lambda name: replace(tiny.data, name=name))
+    return tiny
+
+
+def test_bench_then_report(small, tmp_path):
+    out = tmp_path / "deep" / "er"
+    found = invoke(commands, ["bench", "--out", str(out), "--jobs", "1"])
+    assert found.exit_code == 0, found.output
+    assert "strongest control: relu" in found.output
+    assert {path.name for path in out.iterdir()} >= {"results.json", "results.csv", "report.html"}
+    page = (out / "report.html").read_text()
+    (out / "report.html").unlink()
+    again = invoke(commands, ["report", str(out)])
+    assert again.exit_code == 0
+    assert (out / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--activation", "swosh"], "unknown activation 'swosh'; known: "),
+        (["--data", "nowhere"], "nowhere"),
+        (["--corruption", "haze"], "unknown corruption 'haze'"),
+        (["--adaptation", "batch-x"], "got 'batch-x'"),
+        (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),
+        (["--seeds", "0"], "--seeds must be at least 1, got 0"),
+        (["--epochs", "0"], "epochs must be positive, got 0"),
+        (["--epochs", "many"], "--epochs"),
+        (["--jobs", "0"], "jobs must be at least 1, got 0"),
+        (["--import", "no_such_module"], "No module named 'no_such_module'"),
+    ],
+)
+def test_bad_values_are_one_clear_line(small, tmp_path, arguments, message):
+    found = invoke(commands, ["bench", "--out", str(tmp_path / "x"), *arguments])
+    assert found.exit_code == 2
+    assert message in found.output
+    assert "Traceback" not in found.output
+
+
+def test_a_report_of_nothing_is_one_clear_line(tmp_path):
+    found = invoke(commands, ["report", str(tmp_path)])
+    assert found.exit_code == 2
+    assert "results.json" in found.output
+
+
+def test_list_names_what_can_be_asked_for():
+    found = invoke(commands, ["list"])
+    assert found.exit_code == 0
+    for name in ("relu", "qact.paper", "gaussian_noise", "digits", "batch-N"):
+        assert name in found.output
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv.pop(1)] = None  # as if it were not installed
+from qact.cli import app
+app()
+"""
+
+
+@pytest.mark.parametrize("package", ["typer", "rich"])
+def test_without_the_extra_it_says_what_to_install(package):
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT, package, "list"], capture_output=True, text=True
+    )
+    assert process.returncode == 2
+    assert 'pip install "qact[bench]"' in process.stderr
+    assert "Traceback" not in process.stderr

@@ -1,0 +1,85 @@
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+
+import pytest
+
+from qact.bench import Results, Summary
+from qact.bench.report import render, write_report
+
+VOID = {"meta", "br", "path", "use", "rect"}
+
+
+class Balance(HTMLParser):
+    """Fails on a tag that is closed out of order."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids = [], []
+
+    def handle_starttag(self, tag, attributes):
+        self.ids += [value for name, value in attributes if name == "id"]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.ids += [value for name, value in attributes if name == "id"]
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="session")
+def page(results):
+    return render(Summary(results))
+
+
+def test_tags_are_balanced_and_ids_unique(page):
+    parser = Balance()
+    parser.feed(page)
+    assert parser.open == []
+    assert len(parser.ids) == len(set(parser.ids))
+
+
+def test_nothing_is_fetched(page):
+    outside = re.sub(r'xmlns(:xlink)?="[^"]*"', "", page)
+    assert not re.search(r"https?://|<script|<link|@import|url\((?!#)", outside)
+
+
+def test_every_reference_inside_the_figures_resolves(page):
+    ids = set(re.findall(r'\bid="([^"]*)"', page))
+    assert set(re.findall(r'href="#([^"]*)"', page)) <= ids
+    assert set(re.findall(r"url\(#([^)]*)\)", page)) <= ids
+
+
+def test_colours_come_from_the_page(page):
+    assert "#fe0" not in page
+    assert "var(--series-1)" in page
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_text_from_files_is_escaped(results):
+    environment = results.environment | {"command": 'qact bench --out "<script>alert(1)</script>"'}
+    page = render(Summary(replace(results, environment=environment)))
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page
+    assert "<b>QAct</b>" not in page
+
+
+def test_the_same_results_give_the_same_page(results, page):
+    assert render(Summary(results)) == page
+
+
+def test_an_unfinished_bench_is_said_to_be_so(results, tmp_path):
+    rows = [row for row in results.rows if row["seed"] == 0]
+    cells = {name: notes for name, notes in results.cells.items() if name.endswith("/0")}
+    path = write_report(Summary(replace(results, rows=rows, cells=cells)), tmp_path)
+    assert "Unfinished: 4 of 6 networks are missing" in path.read_text()
+
+
+def test_no_rows_at_all_is_refused(results):
+    from qact.bench.errors import BenchError
+
+    with pytest.raises(BenchError, match="no measurements"):
+        render(Summary(Results(results.recipe)))
