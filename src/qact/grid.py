@@ -18,7 +18,7 @@ EXPONENTS = (-120, 120)
 
 @dataclass(frozen=True)
 class Grid:
-    """Per channel, ``bins`` cells ``[(offset + k) w, (offset + k + 1) w)`` with ``w = 2**exponent``."""
+    """Per channel, ``bins`` cells ``[(offset + k) w, (offset + k + 1) w)``, ``w = 2**exponent``."""
 
     exponent: Tensor
     offset: Tensor

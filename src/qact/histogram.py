@@ -33,7 +33,14 @@ class Histogram:
 
     def detach(self) -> Histogram:
         """The same numbers as constants, for gradients that leave the context alone."""
-        return replace(self, moment=self.moment.detach(), mean=self.mean.detach(), std=self.std.detach())
+        return replace(
+            self, moment=self.moment.detach(), mean=self.mean.detach(), std=self.std.detach()
+        )
+
+    def to(self, dtype: torch.dtype) -> Histogram:
+        """The same numbers in another floating dtype."""
+        moved = {k: getattr(self, k).to(dtype) for k in ("mass", "moment", "mean", "std")}
+        return replace(self, **moved)
 
     def scaled(self, factor: float | Tensor) -> Histogram:
         """Every mass multiplied by ``factor`` (a number, or one per channel): decay, or a prior."""
@@ -41,7 +48,7 @@ class Histogram:
         return replace(self, mass=self.mass * column, moment=self.moment * column)
 
     def occupied(self) -> tuple[Tensor, Tensor]:
-        """First and one-past-last absolute cell with mass, per channel; (0, 0) where there is none."""
+        """First and one-past-last absolute cell with mass, per channel; (0, 0) where none has."""
         full = self.mass > 0
         index = torch.arange(self.grid.bins, device=full.device)
         some = full.any(1)
@@ -50,12 +57,16 @@ class Histogram:
         return torch.where(some, first, 0), torch.where(some, last, 0)
 
 
-def empty(channels: int, bins: int, *, dtype: torch.dtype, device: torch.device | str | None) -> Histogram:
+def empty(
+    channels: int, bins: int, *, dtype: torch.dtype, device: torch.device | str | None
+) -> Histogram:
     """A context that has seen nothing."""
     zeros = torch.zeros(channels, dtype=dtype, device=device)
     blank = torch.zeros(channels, bins, dtype=dtype, device=device)
     index = torch.zeros(channels, dtype=torch.int64, device=device)
-    return Histogram(blank, blank.clone(), Grid(index.int(), index - bins // 2, bins), zeros, zeros.clone())
+    return Histogram(
+        blank, blank.clone(), Grid(index.int(), index - bins // 2, bins), zeros, zeros.clone()
+    )
 
 
 def merge(a: Histogram, b: Histogram, bins: int | None = None) -> Histogram:
@@ -64,8 +75,12 @@ def merge(a: Histogram, b: Histogram, bins: int | None = None) -> Histogram:
     Exact on integer masses: associative, commutative, equal to the histogram of the joined values
     on the same grid.
     """
-    bins = bins or max(a.grid.bins, b.grid.bins)
-    grid = _joint_grid(a, b, bins)
+    grid = _joint_grid(a, b, bins or max(a.grid.bins, b.grid.bins))
+    return merge_on(grid, a, b)
+
+
+def merge_on(grid: Grid, a: Histogram, b: Histogram) -> Histogram:
+    """Both histograms together on a given ``grid``."""
     a, b = regrid(a, grid), regrid(b, grid)
     mean, std = _joint_moments(a, b)
     return Histogram(a.mass + b.mass, a.moment + b.moment, grid, mean, std)

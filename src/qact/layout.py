@@ -1,4 +1,4 @@
-"""One shape for every layer: any tensor as (outer, channels, inner), a view wherever strides allow."""
+"""One shape for every layer: (outer, channels, inner), a view wherever strides allow."""
 
 from __future__ import annotations
 

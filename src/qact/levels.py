@@ -59,6 +59,7 @@ class Level:
     weight: Tensor | None = None
     bias: Tensor | None = None
     interpolable: bool = True
+    name: str = "custom"
 
     def __call__(self, u: Tensor, count: Tensor) -> Tensor:
         """The value of rank ``u`` in a context of ``count`` values."""
@@ -93,7 +94,7 @@ def steps(n: int = 100) -> Level:
         step = torch.floor((u + slack) * (n + 1)).clamp(0, n) / (n + 1)
         return u + (step - u).detach()
 
-    return Level(score, interpolable=False)
+    return Level(score, interpolable=False, name=f"steps({n})")
 
 
 def table(values: Tensor) -> Level:
@@ -114,7 +115,7 @@ def table(values: Tensor) -> Level:
         left = place.detach().floor().clamp(0, knots.shape[1] - 2).long()
         return torch.lerp(knots.gather(1, left), knots.gather(1, left + 1), place - left)
 
-    return Level(score)
+    return Level(score, name="table")
 
 
 def parse(spec: str | Level | Callable[[Tensor], Tensor]) -> Level:
@@ -127,14 +128,14 @@ def parse(spec: str | Level | Callable[[Tensor], Tensor]) -> Level:
     if isinstance(spec, Level):
         return spec
     if spec == "uniform":
-        return Level(uniform_score)
+        return Level(uniform_score, name="uniform")
     if spec == "steps":
         return steps()
     if spec == "normal":
-        return Level(normal_score)
+        return Level(normal_score, name="normal")
     if isinstance(spec, str) and spec in ACTIVATIONS:
-        return Level(normal_score, ACTIVATIONS[spec])
+        return Level(normal_score, ACTIVATIONS[spec], name=spec)
     if callable(spec):
-        return Level(normal_score, spec)
+        return Level(normal_score, spec, name=getattr(spec, "__name__", repr(spec)))
     known = ["uniform", "steps", "normal", *ACTIVATIONS]
     raise ValueError(f"levels={spec!r} is unknown; give one of {known}, a function, or a Level")

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from qact.bandwidth import SMALLEST_STD
 from qact.grid import Grid, spanning
-from qact.histogram import Histogram, merge
+from qact.histogram import Histogram
 from qact.kernels import reference
 from qact.levels import Level
 from qact.rule import Rule
@@ -25,14 +25,17 @@ from qact.rule import Rule
 PARTS = 256
 # By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
 REACH = 20.0
-# A step rank cannot interpolate: below this many values it sorts, above it counts in finer bins.
-SORT_BELOW = 4096
-STEP_BINS = 16384
-SMOOTH_BINS = 512
+# Fewer bins for short contexts, whose bandwidth is wide; heavy tails of long ones need more.
+BINS, LONG_BINS, LONG = 1024, 2048, 8192
 
 
-def observe(z: Tensor, rule: Rule, bins: int = SMOOTH_BINS) -> Histogram:
-    """The context of a batch (N, C, L), differentiable through moment, mean and std."""
+def observe(z: Tensor, rule: Rule, bins: int | None = None) -> Histogram:
+    """The context of a batch (N, C, L), differentiable through moment, mean and std.
+
+    A channel that holds something not finite has a mean and spread that are not numbers, and so
+    have all ranks in it.
+    """
+    bins = bins or (BINS if z.shape[0] * z.shape[2] < LONG else LONG_BINS)
     z = z if z.dtype == torch.float64 else z.float()
     low, high = z.detach().amin((0, 2)), z.detach().amax((0, 2))
     finite = torch.isfinite(low) & torch.isfinite(high)
@@ -45,18 +48,22 @@ def observe(z: Tensor, rule: Rule, bins: int = SMOOTH_BINS) -> Histogram:
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
 
 
-def apply(z: Tensor, histogram: Histogram, level: Level, rule: Rule) -> Tensor:
-    """The activation of ``z`` (N, C, L) in a context: level of rank, in the dtype of ``z``."""
+def apply(z: Tensor, context: Histogram, level: Level, rule: Rule, *, own: bool = False) -> Tensor:
+    """The activation of ``z`` (N, C, L) in a context: level of rank, in the dtype of ``z``.
+
+    ``own`` says that the context is that of ``z`` itself; a step rank is then exact, by sorting.
+    """
     dtype = z.dtype
     z = z if dtype == torch.float64 else z.float()
-    histogram = histogram.detach() if rule.gradient == "density" else histogram
-    knots = rank_table(histogram, rule)
-    count = histogram.count.detach()[:, None]
+    context = (context.detach() if rule.gradient == "density" else context).to(z.dtype)
+    knots = rank_table(context, rule)
+    count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
-        return _Lookup.apply(z, level(knots, count), histogram.grid).to(dtype)
-    rank = _Lookup.apply(z, knots, histogram.grid)
+        return _Lookup.apply(z, level(knots, count), context.grid).to(dtype)
+    rank = _Lookup.apply(z, knots, context.grid)
     if not rule.smooth:
-        rank = rank + (step_rank(z, histogram, rule) - rank).detach()
+        exact = _sorted_rank(z, rule) if own else step_rank(z, context, rule)
+        rank = rank + (exact - rank).detach()
     ranks = rank.transpose(0, 1)
     value = level(ranks.flatten(1), count).reshape(ranks.shape)
     return value.transpose(0, 1).to(dtype)
@@ -76,8 +83,28 @@ def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
     return rank + histogram.std.detach()[:, None] * 0  # an unfinished channel (nan) stays one
 
 
+def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
+    """``f_h(z)`` for ``z`` (N, C, L): the slope of the rank table."""
+    wide = z if z.dtype == torch.float64 else z.float()
+    return _slope_at(wide, rank_table(context.to(wide.dtype), rule).diff(dim=1), context.grid).to(
+        z.dtype
+    )
+
+
+def quantile(context: Histogram, q: Tensor, rule: Rule) -> Tensor:
+    """The inverse of the rank, (C, Q): linear inside a bin, the outermost edges beyond the mass."""
+    scale, low = bin_weights(context, rule)
+    before = torch.nn.functional.pad((context.mass * scale).cumsum(1), (1, 0)) + low[:, None]
+    wanted = q.expand(before.shape[0], -1).contiguous()
+    cell = torch.searchsorted(before, wanted).clamp(1, context.grid.bins)
+    left, right = before.gather(1, cell - 1), before.gather(1, cell)
+    place = ((wanted - left) / (right - left).clamp_min(1e-30)).clamp(0, 1)
+    width = context.grid.width(q.dtype)[:, None]
+    return (context.grid.offset[:, None] + cell - 1 + place) * width
+
+
 def edge_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
-    """Each bin's weight split between its two edges (C, bins + 1), and the mass at -infinity (C,)."""
+    """Bin weights split between their edges (C, bins + 1), and the mass at -infinity (C,)."""
     scale, low = bin_weights(histogram, rule)
     right = histogram.moment * scale
     left = histogram.mass * scale - right
@@ -115,21 +142,19 @@ def step_rank(z: Tensor, histogram: Histogram, rule: Rule) -> Tensor:
     return torch.where(place >= 1, before[:, 1:].flatten()[flat], rank)
 
 
-def exact_step(z: Tensor, level: Level, rule: Rule) -> Tensor:
-    """The step rank of a small batch in its own context, by sorting."""
-    return reference.apply(z, reference.observe(z), level, rule)
-
-
-def join(a: Histogram, b: Histogram) -> Histogram:
-    """Both contexts together, on the finest common grid."""
-    return merge(a, b)
+def _sorted_rank(z: Tensor, rule: Rule) -> Tensor:
+    """The step rank of a batch in its own context."""
+    values = z.detach().transpose(0, 1)
+    rank = reference.rank(values.flatten(1).double(), reference.observe(z.detach()), rule)
+    rank = torch.where(torch.isfinite(values.flatten(1)).all(1, keepdim=True), rank, torch.nan)
+    return rank.reshape(values.shape).transpose(0, 1).to(z.dtype)
 
 
 def _grid(
     low: Tensor, high: Tensor, mean: Tensor, std: Tensor, count: Tensor, rule: Rule, bins: int
 ) -> Grid:
     """Covers the data, at most `REACH` deviations out, and four bandwidths more."""
-    mean, std = mean.double(), std.double()
+    mean, std = mean.double().nan_to_num(), std.double().nan_to_num()
     margin = 4 * rule.bandwidth.width(std, count.double()) if rule.smooth else 0 * std
     low = torch.maximum(low.double(), mean - REACH * std) - margin
     high = torch.minimum(high.double(), mean + REACH * std) + margin
@@ -145,9 +170,9 @@ def _smooth(edges: Tensor, ratio: Tensor) -> Tensor:
     bins = edges.shape[1] - 1
     steps = torch.arange(-bins, bins + 1, device=edges.device, dtype=edges.dtype)
     kernel = torch.special.ndtr(steps * ratio[:, None]).diff(dim=1)
-    size = 4 * bins
-    spectrum = torch.fft.rfft(edges, size) * torch.fft.rfft(kernel, size)
-    return torch.fft.irfft(spectrum, size)[:, bins : 2 * bins].clamp_min(0)
+    # Only the last half of the full convolution is wanted, so its wrap-around does no harm.
+    spectrum = torch.fft.rfft(edges, 2 * bins) * torch.fft.rfft(kernel, 2 * bins)
+    return torch.fft.irfft(spectrum, 2 * bins)[:, bins:].clamp_min(0)
 
 
 def _count_up(edges: Tensor) -> Tensor:
@@ -178,7 +203,7 @@ class _Moments(torch.autograd.Function):
         return mean, std
 
     @staticmethod
-    def backward(ctx: Any, grad_mean: Tensor, grad_std: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad_mean: Tensor, grad_std: Tensor) -> tuple[Tensor, None]:
         z, mean, std = ctx.saved_tensors
         n = z.shape[0] * z.shape[2]
         slope = torch.where(std > SMALLEST_STD, grad_std / std, 0) / n
@@ -201,13 +226,9 @@ class _Count(torch.autograd.Function):
         return mass, parts.to(z.dtype) / PARTS
 
     @staticmethod
-    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None]:
         (z,) = ctx.saved_tensors
-        position = ctx.grid.position(z)
-        inside = (position >= 0) & (position <= ctx.grid.bins)
-        cell, _place = _locate(z, ctx.grid)
-        slope = grad / ctx.grid.width(z.dtype)[:, None]
-        return slope.flatten()[_flat(cell, ctx.grid.bins)] * inside, None
+        return _slope_at(z, grad, ctx.grid, sided=True), None
 
 
 class _Lookup(torch.autograd.Function):
@@ -223,18 +244,34 @@ class _Lookup(torch.autograd.Function):
         return torch.lerp(flat[index], flat[index + 1], place)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         z, table = ctx.saved_tensors
         cell, place = _locate(z, ctx.grid)
         grad_z = grad_table = None
         if ctx.needs_input_grad[0]:
-            slope = table.diff(dim=1) / ctx.grid.width(z.dtype)[:, None]
-            position = ctx.grid.position(z)
-            inside = (position >= 0) & (position <= ctx.grid.bins)
-            grad_z = grad * slope.flatten()[_flat(cell, ctx.grid.bins)] * inside
+            grad_z = grad * _slope_at(z, table.diff(dim=1), ctx.grid)
         if ctx.needs_input_grad[1]:
             grad_table = _spread(grad, cell, place, ctx.grid.bins)
         return grad_z, grad_table, None
+
+
+def _slope_at(z: Tensor, rise: Tensor, grid: Grid, *, sided: bool = False) -> Tensor:
+    """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid.
+
+    A rise is the slope at its bin's middle, so interpolating between middles is second-order.
+    ``sided`` keeps to bins of the same sign: grounded weights jump at zero.
+    """
+    position = grid.position(z).nan_to_num(0.0)
+    cell = position.clamp(0, grid.bins).floor().clamp_max(grid.bins - 1)
+    aside = (position - cell - 0.5).clamp(-0.5, 0.5)
+    near = (cell + aside.sign()).clamp(0, grid.bins - 1)
+    if sided:
+        zero = -grid.offset.to(cell.dtype)[:, None]
+        near = torch.where((near < zero) == (cell < zero), near, cell)
+    slope = (rise / grid.width(rise.dtype)[:, None]).flatten()
+    at_cell, at_near = (slope[_flat(t.long(), grid.bins)] for t in (cell, near))
+    inside = (position >= 0) & (position <= grid.bins)
+    return torch.lerp(at_cell, at_near, aside.abs()) * inside
 
 
 def _spread(grad: Tensor, cell: Tensor, place: Tensor, bins: int) -> Tensor:

@@ -50,8 +50,10 @@ def recall(histogram: Histogram) -> Sample:
     index = torch.arange(histogram.grid.bins, device=width.device) + histogram.grid.offset[:, None]
     mass = histogram.mass.double()
     place = histogram.moment.double() / mass.clamp_min(1e-300)
-    # A full bin of negative values may average to its upper edge, which is not negative: stay below.
-    values = torch.where(index < 0, ((index + place) * width).clamp_max(-1e-300), (index + place) * width)
+    # Negative values may average to their bin's upper edge, which is not negative: stay below.
+    values = torch.where(
+        index < 0, ((index + place) * width).clamp_max(-1e-300), (index + place) * width
+    )
     return Sample(values, mass, histogram.std.double())
 
 
@@ -114,7 +116,9 @@ def _step(z: Tensor, sample: Sample, weight: Tensor, low: Tensor) -> Tensor:
     order = sample.values.detach().argsort(dim=1, stable=True)
     values = sample.values.detach().gather(1, order)
     total = torch.nn.functional.pad(weight.gather(1, order).cumsum(1), (1, 0))
-    return low[:, None] + total.gather(1, torch.searchsorted(values, z.detach().contiguous(), right=True))
+    return low[:, None] + total.gather(
+        1, torch.searchsorted(values, z.detach().contiguous(), right=True)
+    )
 
 
 def _moment(sample: Sample, mean: Tensor) -> Tensor:

@@ -1,0 +1,262 @@
+"""`Context`: what one layer knows about the distribution of each of its neurons, as a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qact.bandwidth import Bandwidth, parse
+from qact.grid import Grid, spanning
+from qact.histogram import Histogram, empty, merge, merge_on
+from qact.kernels import eager
+from qact.layout import fold, unfold
+from qact.levels import parse as parse_level
+from qact.rule import Rule
+
+# Mass that a running context may sweep into its end bins to keep its grid on what is common.
+TRIM = 1e-4
+FLOATS = ("mass", "moment", "mean", "std")
+TENSORS = (*FLOATS, "exponent", "offset", "batches")
+
+
+class Context(nn.Module):
+    """A mergeable histogram of the pre-activations of each channel.
+
+    Buffers only, never parameters: ``mass`` and ``moment`` (C, bins), ``mean`` and ``std`` (C,),
+    the dyadic grid's ``exponent`` and ``offset`` (C,), and ``batches``, how many it has followed.
+    ``add``, ``merge`` and ``decay`` work in place and return the context; ``a + b`` is a new one.
+    Statistics stay in float32 (or float64), whatever the model around them is cast to.
+
+    Args:
+        num_features: channels ``C``.
+        bins: resolution. 512 bins hold a rank to about 1e-4 of a smooth distribution.
+
+    Example:
+        >>> context = Context(1).add(torch.tensor([[-1.0], [0.0], [1.0], [2.0]]))
+        >>> context.rank(torch.tensor([[1.5]]), grounded=False, smooth=False)
+        tensor([[0.7500]])
+    """
+
+    mass: Tensor
+    moment: Tensor
+    mean: Tensor
+    std: Tensor
+    exponent: Tensor
+    offset: Tensor
+    batches: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        bins: int = 512,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        if num_features < 1:
+            raise ValueError(f"num_features={num_features} must be at least 1")
+        if bins < 8:
+            raise ValueError(f"bins={bins} is too few; give at least 8")
+        self.num_features, self.bins = num_features, bins
+        blank = empty(num_features, bins, dtype=dtype, device=device)
+        for name in FLOATS:
+            self.register_buffer(name, getattr(blank, name))
+        self.register_buffer("exponent", blank.grid.exponent)
+        self.register_buffer("offset", blank.grid.offset)
+        self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))
+
+    @property
+    def histogram(self) -> Histogram:
+        """The context as plain tensors, shared with the buffers."""
+        grid = Grid(self.exponent, self.offset, self.bins)
+        return Histogram(self.mass, self.moment, grid, self.mean, self.std)
+
+    @property
+    def count(self) -> Tensor:
+        """Total mass per channel (C,)."""
+        return self.histogram.count
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether some channel has seen no data."""
+        return bool((self.count == 0).any())
+
+    @torch.no_grad()
+    def add(self, input: Tensor, *, dim: int = 1) -> Context:
+        """Count every value of ``input``, channels at ``dim``; all of them must be finite."""
+        folded = self._folded(input, dim)
+        if not torch.isfinite(folded).all():
+            bad = folded[~torch.isfinite(folded)][0].item()
+            raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
+        seen = eager.observe(folded, Rule(smooth=False), self.bins)
+        return self._set(merge(self.histogram, seen.to(self.mass.dtype), self.bins), 1)
+
+    @torch.no_grad()
+    def merge(self, other: Context) -> Context:
+        """Add all that ``other`` has counted."""
+        if not isinstance(other, Context) or other.num_features != self.num_features:
+            got = getattr(other, "num_features", type(other).__name__)
+            raise ValueError(f"cannot merge {got} channels into a context of {self.num_features}")
+        theirs = other.histogram.to(self.mass.dtype)
+        return self._set(merge(self.histogram, theirs, self.bins), int(other.batches))
+
+    def __add__(self, other: Context) -> Context:
+        return self.clone().merge(other)
+
+    @torch.no_grad()
+    def decay(self, factor: float) -> Context:
+        """Multiply every mass by ``factor`` in [0, 1]: forget that much."""
+        if not 0 <= factor <= 1:
+            raise ValueError(f"factor={factor!r} must lie in [0, 1]")
+        self.mass *= factor
+        self.moment *= factor
+        return self
+
+    def clone(self) -> Context:
+        """An independent copy."""
+        new = Context(self.num_features, self.bins, device=self.mass.device, dtype=self.mass.dtype)
+        new.load_state_dict(self.state_dict())
+        return new
+
+    @torch.no_grad()
+    def follow(self, seen: Histogram, momentum: float | None) -> None:
+        """Move towards a batch: ``(1 - m) stored + m batch``, as BatchNorm's running statistics do.
+
+        Until ``1 / momentum`` batches are in, and always if it is None, the mean over batches. The
+        total mass stays that of a typical batch, and with it the bandwidth. A channel whose batch
+        is not finite is left as it was.
+        """
+        seen = seen.to(self.mass.dtype)
+        sound = torch.isfinite(seen.mean)
+        rate = torch.clamp_min(1.0 / (self.batches + 1), momentum or 0.0).to(self.mass.dtype)
+        rate = torch.where(self.count > 0, rate, 1.0) * sound
+        stored = self.histogram
+        grid = _common(stored, seen, self.bins)
+        mix = merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate))
+        keep = Histogram(
+            torch.where(sound[:, None], mix.mass, self.mass),
+            torch.where(sound[:, None], mix.moment, self.moment),
+            Grid(
+                torch.where(sound, grid.exponent, self.exponent),
+                torch.where(sound, grid.offset, self.offset),
+                self.bins,
+            ),
+            torch.where(sound, mix.mean, self.mean),
+            torch.where(sound, mix.std, self.std),
+        )
+        self._set(keep, 1)
+
+    def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
+        """The rank of ``z`` here; options as in :class:`qact.rule.Rule` (bandwidth: any form)."""
+        plan, level = _rule(**rule), parse_level("uniform")
+        return self._read(z, dim, lambda f: eager.apply(f, self.histogram, level, plan))
+
+    def density(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
+        """``f_h(z)``, the derivative of the smooth rank, in units of one over those of ``z``."""
+        plan = _rule(**rule)
+        return self._read(z, dim, lambda f: eager.density(f, self.histogram, plan))
+
+    def quantile(self, q: float | Tensor, *, grounded: bool = False) -> Tensor:
+        """The values below which a share ``q`` (a number, or (Q,)) of the weight lies: (C, Q)."""
+        q = torch.as_tensor(q, dtype=self.mass.dtype, device=self.mass.device).reshape(-1)
+        if not ((q >= 0) & (q <= 1)).all():
+            raise ValueError(f"q={q.tolist()} must lie in [0, 1]")
+        self.require_data()
+        return eager.quantile(self.histogram, q, Rule(grounded=grounded, smooth=False))
+
+    def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+        self.require_data()
+        return unfold(function(self._folded(z, dim)), z, dim)
+
+    def require_data(self) -> None:
+        """Raise RuntimeError if some channel has seen nothing."""
+        if self.is_empty:
+            raise RuntimeError(
+                "this context has seen no data; train the layer, call add(), or load a state first"
+            )
+
+    def _folded(self, input: Tensor, dim: int) -> Tensor:
+        if not input.is_floating_point():
+            raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
+        folded = fold(input, dim)
+        if folded.shape[1] != self.num_features or folded.numel() == 0:
+            raise ValueError(
+                f"the input has shape {tuple(input.shape)}; expected {self.num_features} channels "
+                f"at dim {dim} and at least one value"
+            )
+        return folded
+
+    def _set(self, new: Histogram, batches: int) -> Context:
+        for name in FLOATS:
+            getattr(self, name).copy_(getattr(new, name))
+        self.exponent.copy_(new.grid.exponent)
+        self.offset.copy_(new.grid.offset)
+        self.batches += batches
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Context:
+        """Move with the model, but never below float32: counts do not fit into half precision."""
+        kept = {name: getattr(self, name) for name in FLOATS}
+        super()._apply(fn, recurse)
+        for name, old in kept.items():
+            new = getattr(self, name)
+            if new.dtype in (torch.float16, torch.bfloat16):
+                setattr(self, name, old.to(new.device))
+        return self
+
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        """All or nothing: a state that does not fit leaves the context as it was."""
+        errors: list[str] = args[-1]
+        for name in TENSORS:
+            value = state_dict.get(prefix + name)
+            own = getattr(self, name)
+            if value is None:
+                continue  # reported by torch as a missing key
+            if value.shape != own.shape:
+                errors.append(
+                    f"{prefix}{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
+                )
+            elif name in FLOATS and not (torch.isfinite(value).all() and _plausible(name, value)):
+                errors.append(f"{prefix}{name} holds numbers that no context can have")
+        if errors or any(prefix + name not in state_dict for name in TENSORS):
+            args[-3].extend(k for n in TENSORS if (k := prefix + n) not in state_dict)
+            return
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"{self.num_features}, bins={self.bins}"
+
+
+def _common(stored: Histogram, seen: Histogram, bins: int) -> Grid:
+    """A grid for the batch and for all of the stored mass but its rarest `TRIM`."""
+    low, high = _extent(seen, 0.0)
+    low_stored, high_stored = _extent(stored, TRIM)
+    some = stored.count > 0
+    low = torch.where(some, torch.minimum(low, low_stored), low)
+    return spanning(low, torch.where(some, torch.maximum(high, high_stored), high), bins)
+
+
+def _extent(histogram: Histogram, trim: float) -> tuple[Tensor, Tensor]:
+    """Edges of the cells that hold all but a share ``trim`` of the mass on each side, float64."""
+    share = histogram.mass.double().cumsum(1)
+    total = share[:, -1:]
+    first = (share <= trim * total).sum(1)
+    last = (share < (1 - trim) * total).sum(1) + 1
+    width = histogram.grid.width(torch.float64)
+    edge = histogram.grid.offset
+    return (edge + first) * width, (edge + last.clamp_max(histogram.grid.bins)) * width
+
+
+def _plausible(name: str, value: Tensor) -> bool:
+    return name == "mean" or bool((value >= 0).all())
+
+
+def _rule(
+    grounded: bool = True, smooth: bool = True, bandwidth: float | str | Bandwidth = "scott"
+) -> Rule:
+    return Rule(grounded=grounded, smooth=smooth, bandwidth=parse(bandwidth))

@@ -1,0 +1,158 @@
+"""`quantile_activation`: the activation as a pure function of its input and a context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qact import levels as _levels
+from qact.bandwidth import Bandwidth
+from qact.bandwidth import parse as parse_bandwidth
+from qact.context import Context
+from qact.histogram import Histogram, merge
+from qact.kernels import eager, reference
+from qact.layout import channel_dim, fold, unfold
+from qact.levels import Level
+from qact.rule import Rule
+
+ENGINES = ("eager", "reference")
+
+
+def quantile_activation(
+    input: Tensor,
+    *,
+    dim: int = 1,
+    context: Context | None = None,
+    prior: float | None = None,
+    grounded: bool = True,
+    levels: str | Level | Callable[[Tensor], Tensor] = "uniform",
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    smooth: bool = True,
+    bandwidth: float | str | Bandwidth = "scott",
+    gradient: str = "full",
+    sentinels: float = 0.0,
+    engine: str | None = None,
+) -> Tensor:
+    """Where each value stands in its context: ``level(weight * score(F(z)) + bias)``.
+
+    The context of a value is its channel: all batch and spatial positions. Its rank is
+
+        F(z)   = F_low + sum_i w_i 1[z_i <= z]              (``smooth=False``)
+        F_h(z) = F_low + sum_i w_i Phi((z - z_i) / h)       (``smooth=True``)
+
+    with ``w_i = 1 / (2 n_side)`` on each side of zero (``grounded``, arXiv 2405.11573v1 eq. 7-8) or
+    ``1 / n``. A side without values keeps its half at infinity: an all-negative context gives ranks
+    up to 1/2.
+
+    Args:
+        input: any shape with channels at ``dim``; float16, bfloat16 (computed in float32), float32
+            or float64. A channel with a value that is not finite gives NaN throughout.
+        dim: the channel dimension; 1 for convolutions and features, -1 for tokens.
+        context: None for the batch itself, or a stored :class:`qact.Context`.
+        prior: with a stored context, join the batch to it: the stored context then counts as this
+            many samples (rows of ``input``).
+        levels: ``"uniform"``, ``"steps"``, ``"normal"``, a scalar activation of the normal score
+            (``"relu"``, ``"gelu"``, ...), any function, or a :class:`qact.levels.Level`.
+        weight, bias: (C,) scale and shift of the score.
+        bandwidth: ``h``: a number (units of ``input``), ``"scott"``, ``"silverman"``, ``"0.2std"``.
+        gradient: ``"full"`` differentiates the context: with ``g = dL/dF``,
+            ``dL/dz_j = g_j f_h(z_j) - w_j sum_i g_i phi_h(z_i - z_j)`` and, for a bandwidth that
+            follows the data, its own term; ``"density"`` is the first term alone (the paper). The
+            step rank borrows the gradient of its smooth twin.
+        sentinels: pseudo-values at each infinity (the paper's +-100 make it 1).
+        engine: None, ``"eager"`` (histogram) or ``"reference"`` (exact, float64, slow).
+
+    Returns:
+        A tensor like ``input``.
+
+    Raises:
+        TypeError: for a dtype that is not floating. ValueError: for options or shapes that do not
+            fit. RuntimeError: for a stored context that has seen no data.
+
+    Example:
+        >>> z = torch.tensor([[-3.0], [-1.0], [1.0], [2.0]])
+        >>> quantile_activation(z, smooth=False).squeeze(1)
+        tensor([0.2500, 0.5000, 0.7500, 1.0000])
+    """
+    rule = Rule(grounded, smooth, parse_bandwidth(bandwidth), gradient, sentinels)
+    level = _levels.parse(levels)
+    check(input, dim, weight, bias, context)
+    if weight is not None or bias is not None:
+        level = level.affine(weight, bias)
+    output, _ = transform(input, dim, rule, level, context, prior, engine)
+    return output
+
+
+def transform(
+    input: Tensor,
+    dim: int,
+    rule: Rule,
+    level: Level,
+    context: Context | None,
+    prior: float | None = None,
+    engine: str | None = None,
+) -> tuple[Tensor, Histogram | None]:
+    """The checked core: the output, and the batch's histogram if one was made."""
+    if engine not in (None, *ENGINES):
+        raise ValueError(f"engine={engine!r} is unknown; choose None or one of {ENGINES}")
+    with torch.autocast(input.device.type, enabled=False):
+        z = fold(input, dim)
+        if engine == "reference":
+            return unfold(_reference(z, input, dim, rule, level, context, prior), input, dim), None
+        if context is not None and prior is None:
+            return unfold(eager.apply(z, context.histogram, level, rule), input, dim), None
+        batch = eager.observe(z, rule)
+        joint = batch
+        if context is not None and prior is not None:
+            joint = merge(_scaled(context, input, dim, prior).to(batch.mass.dtype), batch)
+        output = eager.apply(z, joint, level, rule, own=joint is batch)
+        return unfold(output, input, dim), batch
+
+
+def _reference(
+    z: Tensor,
+    input: Tensor,
+    dim: int,
+    rule: Rule,
+    level: Level,
+    context: Context | None,
+    prior: Any,
+) -> Tensor:
+    if context is None:
+        return reference.apply(z, reference.observe(z), level, rule)
+    if prior is None:
+        return reference.apply(z, reference.recall(context.histogram), level, rule)
+    stored = reference.recall(_scaled(context, input, dim, prior))
+    return reference.apply(z, reference.join(stored, reference.observe(z)), level, rule)
+
+
+def _scaled(context: Context, input: Tensor, dim: int, prior: float) -> Histogram:
+    """The stored context, weighing as much as ``prior`` samples of this input."""
+    stored = context.histogram
+    positions = input.numel() / (input.shape[0] * input.shape[channel_dim(input, dim)])
+    return stored.scaled(prior * positions / stored.count)
+
+
+def check(
+    input: Tensor, dim: int, weight: Tensor | None, bias: Tensor | None, context: Context | None
+) -> None:
+    """Refuse what cannot be ranked, with the value that was wrong."""
+    if not input.is_floating_point():
+        raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
+    channels = input.shape[channel_dim(input, dim)]
+    if input.numel() == 0:
+        raise ValueError(f"the input has shape {tuple(input.shape)}: an empty batch has no ranks")
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.shape != (channels,):
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected ({channels},)")
+    if context is not None:
+        if context.num_features != channels:
+            raise ValueError(
+                f"the input has {channels} channels at dim {dim} (shape {tuple(input.shape)}), "
+                f"the context has {context.num_features}"
+            )
+        context.require_data()

@@ -1,0 +1,270 @@
+"""`QAct`: the activation as a layer that owns its context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
+from torch.nn.parameter import UninitializedParameter
+
+from qact import levels as _levels
+from qact.bandwidth import Bandwidth
+from qact.bandwidth import parse as parse_bandwidth
+from qact.context import Context
+from qact.functional import check, transform
+from qact.layout import channel_dim, fold, unfold
+from qact.levels import Level
+from qact.rule import Rule
+
+MODES = ("running", "batch", "mixed")
+KNOTS = 33
+
+
+class QAct(nn.Module):
+    """Quantile Activation: a neuron outputs where its pre-activation stands in its context.
+
+    ``y = level(weight * score(F(z)) + bias)`` with the rank ``F`` of
+    :func:`qact.functional.quantile_activation` (arXiv 2405.11573). In training the context is the
+    batch, and a running context follows. In ``eval()`` it depends on ``context``:
+
+    - ``"running"``: the stored context. Every sample is mapped alone, whatever its neighbours.
+    - ``"batch"``: the batch itself (the paper's protocol).
+    - ``"mixed"``: the batch and the stored context, which counts as ``prior`` samples.
+
+    Args:
+        num_features: channels ``C`` of the input at ``dim``.
+        levels: what a rank becomes; ``"table"`` learns it, one table of 33 knots per channel.
+        grounded, smooth, bandwidth, gradient, sentinels: how the rank is taken, see
+            :func:`qact.functional.quantile_activation`.
+        momentum: of the running context; None is the mean over all batches.
+        affine: learn ``weight`` and ``bias`` (C,), scale and shift of the score.
+        bins: resolution of the stored context.
+
+    Shape: any with ``C`` channels at ``dim``; the output is like the input.
+
+    Example:
+        >>> layer = QAct(8)
+        >>> layer(torch.randn(4, 8, 5, 5)).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    weight: nn.Parameter | None
+    bias: nn.Parameter | None
+    table: nn.Parameter | None
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        dim: int = 1,
+        levels: str | Level | Callable[[Tensor], Tensor] = "relu",
+        grounded: bool = False,
+        smooth: bool = True,
+        bandwidth: float | str | Bandwidth = "0.2std",
+        gradient: str = "full",
+        context: str = "running",
+        momentum: float | None = 0.1,
+        prior: float = 16.0,
+        affine: bool = True,
+        bins: int = 512,
+        sentinels: float = 0.0,
+        engine: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.rule = Rule(grounded, smooth, parse_bandwidth(bandwidth), gradient, sentinels)
+        self.bandwidth = bandwidth
+        self.levels = levels
+        self._level = _levels.parse("uniform" if levels == "table" else levels)
+        if momentum is not None and not 0 < momentum <= 1:
+            raise ValueError(f"momentum={momentum!r} must lie in (0, 1], or be None for the mean")
+        if not prior > 0:
+            raise ValueError(f"prior={prior!r} must be a positive number of samples")
+        self.num_features, self.dim = num_features, dim
+        self.momentum, self.prior, self.engine = momentum, prior, engine
+        self.mode = check_mode(context)
+        self.affine = affine and levels != "table"
+        self.context = Context(num_features, bins, device=device)
+        self._make_parameters(torch.empty(0, device=device, dtype=dtype))
+
+    def _make_parameters(self, like: Tensor) -> None:
+        shape = (self.num_features,) if self.affine else None
+        for name in ("weight", "bias"):
+            self.register_parameter(name, nn.Parameter(like.new_empty(shape)) if shape else None)
+        knots = like.new_empty(self.num_features, KNOTS) if self.levels == "table" else None
+        self.register_parameter("table", None if knots is None else nn.Parameter(knots))
+        self.reset_parameters()
+
+    @classmethod
+    def paper(cls, num_features: int, *, dim: int = 1, **options: Any) -> PaperQAct:
+        """The published block: BatchNorm, 100 steps of the grounded rank, BatchNorm."""
+        return PaperQAct(num_features, dim=dim, **options)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Scale one, shift zero; a table starts as the ReLU of the normal score."""
+        if self.weight is not None and self.bias is not None:
+            self.weight.fill_(1.0)
+            self.bias.zero_()
+        if self.table is not None:
+            ranks = torch.linspace(0, 1, KNOTS, device=self.table.device, dtype=torch.float32)
+            self.table.copy_(
+                torch.special.ndtri(ranks.clamp(0.25 / KNOTS, 1 - 0.25 / KNOTS)).relu()
+            )
+
+    @property
+    def level(self) -> Level:
+        """The level map with the layer's present parameters."""
+        if self.table is not None:
+            return _levels.table(self.table)
+        return self._level.affine(self.weight, self.bias) if self.affine else self._level
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map ``input`` by its rank; in training, let the running context follow."""
+        mode = "batch" if self.training else self.mode
+        channels = input.shape[channel_dim(input, self.dim)]
+        if channels != self.num_features:
+            raise ValueError(
+                f"the input has {channels} channels at dim {self.dim} "
+                f"(shape {tuple(input.shape)}); this layer has {self.num_features}"
+            )
+        context = None if mode == "batch" else self.context
+        check(input, self.dim, None, None, context)
+        prior = self.prior if mode == "mixed" else None
+        output, seen = transform(
+            input, self.dim, self.rule, self.level, context, prior, self.engine
+        )
+        if self.training:
+            self._follow(input, seen)
+        return output
+
+    @torch.no_grad()
+    def _follow(self, input: Tensor, seen: Any) -> None:
+        if seen is None:  # the reference engine keeps no histogram
+            from qact.kernels import eager
+
+            seen = eager.observe(fold(input.detach(), self.dim), self.rule)
+        self.context.follow(seen.detach(), self.momentum)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        rule = self.rule
+        level = "table" if self.table is not None else self._level.name
+        return (
+            f"{self.num_features}, dim={self.dim}, levels={level!r}, grounded={rule.grounded}, "
+            f"smooth={rule.smooth}, bandwidth={self.bandwidth!r}, gradient={rule.gradient!r}, "
+            f"context={self.mode!r}, momentum={self.momentum}, prior={self.prior}, "
+            f"affine={self.affine}"
+        )
+
+
+class ChannelNorm(nn.BatchNorm1d):
+    """BatchNorm over all but one dimension, wherever that stands."""
+
+    def __init__(
+        self, num_features: int, *, dim: int = 1, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__(num_features, device=device, dtype=dtype)
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``input`` over every dimension but ``dim``."""
+        return unfold(super().forward(fold(input, self.dim)), input, self.dim)
+
+
+class PaperQAct(nn.Module):
+    """The published layer (arXiv 2405.11573v1): BatchNorm, QAct in 100 steps, BatchNorm.
+
+    Grounded step rank with one sentinel a side (+-100 stand so far out that they are taken at
+    infinity), 100 levels ``k / 101``, and the density gradient of a Gaussian kernel, ``h = 0.5``.
+    The paper estimates that density from 1000 random samples; here it is exact. ``eval()`` uses
+    the stored context unless asked otherwise, see :func:`qact.adapting`.
+
+    Example:
+        >>> QAct.paper(8)(torch.randn(4, 8, 5, 5)).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        dim: int = 1,
+        context: str = "running",
+        momentum: float | None = 0.1,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.norm_in = ChannelNorm(num_features, dim=dim, device=device, dtype=dtype)
+        self.quantile = QAct(
+            num_features,
+            dim=dim,
+            levels=_levels.steps(100),
+            grounded=True,
+            smooth=False,
+            bandwidth=0.5,
+            gradient="density",
+            context=context,
+            momentum=momentum,
+            affine=False,
+            sentinels=1.0,
+            device=device,
+        )
+        self.norm_out = ChannelNorm(num_features, dim=dim, device=device, dtype=dtype)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """BatchNorm, quantile, BatchNorm."""
+        return self.norm_out(self.quantile(self.norm_in(input)))
+
+
+class LazyQAct(LazyModuleMixin, QAct):
+    """A :class:`QAct` that takes ``num_features`` from its first input and then becomes one.
+
+    Example:
+        >>> layer = LazyQAct(dim=-1)
+        >>> _ = layer(torch.randn(2, 5, 12))
+        >>> layer.num_features
+        12
+    """
+
+    cls_to_become = QAct  # type: ignore[assignment]
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(1, **options)
+        self.num_features = 0
+        for name in ("weight", "bias", "table"):
+            made = getattr(self, name)
+            if made is not None:
+                setattr(self, name, UninitializedParameter(device=made.device, dtype=made.dtype))  # type: ignore[call-arg]
+
+    def reset_parameters(self) -> None:
+        """Nothing to reset before the first input."""
+        if not self.has_uninitialized_params() and self.num_features != 0:
+            super().reset_parameters()
+
+    def initialize_parameters(self, input: Tensor) -> None:  # type: ignore[override]
+        """Take the number of channels from ``input``."""
+        if self.num_features != 0:
+            return
+        self.num_features = input.shape[channel_dim(input, self.dim)]
+        self.context = Context(
+            self.num_features, self.context.bins, device=self.context.mass.device
+        )
+        for name in ("weight", "bias", "table"):
+            blank = getattr(self, name)
+            if isinstance(blank, UninitializedParameter):
+                columns = (KNOTS,) if name == "table" else ()
+                blank.materialize((self.num_features, *columns))
+        QAct.reset_parameters(self)
+
+
+def check_mode(context: str) -> str:
+    """``context`` if it is one of the three, an error that names them otherwise."""
+    if context not in MODES:
+        raise ValueError(f"context={context!r} is unknown; choose one of {MODES}")
+    return context
