@@ -232,7 +232,7 @@ class LazyQAct(LazyModuleMixin, QAct):
         12
     """
 
-    cls_to_become = QAct  # type: ignore[assignment]
+    cls_to_become = QAct
 
     def __init__(self, **options: Any) -> None:
         super().__init__(1, **options)
@@ -247,7 +247,7 @@ class LazyQAct(LazyModuleMixin, QAct):
         if not self.has_uninitialized_params() and self.num_features != 0:
             super().reset_parameters()
 
-    def initialize_parameters(self, input: Tensor) -> None:  # type: ignore[override]
+    def initialize_parameters(self, input: Tensor) -> None:
         """Take the number of channels from ``input``."""
         if self.num_features != 0:
             return
