@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qact.bandwidth import Bandwidth, parse
 from qact.grid import Grid, spanning
 from qact.histogram import Histogram, empty, merge, merge_on
-from qact.kernels import eager
+from qact.kernels import eager, tables
 from qact.layout import fold, unfold
 from qact.levels import parse as parse_level
 from qact.rule import Rule
@@ -166,7 +166,7 @@ class Context(nn.Module):
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q.tolist()} must lie in [0, 1]")
         self.require_data()
-        return eager.quantile(self.histogram, q, Rule(grounded=grounded, smooth=False))
+        return tables.quantile(self.histogram, q, Rule(grounded=grounded, smooth=False))
 
     def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
         self.require_data()

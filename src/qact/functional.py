@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -14,11 +16,12 @@ from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
 from qact.histogram import Histogram, merge
 from qact.kernels import eager, reference
+from qact.kernels import passes as plain
 from qact.layout import channel_dim, fold, unfold
 from qact.levels import Level
 from qact.rule import Rule
 
-ENGINES = ("eager", "reference")
+ENGINES = ("eager", "cpu", "reference")
 
 
 def quantile_activation(
@@ -64,7 +67,8 @@ def quantile_activation(
             follows the data, its own term; ``"density"`` is the first term alone (the paper). The
             step rank borrows the gradient of its smooth twin.
         sentinels: pseudo-values at each infinity (the paper's +-100 make it 1).
-        engine: None, ``"eager"`` (histogram) or ``"reference"`` (exact, float64, slow).
+        engine: ``"eager"`` (histogram, plain PyTorch), ``"cpu"`` (the same compiled by Numba),
+            ``"reference"`` (exact, float64, slow), or None for the fastest that is installed.
 
     Returns:
         A tensor like ``input``.
@@ -103,14 +107,37 @@ def transform(
         z = fold(input, dim)
         if engine == "reference":
             return unfold(_reference(z, input, dim, rule, level, context, prior), input, dim), None
+        passes = _passes(engine, input)
         if context is not None and prior is None:
-            return unfold(eager.apply(z, context.histogram, level, rule), input, dim), None
-        batch = eager.observe(z, rule)
+            output = eager.apply(z, context.histogram, level, rule, passes=passes)
+            return unfold(output, input, dim), None
+        batch = eager.observe(z, rule, passes=passes)
         joint = batch
         if context is not None and prior is not None:
             joint = merge(_scaled(context, input, dim, prior).to(batch.mass.dtype), batch)
-        output = eager.apply(z, joint, level, rule, own=joint is batch)
+        output = eager.apply(z, joint, level, rule, own=joint is batch, passes=passes)
         return unfold(output, input, dim), batch
+
+
+def _passes(engine: str | None, input: Tensor) -> ModuleType:
+    """The module of data passes for this engine and device."""
+    if engine == "cpu" and input.device.type != "cpu":
+        raise ValueError(f"engine='cpu' cannot read an input on {input.device}; choose None")
+    if engine == "eager" or input.device.type != "cpu" or torch.compiler.is_compiling():
+        return plain
+    compiled = _compiled()
+    if compiled is None and engine == "cpu":
+        raise ModuleNotFoundError("engine='cpu' needs Numba; pip install 'qact[cpu]'")
+    return compiled or plain
+
+
+@lru_cache(maxsize=1)
+def _compiled() -> ModuleType | None:
+    try:
+        from qact.kernels import cpu
+    except ModuleNotFoundError:
+        return None
+    return cpu
 
 
 def _reference(

@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from qact.bench import numbers, provenance, sections
+from qact.bench import figures, numbers, provenance, sections
 from qact.bench.errors import BenchError
 from qact.bench.files import write_atomically
 from qact.bench.summary import Summary
@@ -31,10 +31,23 @@ _PAGE = """<!doctype html>
 
 
 def write_report(summary: Summary, folder: Path) -> Path:
-    """Write ``report.html`` for the rows that exist and return its path."""
+    """Write ``report.html`` and ``curves.svg`` for the rows that exist; return the page's path."""
     path = folder / "report.html"
     write_atomically(path, render(summary).encode())
+    write_atomically(folder / "curves.svg", picture(summary).encode())
     return path
+
+
+def picture(summary: Summary) -> str:
+    """Return the curves over severity as an image that stands alone, with the page's colours."""
+    colours = _style().split("* {")[0]
+    drawn = figures.curves(summary)
+    head, body = drawn.split(">", 1)
+    return f"{head}><style>{colours} svg {{ color: var(--ink); }}</style>{body}"
+
+
+def _style() -> str:
+    return (files("qact.bench") / "report.css").read_text(encoding="utf-8")
 
 
 def render(summary: Summary) -> str:
@@ -47,7 +60,6 @@ def render(summary: Summary) -> str:
         raise BenchError("there are no measurements to report yet")
     recipe = summary.results.recipe
     title = f"{recipe.data.name}, {recipe.model.name}: activations under distribution shift"
-    style = (files("qact.bench") / "report.css").read_text(encoding="utf-8")
     parts = (
         sections.head(summary, title),
         sections.findings(summary),
@@ -59,4 +71,4 @@ def render(summary: Summary) -> str:
         provenance.how(summary),
     )
     body = "\n".join(part for part in parts if part)
-    return _PAGE.format(title=escape(title), style=style, body=body)
+    return _PAGE.format(title=escape(title), style=_style(), body=body)

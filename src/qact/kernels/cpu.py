@@ -1,0 +1,186 @@
+"""The five passes of `qact.kernels.passes`, compiled by Numba: each reads the data once.
+
+Channels are divided among torch's number of threads; within a channel values are added one after
+the other, so results do not depend on the number of threads. Needs the extra ``qact[cpu]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from numba import njit
+from torch import Tensor
+
+from qact.grid import Grid
+from qact.kernels.passes import PARTS
+
+# Below this many values a second thread costs more than it saves.
+SERIAL = 32768
+
+
+def statistics(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Smallest, largest, mean and population standard deviation per channel, each (C,)."""
+    out = np.empty((4, z.shape[1]), _numpy(z).dtype)
+    _split(_statistics, z, _numpy(z), out)
+    low, high, mean, std = torch.from_numpy(out)
+    return low, high, mean, std
+
+
+def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Mass and moment of every bin, (C, bins)."""
+    mass = np.zeros((z.shape[1], grid.bins), _numpy(z).dtype)
+    moment = np.zeros_like(mass)
+    _split(_count, z, _numpy(z), *_scale(grid, z), mass, moment)
+    return torch.from_numpy(mass), torch.from_numpy(moment)
+
+
+def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
+    """Linear interpolation of ``z`` in a table of edge values (C, bins + 1)."""
+    out = torch.empty_like(z)
+    _split(_interpolate, z, _numpy(z), *_scale(grid, z), _numpy(table), _numpy(out))
+    return out
+
+
+def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
+    """The transpose of interpolation: each gradient divided between the edges of its bin."""
+    table = np.zeros((z.shape[1], grid.bins + 1))
+    _split(_spread, z, _numpy(z), *_scale(grid, z), _numpy(grad), table)
+    return torch.from_numpy(table).to(grad.dtype)
+
+
+def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
+    """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid."""
+    out = torch.empty_like(z)
+    slopes = _numpy((rise / grid.width(rise.dtype)[:, None]).contiguous())
+    _split(_slope, z, _numpy(z), *_scale(grid, z), slopes, sided, _numpy(out))
+    return out
+
+
+def _numpy(tensor: Tensor) -> Any:
+    return tensor.detach().numpy()
+
+
+def _scale(grid: Grid, like: Tensor) -> tuple[Any, Any]:
+    """One over the bin width, and the first edge in bins, in the dtype of the data."""
+    inverse = torch.ldexp(torch.ones_like(grid.exponent, dtype=like.dtype), -grid.exponent)
+    return _numpy(inverse), _numpy(grid.offset.to(like.dtype))
+
+
+@lru_cache(maxsize=4)
+def _pool(threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="qact")
+
+
+def _split(kernel: Callable[..., None], z: Tensor, *arguments: Any) -> None:
+    """Run ``kernel(first, last, ...)`` over ranges of channels, side by side if there is work."""
+    channels, threads = z.shape[1], torch.get_num_threads()
+    if threads == 1 or z.numel() < SERIAL or channels == 1:
+        kernel(0, channels, *arguments)
+        return
+    cuts = np.linspace(0, channels, min(threads, channels) + 1).astype(int).tolist()
+    jobs = [_pool(threads).submit(kernel, *cut, *arguments) for cut in pairwise(cuts)]
+    for job in jobs:
+        job.result()
+
+
+@njit(nogil=True, cache=True, inline="always")
+def _position(value, inverse, offset, bins):  # type: ignore[no-untyped-def]
+    """Where a value stands, in bins from the first edge, clamped; not-a-number goes to zero."""
+    position = value * inverse - offset
+    if not position >= 0:
+        return position * 0 if position < 0 else offset * 0
+    return min(position, offset * 0 + bins)
+
+
+@njit(nogil=True, cache=True)
+def _statistics(first, last, z, out):  # type: ignore[no-untyped-def]
+    outer, _, inner = z.shape
+    for c in range(first, last):
+        start = np.float64(z[0, c, 0])
+        low, high, total, square = z[0, c, 0], z[0, c, 0], 0.0, 0.0
+        for n in range(outer):
+            for i in range(inner):
+                value = z[n, c, i]
+                low, high = min(low, value), max(high, value)
+                gap = np.float64(value) - start
+                total += gap
+                square += gap * gap
+        count = outer * inner
+        mean = total / count
+        out[0, c], out[1, c] = low, high
+        if not np.isfinite(total):
+            out[0, c] = np.nan
+        out[2, c] = start + mean
+        out[3, c] = np.sqrt(max(square / count - mean * mean, 0.0))
+
+
+@njit(nogil=True, cache=True)
+def _count(first, last, z, inverse, offset, mass, moment):  # type: ignore[no-untyped-def]
+    outer, _, inner = z.shape
+    bins = mass.shape[1]
+    counts, parts = np.empty(bins, np.int64), np.empty(bins, np.int64)
+    for c in range(first, last):
+        counts[:] = 0
+        parts[:] = 0
+        for n in range(outer):
+            for i in range(inner):
+                position = _position(z[n, c, i], inverse[c], offset[c], bins)
+                cell = min(int(position), bins - 1)
+                counts[cell] += 1
+                parts[cell] += int((position - cell) * PARTS + 0.5)
+        for k in range(bins):
+            mass[c, k] = counts[k]
+            moment[c, k] = parts[k] / PARTS
+
+
+@njit(nogil=True, cache=True)
+def _interpolate(first, last, z, inverse, offset, table, out):  # type: ignore[no-untyped-def]
+    outer, _, inner = z.shape
+    bins = table.shape[1] - 1
+    for n in range(outer):
+        for c in range(first, last):
+            for i in range(inner):
+                position = _position(z[n, c, i], inverse[c], offset[c], bins)
+                cell = min(int(position), bins - 1)
+                left = table[c, cell]
+                out[n, c, i] = left + (position - cell) * (table[c, cell + 1] - left)
+
+
+@njit(nogil=True, cache=True)
+def _spread(first, last, z, inverse, offset, grad, table):  # type: ignore[no-untyped-def]
+    outer, _, inner = z.shape
+    bins = table.shape[1] - 1
+    for n in range(outer):
+        for c in range(first, last):
+            for i in range(inner):
+                position = _position(z[n, c, i], inverse[c], offset[c], bins)
+                cell = min(int(position), bins - 1)
+                right = grad[n, c, i] * (position - cell)
+                table[c, cell] += grad[n, c, i] - right
+                table[c, cell + 1] += right
+
+
+@njit(nogil=True, cache=True)
+def _slope(first, last, z, inverse, offset, slopes, sided, out):  # type: ignore[no-untyped-def]
+    outer, _, inner = z.shape
+    bins = slopes.shape[1]
+    for n in range(outer):
+        for c in range(first, last):
+            for i in range(inner):
+                free = z[n, c, i] * inverse[c] - offset[c]
+                if not (free >= 0 and free <= bins):
+                    out[n, c, i] = 0
+                    continue
+                cell = min(int(free), bins - 1)
+                aside = free - cell - 0.5
+                near = min(cell + 1, bins - 1) if aside > 0 else max(cell - 1, 0)
+                if sided and (near < -offset[c]) != (cell < -offset[c]):
+                    near = cell
+                here = slopes[c, cell]
+                out[n, c, i] = here + abs(aside) * (slopes[c, near] - here)

@@ -1,0 +1,94 @@
+"""The five passes that touch the data, in plain PyTorch on any device.
+
+Every pass reads ``z`` as (N, C, L) once. An engine is a set of these five: `qact.kernels.cpu` has
+them compiled.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qact.grid import Grid
+
+# Positions inside a bin are counted in 256ths, so that sums are integers: the same in any order.
+PARTS = 256
+
+
+def statistics(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Smallest, largest, mean and population standard deviation per channel, each (C,)."""
+    low, high = z.amin((0, 2)), z.amax((0, 2))
+    # Squares of large values overflow; those of values in units of the largest do not.
+    unit = torch.maximum(low.abs(), high.abs())
+    unit = torch.where(unit > 0, unit, 1)
+    variance, mean = torch.var_mean(z / unit[:, None], (0, 2), correction=0)
+    return low, high, mean * unit, variance.sqrt() * unit
+
+
+def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Mass and moment of every bin, (C, bins)."""
+    cell, place = locate(z, grid)
+    # One integer carries both sums: the count in the high half, the places in the low half.
+    packed = (place * PARTS).round().long() + (1 << 32)
+    total = _scatter(packed, cell, grid.bins)
+    mass, parts = total >> 32, total & ((1 << 32) - 1)
+    return mass.to(z.dtype), parts.to(z.dtype) / PARTS
+
+
+def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
+    """Linear interpolation of ``z`` in a table of edge values (C, bins + 1)."""
+    cell, place = locate(z, grid)
+    index = flat(cell, grid.bins + 1)
+    values = table.flatten()
+    return torch.lerp(values[index], values[index + 1], place)
+
+
+def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
+    """The transpose of interpolation: each gradient divided between the edges of its bin.
+
+    Sums run over integers (30 bits of the largest gradient), so that they do not depend on order.
+    """
+    cell, place = locate(z, grid)
+    unit = grad.abs().amax().clamp_min(torch.finfo(grad.dtype).tiny) * 2.0**-30
+    whole = _scatter((grad / unit).round().long(), cell, grid.bins)
+    right = _scatter((grad * place / unit).round().long(), cell, grid.bins)
+    pad = torch.nn.functional.pad
+    return (pad(whole - right, (0, 1)) + pad(right, (1, 0))).to(grad.dtype) * unit
+
+
+def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
+    """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid.
+
+    A rise is the slope at its bin's middle, so interpolating between middles is second-order.
+    ``sided`` keeps to bins of the same sign: grounded weights jump at zero.
+    """
+    position = grid.position(z).nan_to_num(0.0)
+    cell = position.clamp(0, grid.bins).floor().clamp_max(grid.bins - 1)
+    aside = (position - cell - 0.5).clamp(-0.5, 0.5)
+    near = (cell + aside.sign()).clamp(0, grid.bins - 1)
+    if sided:
+        zero = -grid.offset.to(cell.dtype)[:, None]
+        near = torch.where((near < zero) == (cell < zero), near, cell)
+    slopes = (rise / grid.width(rise.dtype)[:, None]).flatten()
+    at_cell, at_near = (slopes[flat(t.long(), grid.bins)] for t in (cell, near))
+    inside = (position >= 0) & (position <= grid.bins)
+    return torch.lerp(at_cell, at_near, aside.abs()) * inside
+
+
+def locate(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """The bin of each value and its place inside, in [0, 1]; what is not a number goes to bin 0."""
+    place = grid.position(z).nan_to_num(0.0).clamp(0, grid.bins)
+    cell = place.floor().clamp_max(grid.bins - 1)
+    return cell.long(), place - cell
+
+
+def flat(cell: Tensor, columns: int) -> Tensor:
+    """Index into a (C, columns) table, flattened, for cells laid out as (N, C, L)."""
+    return cell + torch.arange(cell.shape[1], device=cell.device)[:, None] * columns
+
+
+def _scatter(values: Tensor, cell: Tensor, bins: int) -> Tensor:
+    """Sum of ``values`` (N, C, L) per channel and cell, (C, bins)."""
+    channels = cell.shape[1]
+    total = torch.zeros(channels * bins, dtype=values.dtype, device=values.device)
+    return total.scatter_add_(0, flat(cell, bins).flatten(), values.flatten()).view(channels, bins)

@@ -1,0 +1,80 @@
+"""From a histogram to the table of its ranks: everything here is (channels, bins), never the data.
+
+Plain differentiable PyTorch, shared by every engine that counts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qact.bandwidth import SMALLEST_STD
+from qact.histogram import Histogram
+from qact.rule import Rule
+
+
+def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
+    """The smooth rank at the edges of the grid, (C, bins + 1)."""
+    edges, low = edge_weights(histogram, rule)
+    width = histogram.grid.width(edges.dtype)
+    h = rule.bandwidth.width(histogram.std, histogram.count.detach())
+    alive = (histogram.std > SMALLEST_STD) | (rule.bandwidth.relative == 0)
+    edges = torch.where(alive[:, None], edges, edges.detach())
+    ratio = width / torch.where(alive, h, h.detach()).clamp_min(1e-3 * width)
+    first = low + (edges * torch.special.ndtr(-_count_up(edges) * ratio[:, None])).sum(1)
+    cells = _smooth(edges, ratio)
+    rank = torch.cat([first[:, None], cells], 1).cumsum(1).clamp(0, 1)
+    return rank + histogram.std.detach()[:, None] * 0  # an unfinished channel (nan) stays one
+
+
+def edge_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
+    """Bin weights split between their edges (C, bins + 1), and the mass at -infinity (C,)."""
+    scale, low = bin_weights(histogram, rule)
+    right = histogram.moment * scale
+    left = histogram.mass * scale - right
+    pad = torch.nn.functional.pad
+    return pad(left, (0, 1)) + pad(right, (1, 0)), low
+
+
+def bin_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
+    """The weight of one value in each bin (C, bins or 1), and the mass at minus infinity (C,)."""
+    tiny = torch.finfo(histogram.mass.dtype).tiny
+    if not rule.grounded:
+        count = histogram.count.clamp_min(tiny)
+        return (1 / count)[:, None], torch.zeros_like(count)
+    below = histogram.grid.negative()
+    negative = (histogram.mass * below).sum(1)
+    positive = histogram.count - negative + rule.sentinels
+    share = negative / (negative + rule.sentinels).clamp_min(tiny)
+    per_value = torch.where(below, (negative + rule.sentinels)[:, None], positive[:, None])
+    return 0.5 / per_value.clamp_min(tiny), 0.5 * (1 - share)
+
+
+def quantile(context: Histogram, q: Tensor, rule: Rule) -> Tensor:
+    """The inverse of the rank, (C, Q): linear inside a bin, the outermost edges beyond the mass."""
+    scale, low = bin_weights(context, rule)
+    before = torch.nn.functional.pad((context.mass * scale).cumsum(1), (1, 0)) + low[:, None]
+    wanted = q.expand(before.shape[0], -1).contiguous()
+    cell = torch.searchsorted(before, wanted).clamp(1, context.grid.bins)
+    left, right = before.gather(1, cell - 1), before.gather(1, cell)
+    place = ((wanted - left) / (right - left).clamp_min(1e-30)).clamp(0, 1)
+    width = context.grid.width(q.dtype)[:, None]
+    return (context.grid.offset[:, None] + cell - 1 + place) * width
+
+
+def _smooth(edges: Tensor, ratio: Tensor) -> Tensor:
+    """The mass that the kernel moves into each cell, (C, bins): a convolution, by FFT.
+
+    A weight at edge ``j`` puts ``Phi((k + 1 - j) r) - Phi((k - j) r)`` into cell ``k``, where ``r``
+    is the bin width in bandwidths.
+    """
+    bins = edges.shape[1] - 1
+    steps = torch.arange(-bins, bins + 1, device=edges.device, dtype=edges.dtype)
+    kernel = torch.special.ndtr(steps * ratio[:, None]).diff(dim=1)
+    # Only the last half of the full convolution is wanted, so its wrap-around does no harm.
+    spectrum = torch.fft.rfft(edges, 2 * bins) * torch.fft.rfft(kernel, 2 * bins)
+    return torch.fft.irfft(spectrum, 2 * bins)[:, bins:].clamp_min(0)
+
+
+def _count_up(edges: Tensor) -> Tensor:
+    return torch.arange(edges.shape[1], device=edges.device, dtype=edges.dtype)
