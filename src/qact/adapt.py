@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from qact.layer import QAct, check_mode
+from qact import checks
+from qact.layer import MODES, QAct
 from qact.layout import fold
 
 
@@ -37,9 +38,9 @@ def adapting(
         >>> with adapting(model.eval(), context="batch"):
         ...     y = model(torch.randn(16, 3) * 5)
     """
-    check_mode(context)
-    if prior is not None and not prior > 0:
-        raise ValueError(f"prior={prior!r} must be a positive number of samples")
+    checks.choice("context", context, MODES)
+    if prior is not None:
+        checks.number("prior", prior, "a positive number of samples", 0)
     with ExitStack() as undo:
         for module in model.modules():
             if isinstance(module, QAct):

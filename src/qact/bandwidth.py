@@ -14,9 +14,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# The spread below which a channel counts as constant: its rank is 1/2 and passes no gradient.
-SMALLEST_STD = 1e-12
-
 
 @dataclass(frozen=True)
 class Bandwidth:
@@ -30,7 +27,7 @@ class Bandwidth:
         """``h`` per channel, from the standard deviation and the number of values, both (C,)."""
         if self.relative == 0.0:
             return torch.full_like(std, self.absolute)
-        return self.relative * std.clamp_min(SMALLEST_STD) * count.clamp_min(1) ** self.power
+        return self.relative * std * count.clamp_min(1) ** self.power
 
 
 def parse(spec: float | str | Bandwidth) -> Bandwidth:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact import checks
 from qact.bandwidth import Bandwidth, parse
 from qact.grid import Grid, spanning
 from qact.histogram import Histogram, empty, merge, merge_on
@@ -57,11 +58,8 @@ class Context(nn.Module):
         dtype: torch.dtype = torch.float32,
     ) -> None:
         super().__init__()
-        if num_features < 1:
-            raise ValueError(f"num_features={num_features} must be at least 1")
-        if bins < 8:
-            raise ValueError(f"bins={bins} is too few; give at least 8")
-        self.num_features, self.bins = num_features, bins
+        self.num_features = checks.integer("num_features", num_features, 1)
+        self.bins = checks.integer("bins", bins, 8)
         blank = empty(num_features, bins, dtype=dtype, device=device)
         for name in FLOATS:
             self.register_buffer(name, getattr(blank, name))
@@ -238,7 +236,8 @@ def _common(stored: Histogram, seen: Histogram, bins: int) -> Grid:
     low_stored, high_stored = _extent(stored, TRIM)
     some = stored.count > 0
     low = torch.where(some, torch.minimum(low, low_stored), low)
-    return spanning(low, torch.where(some, torch.maximum(high, high_stored), high), bins)
+    high = torch.where(some, torch.maximum(high, high_stored), high)
+    return spanning(low, high, bins, stored.mass.dtype)
 
 
 def _extent(histogram: Histogram, trim: float) -> tuple[Tensor, Tensor]:

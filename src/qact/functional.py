@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact import levels as _levels
 from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
@@ -85,6 +86,10 @@ def quantile_activation(
     rule = Rule(grounded, smooth, parse_bandwidth(bandwidth), gradient, sentinels)
     level = _levels.parse(levels)
     check(input, dim, weight, bias, context)
+    if prior is not None:
+        if context is None:
+            raise ValueError(f"prior={prior!r} weighs a stored context, and none was given")
+        checks.number("prior", prior, "a positive number of samples", 0)
     if weight is not None or bias is not None:
         level = level.affine(weight, bias)
     output, _ = transform(input, dim, rule, level, context, prior, engine)
@@ -101,8 +106,7 @@ def transform(
     engine: str | None = None,
 ) -> tuple[Tensor, Histogram | None]:
     """The checked core: the output, and the batch's histogram if one was made."""
-    if engine not in (None, *ENGINES):
-        raise ValueError(f"engine={engine!r} is unknown; choose None or one of {ENGINES}")
+    checks.choice("engine", engine, (None, *ENGINES))
     with torch.autocast(input.device.type, enabled=False):
         z = fold(input, dim)
         if engine == "reference":
@@ -177,6 +181,8 @@ def check(
         if tensor is not None and tensor.shape != (channels,):
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected ({channels},)")
     if context is not None:
+        if not isinstance(context, Context):
+            raise TypeError(f"context={context!r} must be a qact.Context, or None for the batch")
         if context.num_features != channels:
             raise ValueError(
                 f"the input has {channels} channels at dim {dim} (shape {tuple(input.shape)}), "

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-# Widths stay normal numbers of float32, and their reciprocals too.
-EXPONENTS = (-120, 120)
+# Widths and their reciprocals are normal numbers of the dtype, and integers up to this are exact.
+LIMITS = {torch.float32: (-120, 120, 2.0**23), torch.float64: (-1000, 1000, 2.0**50)}
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,11 @@ class Grid:
 
     def width(self, dtype: torch.dtype) -> Tensor:
         """Bin width per channel (C,), an exact power of two."""
-        return torch.ldexp(torch.ones_like(self.exponent, dtype=dtype), self.exponent)
+        return power_of_two(self.exponent, dtype)
 
     def position(self, values: Tensor) -> Tensor:
         """Where ``values`` (N, C, L) stand, in bins from the first edge; unclamped."""
-        inverse = torch.ldexp(torch.ones_like(self.exponent, dtype=values.dtype), -self.exponent)
+        inverse = power_of_two(-self.exponent, values.dtype)
         return values * inverse[:, None] - self.offset.to(values.dtype)[:, None]
 
     def negative(self) -> Tensor:
@@ -39,23 +39,36 @@ class Grid:
         return index + self.offset[:, None] < 0
 
 
-def spanning(low: Tensor, high: Tensor, bins: int) -> Grid:
-    """The finest dyadic grid of ``bins`` bins that covers ``[low, high]``, per channel.
+def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
+    """``2**exponent``, exactly: written as the bits of the number.
+
+    >>> power_of_two(torch.tensor([-2, 0, 3]), torch.float32)
+    tensor([0.2500, 1.0000, 8.0000])
+    """
+    if dtype == torch.float64:
+        return ((exponent.long() + 1023) << 52).view(torch.float64)
+    return ((exponent.int() + 127) << 23).view(torch.float32)
+
+
+def spanning(low: Tensor, high: Tensor, bins: int, dtype: torch.dtype = torch.float32) -> Grid:
+    """The finest dyadic grid of ``bins`` bins that covers ``[low, high]``, for data of ``dtype``.
 
     >>> grid = spanning(torch.tensor([-1.0]), torch.tensor([3.0]), bins=8)
     >>> int(grid.exponent), int(grid.offset)
     (-1, -2)
     """
+    smallest, largest, exact = LIMITS[dtype]
     low, high = low.double(), high.double()
     magnitude = torch.maximum(low.abs(), high.abs())
-    # Finer than the numbers' own spacing is of no use, and would overflow the integer offsets.
-    span = torch.maximum(high - low, magnitude * 2.0**-30)
-    mantissa, exponent = torch.frexp(span / bins)
-    exponent = torch.where(mantissa == 0.5, exponent - 1, exponent).clamp(*EXPONENTS)
-    width = torch.ldexp(torch.ones_like(span), exponent)
+    # Finer than the numbers' own spacing is of no use, and offsets would no longer be exact.
+    width = torch.maximum((high - low) / bins, magnitude / exact)
+    mantissa, exponent = torch.frexp(width)
+    exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
+    exponent = torch.where(mantissa == 0, smallest, exponent).clamp(smallest, largest)
+    width = power_of_two(exponent, torch.float64)
     fits = torch.ceil(high / width) - torch.floor(low / width) <= bins
     exponent = torch.where(fits, exponent, exponent + 1)
-    width = torch.ldexp(torch.ones_like(span), exponent)
+    width = power_of_two(exponent, torch.float64)
     first, last = torch.floor(low / width), torch.ceil(high / width)
     return Grid(exponent.int(), _centred(first.long(), last.long(), bins), bins)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from qact.grid import Grid, union
+from qact.grid import Grid, power_of_two, union
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,11 @@ class Histogram:
     def count(self) -> Tensor:
         """Total mass per channel (C,): the number of values, or their decayed number."""
         return self.mass.sum(1)
+
+    @property
+    def spread(self) -> Tensor:
+        """Which channels (C,) are not constant up to rounding: these rank, the others give 1/2."""
+        return varied(self.mean, self.std)
 
     def detach(self) -> Histogram:
         """The same numbers as constants, for gradients that leave the context alone."""
@@ -55,6 +60,11 @@ class Histogram:
         first = torch.where(full, index, self.grid.bins).amin(1) + self.grid.offset
         last = torch.where(full, index, -1).amax(1) + 1 + self.grid.offset
         return torch.where(some, first, 0), torch.where(some, last, 0)
+
+
+def varied(mean: Tensor, std: Tensor) -> Tensor:
+    """Whether a channel's spread is more than its dtype's rounding, or than the smallest bins."""
+    return std > torch.maximum(torch.finfo(std.dtype).eps * mean.abs(), torch.tensor(2.0**-110))
 
 
 def empty(
@@ -115,13 +125,15 @@ def _coarser(histogram: Histogram, index: Tensor, halvings: Tensor) -> tuple[Ten
     """Cells and moments of the old bins on a grid ``2**halvings`` times as wide."""
     cell = index >> halvings
     before = (index - (cell << halvings)).to(histogram.mass.dtype)
-    return cell, torch.ldexp(histogram.mass * before + histogram.moment, -halvings)
+    scale = power_of_two(-halvings, histogram.mass.dtype)
+    return cell, (histogram.mass * before + histogram.moment) * scale
 
 
 def _finer(histogram: Histogram, index: Tensor, doublings: Tensor) -> tuple[Tensor, Tensor]:
     """Cells and moments of the old bins' means on a grid ``2**doublings`` times as fine."""
     tiny = torch.finfo(histogram.mass.dtype).tiny
-    place = torch.ldexp(histogram.moment / histogram.mass.clamp_min(tiny), doublings)
+    place = histogram.moment / histogram.mass.clamp_min(tiny)
+    place = place * power_of_two(doublings, place.dtype)
     jump = torch.minimum(place.detach().floor().long(), (1 << doublings.long()) - 1)
     return (index << doublings) + jump, histogram.mass * (place - jump)
 

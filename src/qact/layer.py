@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
+from qact import checks
 from qact import levels as _levels
 from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
-from qact.functional import check, transform
+from qact.functional import ENGINES, check, transform
 from qact.layout import channel_dim, fold, unfold
 from qact.levels import Level
 from qact.rule import Rule
@@ -80,15 +81,18 @@ class QAct(nn.Module):
         self.bandwidth = bandwidth
         self.levels = levels
         self._level = _levels.parse("uniform" if levels == "table" else levels)
-        if momentum is not None and not 0 < momentum <= 1:
-            raise ValueError(f"momentum={momentum!r} must lie in (0, 1], or be None for the mean")
-        if not prior > 0:
-            raise ValueError(f"prior={prior!r} must be a positive number of samples")
-        self.num_features, self.dim = num_features, dim
-        self.momentum, self.prior, self.engine = momentum, prior, engine
-        self.mode = check_mode(context)
+        if momentum is not None:
+            checks.number("momentum", momentum, "in (0, 1], or None for the mean", 0, 1)
+        self.num_features = checks.integer("num_features", num_features, 1)
+        self.dim = checks.integer("dim", dim)
+        self.momentum = momentum
+        self.prior = checks.number("prior", prior, "a positive number of samples", 0)
+        self.engine = checks.choice("engine", engine, (None, *ENGINES))
+        self.mode = checks.choice("context", context, MODES)
+        checks.flag("affine", affine)
         self.affine = affine and levels != "table"
-        self.context = Context(num_features, bins, device=device)
+        precision = torch.float64 if dtype == torch.float64 else torch.float32
+        self.context = Context(num_features, bins, device=device, dtype=precision)
         self._make_parameters(torch.empty(0, device=device, dtype=dtype))
 
     def _make_parameters(self, like: Tensor) -> None:
@@ -249,22 +253,22 @@ class LazyQAct(LazyModuleMixin, QAct):
 
     def initialize_parameters(self, input: Tensor) -> None:
         """Take the number of channels from ``input``."""
-        if self.num_features != 0:
-            return
-        self.num_features = input.shape[channel_dim(input, self.dim)]
-        self.context = Context(
-            self.num_features, self.context.bins, device=self.context.mass.device
-        )
-        for name in ("weight", "bias", "table"):
-            blank = getattr(self, name)
-            if isinstance(blank, UninitializedParameter):
-                columns = (KNOTS,) if name == "table" else ()
-                blank.materialize((self.num_features, *columns))
-        QAct.reset_parameters(self)
+        if self.num_features == 0:
+            self._take(input.shape[channel_dim(input, self.dim)], self.context.bins)
+            for name in ("weight", "bias", "table"):
+                blank = getattr(self, name)
+                if isinstance(blank, UninitializedParameter):
+                    columns = (KNOTS,) if name == "table" else ()
+                    blank.materialize((self.num_features, *columns))
+            QAct.reset_parameters(self)
 
+    def _take(self, channels: int, bins: int) -> None:
+        old = self.context.mass
+        self.num_features = channels
+        self.context = Context(channels, bins, device=old.device, dtype=old.dtype)
 
-def check_mode(context: str) -> str:
-    """``context`` if it is one of the three, an error that names them otherwise."""
-    if context not in MODES:
-        raise ValueError(f"context={context!r} is unknown; choose one of {MODES}")
-    return context
+    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
+        mass = state_dict.get(prefix + "context.mass")
+        if mass is not None and mass.dim() == 2 and mass.numel():
+            self._take(*mass.shape)
+        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qact import checks
+
 Score = Callable[[Tensor, Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -85,16 +87,21 @@ def steps(n: int = 100) -> Level:
     >>> steps(3)(torch.tensor([0.1, 0.5, 1.0]), torch.tensor(9.0))
     tensor([0.0000, 0.5000, 0.7500])
     """
-    if not (isinstance(n, int) and n >= 1):
-        raise ValueError(f"steps(n={n!r}): the number of levels must be an integer of at least 1")
+    return Level(Steps(checks.integer("n", n, 1)), interpolable=False, name=f"steps({n})")
 
-    def score(u: Tensor, count: Tensor) -> Tensor:
+
+@dataclass(frozen=True)
+class Steps:
+    """The score behind :func:`steps`."""
+
+    n: int
+
+    def __call__(self, u: Tensor, count: Tensor) -> Tensor:
+        """The highest level ``i / (n + 1)`` that the rank has reached."""
         # Ranks that equal a level up to rounding have reached it.
         slack = 8 * torch.finfo(u.dtype).eps
-        step = torch.floor((u + slack) * (n + 1)).clamp(0, n) / (n + 1)
+        step = torch.floor((u + slack) * (self.n + 1)).clamp(0, self.n) / (self.n + 1)
         return u + (step - u).detach()
-
-    return Level(score, interpolable=False, name=f"steps({n})")
 
 
 def table(values: Tensor) -> Level:
@@ -109,13 +116,21 @@ def table(values: Tensor) -> Level:
     if values.dim() != 2 or values.shape[1] < 2:
         raise ValueError(f"a table of levels is (channels, knots >= 2), not {tuple(values.shape)}")
 
-    def score(u: Tensor, count: Tensor) -> Tensor:
-        knots = values.to(u.dtype).expand(u.shape[0], -1)
-        place = u.clamp(0, 1) * (knots.shape[1] - 1)
-        left = place.detach().floor().clamp(0, knots.shape[1] - 2).long()
-        return torch.lerp(knots.gather(1, left), knots.gather(1, left + 1), place - left)
+    return Level(Table(values), name="table")
 
-    return Level(score, name="table")
+
+@dataclass(frozen=True)
+class Table:
+    """The score behind :func:`table`."""
+
+    values: Tensor
+
+    def __call__(self, u: Tensor, count: Tensor) -> Tensor:
+        """The interpolated value at rank ``u`` (C, anything)."""
+        knots = self.values.to(u.dtype).expand(u.shape[0], -1)
+        place = u.clamp(0, 1) * (knots.shape[1] - 1)
+        left = place.detach().nan_to_num(0.0).floor().clamp(0, knots.shape[1] - 2).long()
+        return torch.lerp(knots.gather(1, left), knots.gather(1, left + 1), place - left)
 
 
 def parse(spec: str | Level | Callable[[Tensor], Tensor]) -> Level:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from qact import bandwidth as _bandwidth
+from qact import checks
 from qact.bandwidth import Bandwidth
 
 GRADIENTS = ("full", "density")
@@ -27,7 +28,8 @@ class Rule:
     sentinels: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.gradient not in GRADIENTS:
-            raise ValueError(f"gradient={self.gradient!r} is unknown; choose one of {GRADIENTS}")
-        if not self.sentinels >= 0:
-            raise ValueError(f"sentinels={self.sentinels!r} must be zero or a positive mass")
+        checks.flag("grounded", self.grounded)
+        checks.flag("smooth", self.smooth)
+        checks.choice("gradient", self.gradient, GRADIENTS)
+        if self.sentinels != 0:
+            checks.number("sentinels", self.sentinels, "zero or a positive mass", 0)

@@ -17,7 +17,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from qact.grid import Grid
+from qact.grid import Grid, power_of_two
 from qact.kernels.passes import PARTS
 
 # Below this many values a second thread costs more than it saves.
@@ -68,7 +68,7 @@ def _numpy(tensor: Tensor) -> Any:
 
 def _scale(grid: Grid, like: Tensor) -> tuple[Any, Any]:
     """One over the bin width, and the first edge in bins, in the dtype of the data."""
-    inverse = torch.ldexp(torch.ones_like(grid.exponent, dtype=like.dtype), -grid.exponent)
+    inverse = power_of_two(-grid.exponent, like.dtype)
     return _numpy(inverse), _numpy(grid.offset.to(like.dtype))
 
 
@@ -146,10 +146,13 @@ def _interpolate(first, last, z, inverse, offset, table, out):  # type: ignore[n
     for n in range(outer):
         for c in range(first, last):
             for i in range(inner):
-                position = _position(z[n, c, i], inverse[c], offset[c], bins)
+                value = z[n, c, i]
+                position = _position(value, inverse[c], offset[c], bins)
                 cell = min(int(position), bins - 1)
                 left = table[c, cell]
                 out[n, c, i] = left + (position - cell) * (table[c, cell + 1] - left)
+                if value != value:
+                    out[n, c, i] = value
 
 
 @njit(nogil=True, cache=True)

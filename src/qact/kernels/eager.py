@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.bandwidth import SMALLEST_STD
 from qact.grid import Grid, spanning
 from qact.histogram import Histogram
 from qact.kernels import passes as plain
@@ -27,7 +26,7 @@ from qact.rule import Rule
 # By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
 REACH = 20.0
 # Bins per bandwidth, and the bounds of the power of two that gives them to the widest channel.
-FINENESS, FEWEST, MOST = 6, 256, 2048
+FINENESS, FEWEST, MOST = 8, 256, 2048
 
 
 def observe(z: Tensor, rule: Rule, bins: int | None = None, passes: Any = plain) -> Histogram:
@@ -43,7 +42,7 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, passes: Any = plain)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     h = rule.bandwidth.width(std.detach(), count)
     low, high = _extent(low, high, mean.detach(), std.detach(), h if rule.smooth else 0 * h)
-    grid = spanning(low, high, bins or _enough(high - low, h))
+    grid = spanning(low, high, bins or _enough(high - low, h), z.dtype)
     mass, moment = _Count.apply(z, grid, passes)
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
@@ -118,7 +117,7 @@ class _Statistics(torch.autograd.Function):
         z, mean, std = ctx.saved_tensors
         n = z.shape[0] * z.shape[2]
         _low, _high, grad_mean, grad_std = grads
-        by_value = torch.where(std > SMALLEST_STD, grad_std / std, 0) / n
+        by_value = torch.where(std > 0, grad_std / std, 0) / n
         centred = z - mean[:, None]
         return torch.addcmul(grad_mean[:, None] / n, centred, by_value[:, None]), None
 

@@ -29,7 +29,7 @@ def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Mass and moment of every bin, (C, bins)."""
     cell, place = locate(z, grid)
     # One integer carries both sums: the count in the high half, the places in the low half.
-    packed = (place * PARTS).round().long() + (1 << 32)
+    packed = (place.nan_to_num(0.0) * PARTS).round().long() + (1 << 32)
     total = _scatter(packed, cell, grid.bins)
     mass, parts = total >> 32, total & ((1 << 32) - 1)
     return mass.to(z.dtype), parts.to(z.dtype) / PARTS
@@ -76,9 +76,9 @@ def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
 
 
 def locate(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """The bin of each value and its place inside, in [0, 1]; what is not a number goes to bin 0."""
-    place = grid.position(z).nan_to_num(0.0).clamp(0, grid.bins)
-    cell = place.floor().clamp_max(grid.bins - 1)
+    """The bin of each value and its place inside, in [0, 1]; what is not a number has none."""
+    place = grid.position(z).clamp(0, grid.bins)
+    cell = place.nan_to_num(0.0).floor().clamp_max(grid.bins - 1)
     return cell.long(), place - cell
 
 

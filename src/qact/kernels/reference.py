@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qact.bandwidth import SMALLEST_STD
-from qact.histogram import Histogram
+from qact.histogram import Histogram, varied
 from qact.levels import Level
 from qact.rule import Rule
 
@@ -35,6 +34,11 @@ class Sample:
     def count(self) -> Tensor:
         """Total mass per channel (C,)."""
         return self.mass.sum(1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean per channel (C,)."""
+        return (self.values * self.mass).sum(1) / self.count.clamp_min(1e-300)
 
 
 def observe(z: Tensor) -> Sample:
@@ -75,7 +79,7 @@ def rank(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
         return step
     h = rule.bandwidth.width(sample.std, sample.count).clamp_min(1e-300)[:, None, None]
     gap = z[:, :, None] - sample.values[:, None, :]
-    alive = (sample.std > SMALLEST_STD) | (rule.bandwidth.relative == 0)
+    alive = varied(sample.mean, sample.std) | (rule.bandwidth.relative == 0)
     gap = torch.where(alive[:, None, None], gap, gap.detach())
     smooth = low[:, None] + (weight[:, None, :] * torch.special.ndtr(gap / h)).sum(-1)
     return smooth if step is None else smooth + (step - smooth).detach()

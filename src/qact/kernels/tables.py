@@ -8,7 +8,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.bandwidth import SMALLEST_STD
 from qact.histogram import Histogram
 from qact.rule import Rule
 
@@ -18,7 +17,7 @@ def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
     edges, low = edge_weights(histogram, rule)
     width = histogram.grid.width(edges.dtype)
     h = rule.bandwidth.width(histogram.std, histogram.count.detach())
-    alive = (histogram.std > SMALLEST_STD) | (rule.bandwidth.relative == 0)
+    alive = histogram.spread | (rule.bandwidth.relative == 0)
     edges = torch.where(alive[:, None], edges, edges.detach())
     ratio = width / torch.where(alive, h, h.detach()).clamp_min(1e-3 * width)
     first = low + (edges * torch.special.ndtr(-_count_up(edges) * ratio[:, None])).sum(1)
