@@ -26,10 +26,11 @@ from qact.calibration import accuracy, calibration_error
 
 CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter")
 ADAPTATIONS = ("frozen", "batch-99", "batch-16")
-CHOSEN = {"levels": "relu", "grounded": False, "bandwidth": "0.2std", "gradient": "full"}
+CHOSEN = {"levels": "relu", "grounded": True, "bandwidth": "0.2std", "gradient": "full"}
 CHANGES = [
     {},
-    {"grounded": True},
+    {"grounded": False},
+    {"grounded": False, "bandwidth": "0.4std"},
     {"gradient": "density"},
     {"bandwidth": "scott"},
     {"bandwidth": "0.1std"},

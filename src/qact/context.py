@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from qact import checks
 from qact.bandwidth import Bandwidth, parse
 from qact.grid import Grid, spanning
-from qact.histogram import Histogram, empty, merge, merge_on
+from qact.histogram import Histogram, empty, merge, merge_on, recentred
 from qact.kernels import eager, tables
 from qact.layout import fold, unfold
 from qact.levels import parse as parse_level
@@ -134,7 +134,8 @@ class Context(nn.Module):
         rate = torch.where(self.count > 0, rate, 1.0) * sound
         stored = self.histogram
         grid = _common(stored, seen, self.bins)
-        mix = merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate))
+        # A freak value leaves the bins within one batch, and must leave the spread as soon.
+        mix = recentred(merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate)))
         keep = Histogram(
             torch.where(sound[:, None], mix.mass, self.mass),
             torch.where(sound[:, None], mix.moment, self.moment),
@@ -214,11 +215,13 @@ class Context(nn.Module):
             own = getattr(self, name)
             if value is None:
                 continue  # reported by torch as a missing key
-            if value.shape != own.shape:
+            if not isinstance(value, Tensor):
+                errors.append(f"{prefix}{name} is a {type(value).__name__}, not a tensor")
+            elif value.shape != own.shape:
                 errors.append(
                     f"{prefix}{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
                 )
-            elif name in FLOATS and not (torch.isfinite(value).all() and _plausible(name, value)):
+            elif not _plausible(name, value):
                 errors.append(f"{prefix}{name} holds numbers that no context can have")
         if errors or any(prefix + name not in state_dict for name in TENSORS):
             args[-3].extend(k for n in TENSORS if (k := prefix + n) not in state_dict)
@@ -252,7 +255,12 @@ def _extent(histogram: Histogram, trim: float) -> tuple[Tensor, Tensor]:
 
 
 def _plausible(name: str, value: Tensor) -> bool:
-    return name == "mean" or bool((value >= 0).all())
+    """Whether a context can hold these numbers."""
+    if name == "exponent":
+        return bool((value.abs() <= 1000).all())
+    if name == "offset":
+        return bool((value.abs() <= 2**60).all())
+    return bool(torch.isfinite(value).all() and (name == "mean" or (value >= 0).all()))
 
 
 def _rule(

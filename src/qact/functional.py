@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from types import ModuleType
@@ -164,7 +165,9 @@ def _reference(
 def _scaled(context: Context, input: Tensor, dim: int, prior: float) -> Histogram:
     """The stored context, weighing as much as ``prior`` samples of this input."""
     stored = context.histogram
-    positions = input.numel() / (input.shape[0] * input.shape[channel_dim(input, dim)])
+    dim = channel_dim(input, dim)
+    sizes = [size for i, size in enumerate(input.shape) if i != dim]
+    positions = float(math.prod(sizes[1:]))  # the first other dimension counts the samples
     return stored.scaled(prior * positions / stored.count)
 
 

@@ -28,11 +28,6 @@ class Grid:
         """Bin width per channel (C,), an exact power of two."""
         return power_of_two(self.exponent, dtype)
 
-    def position(self, values: Tensor) -> Tensor:
-        """Where ``values`` (N, C, L) stand, in bins from the first edge; unclamped."""
-        inverse = power_of_two(-self.exponent, values.dtype)
-        return values * inverse[:, None] - self.offset.to(values.dtype)[:, None]
-
     def negative(self) -> Tensor:
         """Which bins lie below zero: a mask (C, bins)."""
         index = torch.arange(self.bins, device=self.offset.device)

@@ -96,6 +96,19 @@ def merge_on(grid: Grid, a: Histogram, b: Histogram) -> Histogram:
     return Histogram(a.mass + b.mass, a.moment + b.moment, grid, mean, std)
 
 
+def padded(histogram: Histogram, margin: Tensor) -> Histogram:
+    """The same mass on a grid of twice the bins, with room of ``margin`` (C,) on both sides.
+
+    Coarser than the old grid only if the margin asks for it.
+    """
+    old = histogram.grid
+    cells = (margin.double() / old.width(torch.float64)).nan_to_num(0.0).ceil()
+    cells = cells.clamp(0, 2.0**40).long()
+    first, last = histogram.occupied()
+    room = (old.exponent, first - cells, last + cells)
+    return regrid(histogram, union(*room, *room, 2 * old.bins))
+
+
 def regrid(histogram: Histogram, grid: Grid) -> Histogram:
     """Move the mass to ``grid``: exact where that is coarser and wide enough.
 
@@ -138,6 +151,20 @@ def _finer(histogram: Histogram, index: Tensor, doublings: Tensor) -> tuple[Tens
     return (index << doublings) + jump, histogram.mass * (place - jump)
 
 
+def recentred(histogram: Histogram) -> Histogram:
+    """Mean and spread read off the bins, instead of those that were carried along."""
+    mass = histogram.mass.double()
+    total = mass.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float64).tiny)
+    index = torch.arange(histogram.grid.bins, device=mass.device) + histogram.grid.offset[:, None]
+    inside = histogram.moment.double() / mass.clamp_min(torch.finfo(torch.float64).tiny)
+    place = index + inside
+    mean = (mass * place).sum(1, keepdim=True) / total
+    width = histogram.grid.width(torch.float64)
+    std = ((mass * (place - mean) ** 2).sum(1) / total[:, 0]).sqrt() * width
+    dtype = histogram.mean.dtype
+    return replace(histogram, mean=(mean[:, 0] * width).to(dtype), std=std.to(dtype))
+
+
 def _joint_grid(a: Histogram, b: Histogram, bins: int) -> Grid:
     """The union of the occupied cells; an empty channel has no say."""
     first_a, last_a = a.occupied()
@@ -152,15 +179,16 @@ def _joint_grid(a: Histogram, b: Histogram, bins: int) -> Grid:
 
 def _joint_moments(a: Histogram, b: Histogram) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the union (Chan, Golub, LeVeque 1979), overflow-free."""
-    share = b.count / (a.count + b.count).clamp_min(torch.finfo(a.mass.dtype).tiny)
+    total = (a.count + b.count).clamp_min(torch.finfo(a.mass.dtype).tiny)
+    ours, theirs = a.count / total, b.count / total
     gap = b.mean - a.mean
-    mean = a.mean + gap * share
+    mean = a.mean * ours + b.mean * theirs
     unit = torch.maximum(torch.maximum(a.std, b.std), gap.abs()).detach()
     unit = unit.clamp_min(torch.finfo(a.mass.dtype).tiny)
     variance = (
-        (a.std / unit) ** 2 * (1 - share)
-        + (b.std / unit) ** 2 * share
-        + (gap / unit) ** 2 * share * (1 - share)
+        (a.std / unit) ** 2 * ours
+        + (b.std / unit) ** 2 * theirs
+        + (gap / unit) ** 2 * ours * theirs
     )
     return mean, unit * _safe_sqrt(variance)
 

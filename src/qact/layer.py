@@ -62,7 +62,7 @@ class QAct(nn.Module):
         *,
         dim: int = 1,
         levels: str | Level | Callable[[Tensor], Tensor] = "relu",
-        grounded: bool = False,
+        grounded: bool = True,
         smooth: bool = True,
         bandwidth: float | str | Bandwidth = "0.2std",
         gradient: str = "full",

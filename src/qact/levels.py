@@ -39,12 +39,12 @@ def uniform_score(u: Tensor, count: Tensor) -> Tensor:
 
 
 def normal_score(u: Tensor, count: Tensor) -> Tensor:
-    """``Phi^-1(u)``, with ``u`` kept ``1 / (4 (count + 1))`` away from 0 and 1.
+    """``Phi^-1(u)``, with ``u`` kept ``1 / (32 (count + 1))`` away from 0 and 1.
 
     A value of the context never reaches those bounds under the smooth rank, so they cut no
     gradient there; they keep values far outside the context finite.
     """
-    edge = 0.25 / (count + 1)
+    edge = 0.03125 / (count + 1)
     return torch.special.ndtri(torch.minimum(torch.maximum(u, edge), 1 - edge))
 
 
@@ -116,7 +116,7 @@ def table(values: Tensor) -> Level:
     if values.dim() != 2 or values.shape[1] < 2:
         raise ValueError(f"a table of levels is (channels, knots >= 2), not {tuple(values.shape)}")
 
-    return Level(Table(values), name="table")
+    return Level(Table(values), interpolable=False, name="table")
 
 
 @dataclass(frozen=True)

@@ -67,9 +67,9 @@ def _numpy(tensor: Tensor) -> Any:
 
 
 def _scale(grid: Grid, like: Tensor) -> tuple[Any, Any]:
-    """One over the bin width, and the first edge in bins, in the dtype of the data."""
+    """One over the bin width, in the dtype of the data, and the first edge in bins."""
     inverse = power_of_two(-grid.exponent, like.dtype)
-    return _numpy(inverse), _numpy(grid.offset.to(like.dtype))
+    return _numpy(inverse), _numpy(grid.offset)
 
 
 @lru_cache(maxsize=4)
@@ -90,12 +90,18 @@ def _split(kernel: Callable[..., None], z: Tensor, *arguments: Any) -> None:
 
 
 @njit(nogil=True, cache=True, inline="always")
-def _position(value, inverse, offset, bins):  # type: ignore[no-untyped-def]
-    """Where a value stands, in bins from the first edge, clamped; not-a-number goes to zero."""
-    position = value * inverse - offset
-    if not position >= 0:
-        return position * 0 if position < 0 else offset * 0
-    return min(position, offset * 0 + bins)
+def _locate(value, inverse, offset, bins):  # type: ignore[no-untyped-def]
+    """Bin, place inside and whether the grid holds it; see `qact.kernels.passes.locate`."""
+    scaled = value * inverse
+    floor = np.floor(scaled)
+    if not abs(floor) < 2.0**62:
+        return (bins - 1, 1.0, False) if scaled > 0 else (0, 0.0, False)
+    cell = int(floor) - offset
+    if cell < 0:
+        return 0, 0.0, False
+    if cell >= bins:
+        return bins - 1, 1.0, False
+    return cell, float(scaled - floor), True
 
 
 @njit(nogil=True, cache=True)
@@ -130,10 +136,9 @@ def _count(first, last, z, inverse, offset, mass, moment):  # type: ignore[no-un
         parts[:] = 0
         for n in range(outer):
             for i in range(inner):
-                position = _position(z[n, c, i], inverse[c], offset[c], bins)
-                cell = min(int(position), bins - 1)
+                cell, place, _ = _locate(z[n, c, i], inverse[c], offset[c], bins)
                 counts[cell] += 1
-                parts[cell] += int((position - cell) * PARTS + 0.5)
+                parts[cell] += int(np.rint(place * PARTS))
         for k in range(bins):
             mass[c, k] = counts[k]
             moment[c, k] = parts[k] / PARTS
@@ -147,10 +152,9 @@ def _interpolate(first, last, z, inverse, offset, table, out):  # type: ignore[n
         for c in range(first, last):
             for i in range(inner):
                 value = z[n, c, i]
-                position = _position(value, inverse[c], offset[c], bins)
-                cell = min(int(position), bins - 1)
+                cell, place, _ = _locate(value, inverse[c], offset[c], bins)
                 left = table[c, cell]
-                out[n, c, i] = left + (position - cell) * (table[c, cell + 1] - left)
+                out[n, c, i] = left + place * (table[c, cell + 1] - left)
                 if value != value:
                     out[n, c, i] = value
 
@@ -162,9 +166,8 @@ def _spread(first, last, z, inverse, offset, grad, table):  # type: ignore[no-un
     for n in range(outer):
         for c in range(first, last):
             for i in range(inner):
-                position = _position(z[n, c, i], inverse[c], offset[c], bins)
-                cell = min(int(position), bins - 1)
-                right = grad[n, c, i] * (position - cell)
+                cell, place, _ = _locate(z[n, c, i], inverse[c], offset[c], bins)
+                right = grad[n, c, i] * place
                 table[c, cell] += grad[n, c, i] - right
                 table[c, cell + 1] += right
 
@@ -176,12 +179,11 @@ def _slope(first, last, z, inverse, offset, slopes, sided, out):  # type: ignore
     for n in range(outer):
         for c in range(first, last):
             for i in range(inner):
-                free = z[n, c, i] * inverse[c] - offset[c]
-                if not (free >= 0 and free <= bins):
+                cell, place, inside = _locate(z[n, c, i], inverse[c], offset[c], bins)
+                if not inside:
                     out[n, c, i] = 0
                     continue
-                cell = min(int(free), bins - 1)
-                aside = free - cell - 0.5
+                aside = place - 0.5
                 near = min(cell + 1, bins - 1) if aside > 0 else max(cell - 1, 0)
                 if sided and (near < -offset[c]) != (cell < -offset[c]):
                     near = cell

@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from qact.grid import Grid, spanning
-from qact.histogram import Histogram
+from qact.histogram import Histogram, padded
 from qact.kernels import passes as plain
-from qact.kernels.steps import own_rank, stored_rank
-from qact.kernels.tables import rank_table
+from qact.kernels.steps import own_rank, stored_place, stored_table
+from qact.kernels.tables import rank_table, ranked
 from qact.levels import Level
 from qact.rule import Rule
 
@@ -41,7 +42,9 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, passes: Any = plain)
     finite = torch.isfinite(low) & torch.isfinite(high)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     h = rule.bandwidth.width(std.detach(), count)
-    low, high = _extent(low, high, mean.detach(), std.detach(), h if rule.smooth else 0 * h)
+    # A histogram made to be kept has the bins it is given; one made to be read has a margin too.
+    margin = 4 * h if bins is None else 0 * h
+    low, high = _extent(low, high, mean.detach(), std.detach(), margin)
     grid = spanning(low, high, bins or _enough(high - low, h), z.dtype)
     mass, moment = _Count.apply(z, grid, passes)
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
@@ -64,34 +67,53 @@ def apply(
     dtype = z.dtype
     z = z if dtype == torch.float64 else z.float()
     context = context.detach() if rule.gradient == "density" else context
+    if rule.smooth and not own:  # the kernel reaches beyond the bins that are stored
+        h = rule.bandwidth.width(context.std.detach(), context.count.detach())
+        context = padded(context, 4 * h)
+    live = ranked(context, rule)
     # Tables are small; in float64 the ranks next to 0 and 1 keep their normal scores.
     knots = rank_table(context.to(torch.float64), rule)
     count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
-        return _Lookup.apply(z, level(knots, count).to(z.dtype), context.grid, passes).to(dtype)
-    rank = _Lookup.apply(z, knots.to(z.dtype), context.grid, passes)
-    if not rule.smooth:
-        exact = own_rank(z, rule) if own else stored_rank(z, context.to(z.dtype), rule)
-        rank = rank + (exact - rank).detach()
+        return _Lookup.apply(z, level(knots, count).to(z.dtype), live, context.grid, passes).to(
+            dtype
+        )
+    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes)
+    if rule.smooth:
+        return _leveled(rank, level, count).to(dtype)
+    if own:
+        exact = own_rank(z, rule)
+        return _leveled(rank + (exact - rank).detach(), level, count).to(dtype)
+    table, place = stored_table(context.to(z.dtype).detach(), rule), stored_place(z, context)
+    value = level(table, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
+    if not torch.is_grad_enabled():
+        return value.to(dtype)
+    twin = _leveled(rank + (table.flatten()[place] - rank).detach(), level, count)
+    return (twin + (value - twin).detach()).to(dtype)
+
+
+def _leveled(rank: Tensor, level: Level, count: Tensor) -> Tensor:
+    """The level of every single rank (N, C, L): for maps that tables cannot carry."""
     ranks = rank.transpose(0, 1)
-    value = level(ranks.flatten(1), count).reshape(ranks.shape)
-    return value.transpose(0, 1).to(dtype)
+    return level(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
 
 
 def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
     """``f_h(z)`` for ``z`` (N, C, L): the slope of the rank table."""
     wide = z if z.dtype == torch.float64 else z.float()
+    context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
     rise = rank_table(context.to(torch.float64), rule).diff(dim=1).to(wide.dtype)
     return plain.slope(wide, rise, context.grid).to(z.dtype)
 
 
 def _extent(
-    low: Tensor, high: Tensor, mean: Tensor, std: Tensor, h: Tensor
+    low: Tensor, high: Tensor, mean: Tensor, std: Tensor, margin: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """What the grid covers: the data, at most `REACH` deviations out, and four bandwidths more."""
-    low, high, mean, std, h = (t.double().nan_to_num(0, 0, 0) for t in (low, high, mean, std, h))
-    low = torch.maximum(low, mean - REACH * std) - 4 * h
-    return low, torch.minimum(high, mean + REACH * std) + 4 * h
+    """What the grid covers: the data, at most `REACH` deviations out, and a margin."""
+    numbers = (low, high, mean, std, margin)
+    low, high, mean, std, margin = (t.double().nan_to_num(0, 0, 0) for t in numbers)
+    low = torch.maximum(low, mean - REACH * std) - margin
+    return low, torch.minimum(high, mean + REACH * std) + margin
 
 
 def _enough(span: Tensor, h: Tensor) -> int:
@@ -113,6 +135,7 @@ class _Statistics(torch.autograd.Function):
         return low, high, mean, std
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         z, mean, std = ctx.saved_tensors
         n = z.shape[0] * z.shape[2]
@@ -134,6 +157,7 @@ class _Count(torch.autograd.Function):
         return mass, moment
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None]:
         (z,) = ctx.saved_tensors
         return ctx.passes.slope(z, grad, ctx.grid, True), None, None
@@ -143,17 +167,21 @@ class _Lookup(torch.autograd.Function):
     """Linear interpolation in a table of edge values (C, bins + 1)."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, table: Tensor, grid: Grid, passes: Any) -> Tensor:
+    def forward(
+        ctx: Any, z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any
+    ) -> Tensor:
         ctx.grid, ctx.passes = grid, passes
-        ctx.save_for_backward(z, table)
+        ctx.save_for_backward(z, table, live)
         return passes.interpolate(z, table, grid)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        z, table = ctx.saved_tensors
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+        z, table, live = ctx.saved_tensors
         grad_z = grad_table = None
         if ctx.needs_input_grad[0]:
-            grad_z = grad * ctx.passes.slope(z, table.diff(dim=1), ctx.grid, False)
+            rise = table.diff(dim=1) * live[:, None]
+            grad_z = grad * ctx.passes.slope(z, rise, ctx.grid, False)
         if ctx.needs_input_grad[1]:
             grad_table = ctx.passes.spread(z, grad, ctx.grid)
-        return grad_z, grad_table, None, None
+        return grad_z, grad_table, None, None, None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.grid import Grid
+from qact.grid import Grid, power_of_two
 
 # Positions inside a bin are counted in 256ths, so that sums are integers: the same in any order.
 PARTS = 256
@@ -49,7 +49,7 @@ def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
     Sums run over integers (30 bits of the largest gradient), so that they do not depend on order.
     """
     cell, place = locate(z, grid)
-    unit = grad.abs().amax().clamp_min(torch.finfo(grad.dtype).tiny) * 2.0**-30
+    unit = grad.abs().amax((0, 2)).clamp_min(2.0**-90)[:, None] * 2.0**-30
     whole = _scatter((grad / unit).round().long(), cell, grid.bins)
     right = _scatter((grad * place / unit).round().long(), cell, grid.bins)
     pad = torch.nn.functional.pad
@@ -62,24 +62,32 @@ def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
     A rise is the slope at its bin's middle, so interpolating between middles is second-order.
     ``sided`` keeps to bins of the same sign: grounded weights jump at zero.
     """
-    position = grid.position(z).nan_to_num(0.0)
-    cell = position.clamp(0, grid.bins).floor().clamp_max(grid.bins - 1)
-    aside = (position - cell - 0.5).clamp(-0.5, 0.5)
-    near = (cell + aside.sign()).clamp(0, grid.bins - 1)
+    free, place = _free(z, grid)
+    cell = free.clamp(0, grid.bins - 1)
+    aside = place - 0.5
+    near = (cell + aside.nan_to_num(0.0).sign().long()).clamp(0, grid.bins - 1)
     if sided:
-        zero = -grid.offset.to(cell.dtype)[:, None]
+        zero = -grid.offset[:, None]
         near = torch.where((near < zero) == (cell < zero), near, cell)
     slopes = (rise / grid.width(rise.dtype)[:, None]).flatten()
-    at_cell, at_near = (slopes[flat(t.long(), grid.bins)] for t in (cell, near))
-    inside = (position >= 0) & (position <= grid.bins)
-    return torch.lerp(at_cell, at_near, aside.abs()) * inside
+    at_cell, at_near = slopes[flat(cell, grid.bins)], slopes[flat(near, grid.bins)]
+    return torch.where(free == cell, torch.lerp(at_cell, at_near, aside.abs()), 0)
 
 
 def locate(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """The bin of each value and its place inside, in [0, 1]; what is not a number has none."""
-    place = grid.position(z).clamp(0, grid.bins)
-    cell = place.nan_to_num(0.0).floor().clamp_max(grid.bins - 1)
-    return cell.long(), place - cell
+    free, place = _free(z, grid)
+    cell = free.clamp(0, grid.bins - 1)
+    place = torch.where(free == cell, place, (free > cell).to(place.dtype))
+    return cell, torch.where(torch.isnan(z), z, place)
+
+
+def _free(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Bin and place on the endless grid. Flooring before the shift keeps every sign."""
+    scaled = z * power_of_two(-grid.exponent, z.dtype)[:, None]
+    floor = scaled.floor()
+    cell = floor.nan_to_num(0.0).clamp(-(2.0**62), 2.0**62).long()
+    return cell - grid.offset[:, None], scaled - floor
 
 
 def flat(cell: Tensor, columns: int) -> Tensor:

@@ -15,20 +15,20 @@ from qact.kernels.tables import bin_weights
 from qact.rule import Rule
 
 
-def stored_rank(z: Tensor, histogram: Histogram, rule: Rule) -> Tensor:
-    """``F(z)``, ties in full: a bin counts from the mean of what fell into it."""
+def stored_table(histogram: Histogram, rule: Rule) -> Tensor:
+    """All the values that ``F`` takes: the mass before each edge, (C, bins + 1)."""
     scale, low = bin_weights(histogram, rule)
-    weight = histogram.mass * scale
-    before = torch.nn.functional.pad(weight.cumsum(1), (1, 0)) + low[:, None]
-    mean = histogram.moment * PARTS / histogram.mass.clamp_min(1e-30)
+    before = torch.nn.functional.pad((histogram.mass * scale).cumsum(1), (1, 0))
+    return (before + low[:, None]).clamp(0, 1)
+
+
+def stored_place(z: Tensor, histogram: Histogram) -> Tensor:
+    """Where ``F(z)`` stands in the flattened table: a bin counts from the mean of what fell in."""
     cell, place = locate(z, histogram.grid)
-    index = flat(cell, histogram.grid.bins)
+    mean = histogram.moment * PARTS / histogram.mass.clamp_min(torch.finfo(z.dtype).tiny)
     # Places are whole 256ths; the mean of equal ones is that number up to rounding.
-    reached = (place * PARTS).round() >= mean.flatten()[index] - 1e-3
-    below = before[:, :-1].flatten()[index]
-    rank = below + torch.where(reached, weight.flatten()[index], 0)
-    # Beyond the last edge everything is below.
-    return torch.where(place >= 1, before[:, 1:].flatten()[index], rank)
+    reached = (place * PARTS).round() >= mean.flatten()[flat(cell, histogram.grid.bins)] - 1e-3
+    return flat(cell, histogram.grid.bins + 1) + (reached | (place >= 1))
 
 
 def own_rank(z: Tensor, rule: Rule) -> Tensor:

@@ -17,13 +17,18 @@ def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
     edges, low = edge_weights(histogram, rule)
     width = histogram.grid.width(edges.dtype)
     h = rule.bandwidth.width(histogram.std, histogram.count.detach())
-    alive = histogram.spread | (rule.bandwidth.relative == 0)
+    alive = ranked(histogram, rule)
     edges = torch.where(alive[:, None], edges, edges.detach())
     ratio = width / torch.where(alive, h, h.detach()).clamp_min(1e-3 * width)
     first = low + (edges * torch.special.ndtr(-_count_up(edges) * ratio[:, None])).sum(1)
     cells = _smooth(edges, ratio)
     rank = torch.cat([first[:, None], cells], 1).cumsum(1).clamp(0, 1)
     return rank + histogram.std.detach()[:, None] * 0  # an unfinished channel (nan) stays one
+
+
+def ranked(histogram: Histogram, rule: Rule) -> Tensor:
+    """Which channels (C,) pass a gradient: all, but constant ones under a bandwidth of theirs."""
+    return histogram.spread | (rule.bandwidth.relative == 0)
 
 
 def edge_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
@@ -50,15 +55,18 @@ def bin_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
 
 
 def quantile(context: Histogram, q: Tensor, rule: Rule) -> Tensor:
-    """The inverse of the rank, (C, Q): linear inside a bin, the outermost edges beyond the mass."""
+    """The inverse of the rank, (C, Q): linear inside a bin, the outermost full bins beyond."""
     scale, low = bin_weights(context, rule)
     before = torch.nn.functional.pad((context.mass * scale).cumsum(1), (1, 0)) + low[:, None]
     wanted = q.expand(before.shape[0], -1).contiguous()
-    cell = torch.searchsorted(before, wanted).clamp(1, context.grid.bins)
+    cell = torch.searchsorted(before, wanted)
+    first, last = context.occupied()
+    offset = context.grid.offset[:, None]
+    cell = torch.minimum(torch.maximum(cell, first[:, None] - offset + 1), last[:, None] - offset)
     left, right = before.gather(1, cell - 1), before.gather(1, cell)
     place = ((wanted - left) / (right - left).clamp_min(1e-30)).clamp(0, 1)
     width = context.grid.width(q.dtype)[:, None]
-    return (context.grid.offset[:, None] + cell - 1 + place) * width
+    return (offset + cell - 1 + place) * width
 
 
 def _smooth(edges: Tensor, ratio: Tensor) -> Tensor:
