@@ -390,7 +390,7 @@ def test_shapes_and_dtypes_that_do_not_fit():
         context.add(torch.randn(4, 5))
     with pytest.raises(ValueError, match=re.escape("(0, 3)")):
         context.add(torch.randn(0, 3))
-    with pytest.raises(TypeError, match="torch.int64"):
+    with pytest.raises(TypeError, match=r"torch\.int64"):
         context.add(torch.ones(4, 3, dtype=torch.int64))
     with pytest.raises(IndexError, match="dim=2"):
         context.add(torch.randn(4, 3), dim=2)
@@ -557,7 +557,9 @@ def test_double_precision_contexts_answer_in_it():
     torch.testing.assert_close(rank.float(), Context(1).add(z).rank(z.float()), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize(("shape", "dim"), [((6, 3), 1), ((3, 6), 0), ((2, 3, 4, 5), 1), ((2, 5, 3), -1)])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((6, 3), 1), ((3, 6), 0), ((2, 3, 4, 5), 1), ((2, 5, 3), -1)]
+)
 def test_every_dim(shape, dim):
     z = torch.randn(shape)
     context = Context(3).add(z, dim=dim)

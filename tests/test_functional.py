@@ -101,7 +101,7 @@ def test_one_positive_among_negatives_is_alone_above_one_half(below, engine, pos
 def test_ties_get_the_top_of_their_block(whole, engine):
     z = column(whole)
     got = rank(z, smooth=False, grounded=False, engine=engine)
-    want = (z.T <= z).double().mean(1)
+    want = (z >= z.T).double().mean(1)
     np.testing.assert_allclose(got.numpy(), want.numpy(), atol=1e-6)
 
 
@@ -167,9 +167,7 @@ def test_a_prior_of_k_samples_weighs_k_samples(engine):
     # The context holds the same 50 rows that a prior of 50 lets count: as if they were joined.
     old, new = torch.randn(50, 2, 3), torch.randn(30, 2, 3) + 1
     context = Context(2).add(old).add(old).decay(0.25)
-    got = quantile_activation(
-        new, context=context, prior=50.0, bandwidth="0.2std", engine=engine
-    )
+    got = quantile_activation(new, context=context, prior=50.0, bandwidth="0.2std", engine=engine)
     want = quantile_activation(torch.cat([old, new]), bandwidth="0.2std", engine=engine)[50:]
     assert float((got - want).abs().max()) <= 2 / 400
 

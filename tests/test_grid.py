@@ -52,7 +52,7 @@ def test_zero_is_an_edge(a, b, bins):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_powers_of_two_are_exact(dtype):
     exponent = torch.arange(-120, 121, dtype=torch.int32)
-    want = torch.tensor([2.0**int(e) for e in exponent], dtype=dtype)
+    want = torch.tensor([2.0 ** int(e) for e in exponent], dtype=dtype)
     assert torch.equal(power_of_two(exponent, dtype), want)
 
 

@@ -211,7 +211,7 @@ def test_momentum_none_is_the_mean_over_batches():
     for batch in batches:
         layer(batch)
     q = torch.linspace(-3, 6, 60)[:, None]
-    want = torch.stack([(batch.T <= q).float().mean(1) for batch in batches]).mean(0)
+    want = torch.stack([(q >= batch.T).float().mean(1) for batch in batches]).mean(0)
     got = layer.context.rank(q, grounded=False, smooth=False)[:, 0]
     assert float((got - want).abs().max()) <= 0.02
     assert float(layer.context.mean) == pytest.approx(float(torch.cat(batches).mean()), abs=1e-4)
@@ -312,7 +312,8 @@ def through_torch_save(module):
 
 @pytest.mark.parametrize("copier", [copy.deepcopy, through_pickle, through_torch_save])
 @pytest.mark.parametrize(
-    "make", [*[lambda level=level: QAct(4, levels=level) for level in LEVELS], lambda: QAct.paper(4)]
+    "make",
+    [*[lambda level=level: QAct(4, levels=level) for level in LEVELS], lambda: QAct.paper(4)],
 )
 def test_copies_are_equal_and_independent(copier, make):
     layer = make()

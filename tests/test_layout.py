@@ -35,9 +35,7 @@ def test_contiguous_memory_is_viewed_not_copied(dim):
     assert fold(x, dim).data_ptr() == x.data_ptr()
 
 
-@pytest.mark.parametrize(
-    ("rank", "form"), [(4, torch.channels_last), (5, torch.channels_last_3d)]
-)
+@pytest.mark.parametrize(("rank", "form"), [(4, torch.channels_last), (5, torch.channels_last_3d)])
 def test_channels_last_is_viewed_and_kept(rank, form):
     x = torch.randn(2, 3, *[4] * (rank - 2)).to(memory_format=form)
     folded = fold(x, 1)

@@ -68,7 +68,7 @@ def _norm(module: _BatchNorm, context: str, prior: float) -> Iterator[None]:
     module.__dict__["_adapting"] = (context, prior)
     hooks = []
     if outer is None:
-        hooks.append(module.register_forward_pre_hook(_lend))
+        hooks.append(module.register_forward_pre_hook(_lend, with_kwargs=True))
         hooks.append(module.register_forward_hook(_return, always_call=True))
     try:
         yield
@@ -81,15 +81,17 @@ def _norm(module: _BatchNorm, context: str, prior: float) -> Iterator[None]:
             module.__dict__["_adapting"] = outer
 
 
-def _lend(module: Any, args: tuple[Tensor, ...]) -> None:
+def _lend(module: Any, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
     context, prior = module._adapting
     if module.training or module.running_mean is None or context == "running":
         return
-    z = fold(args[0].detach(), getattr(module, "dim", 1)).float()
+    input = args[0] if args else named["input"]
+    z = fold(input.detach(), getattr(module, "dim", 1))
+    z = z if z.dtype == torch.float64 else z.float()
     variance, mean = torch.var_mean(z, (0, 2), correction=0)
     if context == "mixed":
-        share = args[0].shape[0] / (args[0].shape[0] + prior)
-        old_mean, old_variance = module.running_mean.float(), module.running_var.float()
+        share = input.shape[0] / (input.shape[0] + prior)
+        old_mean, old_variance = module.running_mean.to(z.dtype), module.running_var.to(z.dtype)
         gap = mean - old_mean
         variance = share * variance + (1 - share) * old_variance + share * (1 - share) * gap**2
         mean = old_mean + share * gap

@@ -91,6 +91,8 @@ class QAct(nn.Module):
         self.mode = checks.choice("context", context, MODES)
         checks.flag("affine", affine)
         self.affine = affine and levels != "table"
+        if dtype is not None and not dtype.is_floating_point:
+            raise TypeError(f"dtype={dtype} must be a floating dtype")
         precision = torch.float64 if dtype == torch.float64 else torch.float32
         self.context = Context(num_features, bins, device=device, dtype=precision)
         self._make_parameters(torch.empty(0, device=device, dtype=dtype))
@@ -254,6 +256,7 @@ class LazyQAct(LazyModuleMixin, QAct):
     def initialize_parameters(self, input: Tensor) -> None:
         """Take the number of channels from ``input``."""
         if self.num_features == 0:
+            check(input, self.dim, None, None, None)
             self._take(input.shape[channel_dim(input, self.dim)], self.context.bins)
             for name in ("weight", "bias", "table"):
                 blank = getattr(self, name)

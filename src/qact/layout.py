@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from qact import checks
+
 
 def channel_dim(input: Tensor, dim: int) -> int:
     """The non-negative index of the channel dimension; a clear error if ``dim`` does not exist."""
+    checks.integer("dim", dim)
     if input.dim() < 1 or not -input.dim() <= dim < input.dim():
         raise IndexError(
             f"dim={dim} is out of range for an input of shape {tuple(input.shape)}; "

@@ -51,9 +51,7 @@ def test_half_precision_gradients(engine):
     grad = torch.randn(400, 2)
     for dtype, bound in ((torch.float16, 0.02), (torch.bfloat16, 0.05)):
         mine = z.to(dtype).requires_grad_()
-        (got,) = torch.autograd.grad(
-            quantile_activation(mine, engine=engine), mine, grad.to(dtype)
-        )
+        (got,) = torch.autograd.grad(quantile_activation(mine, engine=engine), mine, grad.to(dtype))
         exact = z.to(dtype).double().requires_grad_()
         want = quantile_activation(exact, engine="reference")
         (want,) = torch.autograd.grad(want, exact, grad.to(dtype).double())
@@ -145,7 +143,9 @@ def test_expanded_inputs(engine):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize(("shape", "dim"), [((1, 3), 1), ((3,), 0), ((1, 3, 1, 1), 1), ((1, 1, 3), -1)])
+@pytest.mark.parametrize(
+    ("shape", "dim"), [((1, 3), 1), ((3,), 0), ((1, 3, 1, 1), 1), ((1, 1, 3), -1)]
+)
 def test_one_value_a_channel(engine, shape, dim):
     z = torch.tensor([-2.0, 0.0, 5.0]).reshape(shape).requires_grad_()
     got = quantile_activation(z, dim=dim, engine=engine)

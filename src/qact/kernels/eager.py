@@ -140,9 +140,8 @@ class _Statistics(torch.autograd.Function):
         z, mean, std = ctx.saved_tensors
         n = z.shape[0] * z.shape[2]
         _low, _high, grad_mean, grad_std = grads
-        by_value = torch.where(std > 0, grad_std / std, 0) / n
-        centred = z - mean[:, None]
-        return torch.addcmul(grad_mean[:, None] / n, centred, by_value[:, None]), None
+        score = (z - mean[:, None]) * torch.where(std > 0, 1 / std, 0)[:, None]
+        return torch.addcmul(grad_mean[:, None] / n, score, grad_std[:, None] / n), None
 
 
 class _Count(torch.autograd.Function):

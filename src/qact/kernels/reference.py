@@ -99,7 +99,7 @@ def apply(z: Tensor, sample: Sample, level: Level, rule: Rule) -> Tensor:
     n, channels, length = z.shape
     queries = z.transpose(0, 1).flatten(1).double()
     value = level(rank(queries, sample, rule), sample.count.double()[:, None])
-    return value.reshape(channels, n, length).transpose(0, 1).to(z.dtype)
+    return value.reshape(channels, n, length).transpose(0, 1).to(z.dtype).contiguous()
 
 
 def weights(sample: Sample, rule: Rule) -> tuple[Tensor, Tensor]:
