@@ -19,7 +19,8 @@ def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
     h = rule.bandwidth.width(histogram.std, histogram.count.detach())
     alive = ranked(histogram, rule)
     edges = torch.where(alive[:, None], edges, edges.detach())
-    ratio = width / torch.where(alive, h, h.detach()).clamp_min(1e-3 * width)
+    # A constant channel has no bandwidth; four bins of rounding noise centre its rank.
+    ratio = width / torch.where(alive, h, 4 * width).clamp_min(1e-3 * width)
     first = low + (edges * torch.special.ndtr(-_count_up(edges) * ratio[:, None])).sum(1)
     cells = _smooth(edges, ratio)
     rank = torch.cat([first[:, None], cells], 1).cumsum(1).clamp(0, 1)
