@@ -331,15 +331,15 @@ def test_the_first_batches_are_averaged_whatever_the_momentum():
     assert float(layer.context.count) == pytest.approx(64)
 
 
-@pytest.mark.parametrize("freak", [1e6, -1e6, 1e30])
-def test_running_contexts_recover_from_a_freak_value(freak):
+@pytest.mark.parametrize(("freak", "patience"), [(1e6, 100), (-1e6, 100), (1e30, 200)])
+def test_running_contexts_recover_from_a_freak_value(freak, patience):
     layer = QAct(1, momentum=0.1)
     for _ in range(30):
         layer(torch.randn(256, 1))
     bad = torch.randn(256, 1)
     bad[17] = freak
     layer(bad)
-    for _ in range(100):
+    for _ in range(patience):
         layer(torch.randn(256, 1))
     assert distance_to_normal(layer.context) <= 0.04
     assert float(layer.context.histogram.grid.width(torch.float64)) < 0.1
