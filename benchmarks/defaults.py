@@ -3,9 +3,9 @@
     python benchmarks/defaults.py --seeds 2
 
 Every option is changed alone from a start, the best of the first trials; the change with the best
-mean accuracy over the three adaptations is taken into the defaults. The images are the validation part of the digits
-bench, the corruptions three of the four hold-out ones (the fourth, saturate, leaves grey images
-alone), severities 1 to 5: nothing that the bench reports is looked at.
+mean accuracy over the three adaptations is taken into the defaults. The images are the validation
+part of the digits bench, the corruptions three of the four hold-out ones (the fourth, saturate,
+leaves grey images alone), severities 1 to 5: nothing that the bench reports is looked at.
 """
 
 import argparse
@@ -95,7 +95,10 @@ def main() -> None:
         means = [[statistics.mean(r[a][i] for r in runs) for i in (0, 1)] for a in ADAPTATIONS]
         cells = "".join(f"{acc:9.2f} /{ece:5.2f}" for acc, ece in means)
         print(f"{rival.name:34}{cells}", flush=True)
-        about = {"command": f"python benchmarks/defaults.py --seeds {options.seeds}", "torch": torch.__version__}
+        about = {
+            "command": f"python benchmarks/defaults.py --seeds {options.seeds}",
+            "torch": torch.__version__,
+        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(about | {"seeds": options.seeds, "runs": rows}, indent=1))
 

@@ -228,7 +228,7 @@ def test_norms_in_other_precisions(dtype):
     scale, shift = norm.weight.double(), norm.bias.double()
     want = F.batch_norm(z.double(), None, None, scale, shift, training=True, eps=norm.eps)
     bound = {torch.float64: 1e-12, torch.float16: 1e-2, torch.bfloat16: 8e-2}[dtype]
-    assert float((got.double() - want).abs().max()) <= bound
+    assert (got.double() - want).abs().max().item() <= bound
 
 
 def test_norms_can_be_left_alone():

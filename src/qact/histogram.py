@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from qact.grid import Grid, power_of_two, union
+from qact.grid import LIMITS, Grid, power_of_two, union
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Histogram:
 
 def varied(mean: Tensor, std: Tensor) -> Tensor:
     """Whether a channel's spread is more than its dtype's rounding, or than the smallest bins."""
-    return std > torch.maximum(torch.finfo(std.dtype).eps * mean.abs(), torch.tensor(2.0**-110))
+    smallest = 2.0 ** (LIMITS[std.dtype][0] + 10)
+    return std > (torch.finfo(std.dtype).eps * mean.abs()).clamp_min(smallest)
 
 
 def empty(

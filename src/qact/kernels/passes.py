@@ -28,10 +28,10 @@ def statistics(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Mass and moment of every bin, (C, bins)."""
     cell, place = locate(z, grid)
-    # One integer carries both sums: the count in the high half, the places in the low half.
-    packed = (place.nan_to_num(0.0) * PARTS).round().long() + (1 << 32)
+    # One integer carries both sums, up to 2^27 values a bin: counts above, places below.
+    packed = (place.nan_to_num(0.0) * PARTS).round().long() + (1 << 35)
     total = _scatter(packed, cell, grid.bins)
-    mass, parts = total >> 32, total & ((1 << 32) - 1)
+    mass, parts = total >> 35, total & ((1 << 35) - 1)
     return mass.to(z.dtype), parts.to(z.dtype) / PARTS
 
 
