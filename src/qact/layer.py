@@ -37,12 +37,21 @@ class QAct(nn.Module):
 
     Args:
         num_features: channels ``C`` of the input at ``dim``.
+        dim: the channel dimension; 1 for convolutions and features, -1 for tokens.
         levels: what a rank becomes; ``"table"`` learns it, one table of 33 knots per channel.
-        grounded, smooth, bandwidth, gradient, sentinels: how the rank is taken, see
-            :func:`qact.functional.quantile_activation`.
+        grounded: each side of zero owns half of the mass, so zero is the median.
+        smooth: the kernel rank; ``False`` for the exact step rank.
+        bandwidth: width of the kernel, a number or a rule for the channel's spread.
+        gradient: ``"full"`` through the context too, or ``"density"`` with the context held still.
+        context: what ``eval()`` reads, see above.
         momentum: of the running context; None is the mean over all batches.
+        prior: how many samples the stored context counts for in ``"mixed"``.
         affine: learn ``weight`` and ``bias`` (C,), scale and shift of the score.
         bins: resolution of the stored context.
+        sentinels: pseudo-values at each infinity.
+        engine: as in :func:`qact.functional.quantile_activation`.
+        device: of parameters and context.
+        dtype: of the parameters; the context is kept in float32, or float64 if they are.
 
     Shape: any with ``C`` channels at ``dim``; the output is like the input.
 
