@@ -33,9 +33,9 @@ Draw = Callable[[int, int, torch.Generator], tuple[Tensor, Tensor]]
 METHODS: dict[str, Callable[[int], list[nn.Module]]] = {
     "none": lambda width: [nn.ReLU()],
     "BatchNorm": lambda width: [nn.BatchNorm1d(width), nn.ReLU()],
-    "QAct": lambda width: [qact.QAct(width)],
-    "QAct step": lambda width: [qact.QAct(width, smooth=False)],
-    "QAct gnd": lambda width: [qact.QAct(width, grounded=True)],
+    "QAct": lambda width: [qact.QAct(width, grounded=False)],
+    "QAct step": lambda width: [qact.QAct(width, grounded=False, smooth=False)],
+    "QAct gnd": lambda width: [qact.QAct(width)],
 }
 
 

@@ -33,7 +33,8 @@ class Context(nn.Module):
 
     Args:
         num_features: channels ``C``.
-        bins: resolution. 512 bins hold a rank to about 1e-4 of a smooth distribution.
+        bins: resolution. 512 bins hold a rank to about 1e-4 of a smooth distribution; tails as
+            heavy as Cauchy's want 1024.
 
     Example:
         >>> context = Context(1).add(torch.tensor([[-1.0], [0.0], [1.0], [2.0]]))
@@ -223,6 +224,8 @@ class Context(nn.Module):
                 )
             elif not _plausible(name, value):
                 errors.append(f"{prefix}{name} holds numbers that no context can have")
+        if not errors and _overfull(*(state_dict.get(prefix + n) for n in ("mass", "moment"))):
+            errors.append(f"{prefix}moment exceeds {prefix}mass, which no context can have")
         if errors or any(prefix + name not in state_dict for name in TENSORS):
             args[-3].extend(k for n in TENSORS if (k := prefix + n) not in state_dict)
             return
@@ -259,8 +262,13 @@ def _plausible(name: str, value: Tensor) -> bool:
     if name == "exponent":
         return bool((value.abs() <= 1000).all())
     if name == "offset":
-        return bool((value.abs() <= 2**60).all())
+        return bool((value.abs() < 2**58).all())
     return bool(torch.isfinite(value).all() and (name == "mean" or (value >= 0).all()))
+
+
+def _overfull(mass: Tensor | None, moment: Tensor | None) -> bool:
+    """Whether values stand beyond the bins that hold them."""
+    return mass is not None and moment is not None and bool((moment > mass * 1.001 + 1e-6).any())
 
 
 def _rule(
