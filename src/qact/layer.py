@@ -16,6 +16,7 @@ from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
 from qact.functional import ENGINES, check, transform
+from qact.kernels import eager
 from qact.layout import channel_dim, fold, unfold
 from qact.levels import Level
 from qact.rule import Rule
@@ -160,8 +161,6 @@ class QAct(nn.Module):
     @torch.no_grad()
     def _follow(self, input: Tensor, seen: Any) -> None:
         if seen is None:  # the reference engine keeps no histogram
-            from qact.kernels import eager
-
             seen = eager.observe(fold(input.detach(), self.dim), self.rule)
         self.context.follow(seen.detach(), self.momentum)
 
