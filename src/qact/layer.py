@@ -228,6 +228,7 @@ class PaperQAct(nn.Module):
             affine=False,
             sentinels=1.0,
             device=device,
+            dtype=dtype,
         )
         self.norm_out = ChannelNorm(num_features, dim=dim, device=device, dtype=dtype)
 

@@ -75,20 +75,19 @@ def apply(
     knots = rank_table(context.to(torch.float64), rule)
     count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
-        return _Lookup.apply(z, level(knots, count).to(z.dtype), live, context.grid, passes).to(
-            dtype
-        )
+        table = level(knots, count).to(z.dtype)
+        return _Lookup.apply(z, table, live, context.grid, passes).to(dtype)
     rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes)
     if rule.smooth:
         return _leveled(rank, level, count).to(dtype)
     if own:
         exact = own_rank(z, rule)
         return _leveled(rank + (exact - rank).detach(), level, count).to(dtype)
-    table, place = stored_table(context.to(z.dtype).detach(), rule), stored_place(z, context)
-    value = level(table, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
+    ranks, place = stored_table(context.to(z.dtype).detach(), rule), stored_place(z, context)
+    value = level(ranks, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
     if not torch.is_grad_enabled():
         return value.to(dtype)
-    twin = _leveled(rank + (table.flatten()[place] - rank).detach(), level, count)
+    twin = _leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)
     return (twin + (value - twin).detach()).to(dtype)
 
 
