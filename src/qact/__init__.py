@@ -1,10 +1,20 @@
 """Activations that know their context: Quantile Activation for PyTorch."""
 
 from qact import functional, levels
+from qact.activations import activation, list_activations
 from qact.adapt import adapting
 from qact.context import Context
 from qact.layer import LazyQAct, QAct
 
 __version__ = "0.1.0"
 
-__all__ = ["Context", "LazyQAct", "QAct", "adapting", "functional", "levels"]
+__all__ = [
+    "Context",
+    "LazyQAct",
+    "QAct",
+    "activation",
+    "adapting",
+    "functional",
+    "levels",
+    "list_activations",
+]
