@@ -14,8 +14,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from qact.bench.errors import BenchError, RecipeError
+from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.progress import Bars, Lines
+from qact.bench.ranking import print_ranking
 from qact.bench.recipe import Data, Recipe, quick
 from qact.bench.report import write_report
 from qact.bench.results import load_results
@@ -23,6 +24,8 @@ from qact.bench.rivals import list_rivals
 from qact.bench.runner import run
 from qact.bench.summary import Summary
 from qact.bench.table import print_summary
+
+FEW = 8  # activations: as many as the report has colours
 
 commands = typer.Typer(
     help="Activations that know their context, and the bench that measures them.",
@@ -40,6 +43,9 @@ Quick = Annotated[bool, typer.Option("--quick", help="Half a minute: one seed, f
 Seeds = Annotated[int | None, typer.Option("--seeds", help="Number of seeds (default 3).")]
 Names = Annotated[
     list[str] | None, typer.Option("--activation", help="Activation to compare; repeat for more.")
+]
+Pattern = Annotated[
+    str | None, typer.Option("--activations", help='All that match, as "*elu"; or "all".')
 ]
 Adaptations = Annotated[
     list[str] | None, typer.Option("--adaptation", help="frozen, batch-N or mixed-N; repeat.")
@@ -61,6 +67,7 @@ def bench(
     quick_run: Quick = False,
     seeds: Seeds = None,
     activation: Names = None,
+    activations: Pattern = None,
     adaptation: Adaptations = None,
     corruption: Corruptions = None,
     epochs: Epochs = None,
@@ -76,20 +83,39 @@ def bench(
     if str(Path.cwd()) not in sys.path:  # a console script does not look there by itself
         sys.path.insert(0, str(Path.cwd()))
     with _plain_errors():
-        recipe = _recipe(data, quick_run, seeds, activation, adaptation, corruption, epochs)
+        names = [*(activation or []), *_matching(activations)]
+        recipe = _recipe(data, quick_run, seeds, names, adaptation, corruption, epochs)
         folder = out or Path("runs") / (f"{data}-quick" if quick_run else data)
         display = Bars if console.is_terminal else Lines
-        results = run(
-            recipe,
-            folder,
-            jobs=jobs,
-            imports=tuple(module or ()),
-            command=shlex.join(["qact", *sys.argv[1:]]),
-            display=lambda total: display(console, total),
-        )
-        summary = Summary(results)
-        print_summary(summary, console)
-        console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+        try:
+            run(
+                recipe,
+                folder,
+                jobs=jobs,
+                imports=tuple(module or ()),
+                command=shlex.join(["qact", *sys.argv[1:]]),
+                display=lambda total: display(console, total),
+            )
+        except CellError:
+            if (folder / "results.json").exists():  # the other cells are written: show them
+                _show(folder, console)
+            raise
+        _show(folder, console)
+
+
+def _show(folder: Path, console: Console) -> None:
+    """Print severity by severity what fits on a screen; of more activations, the ranking."""
+    summary = Summary(load_results(folder))
+    few = len(summary.activations) <= FEW
+    (print_summary if few else print_ranking)(summary, console)
+    console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+
+
+def _matching(pattern: str | None) -> list[str]:
+    names = [] if pattern is None else [rival.name for rival in list_rivals(pattern)]
+    if pattern is not None and not names:
+        raise RecipeError(f"no activation matches {pattern!r}; see `qact list`")
+    return names
 
 
 def _recipe(
@@ -110,7 +136,7 @@ def _recipe(
         shift["corruptions"] = tuple(corruptions)
     recipe = replace(recipe, shift=replace(recipe.shift, **shift))
     if activations:
-        recipe = replace(recipe, activations=tuple(activations))
+        recipe = replace(recipe, activations=tuple(dict.fromkeys(activations)))
     if seeds is not None and seeds < 1:
         raise RecipeError(f"--seeds must be at least 1, got {seeds}")
     if seeds is not None:
@@ -127,9 +153,7 @@ def report(
     """Print the table of a bench again and rewrite its report.html."""
     console = Console()
     with _plain_errors():
-        summary = Summary(load_results(folder))
-        print_summary(summary, console)
-        console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+        _show(folder, console)
 
 
 @commands.command("list")
