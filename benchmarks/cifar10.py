@@ -27,7 +27,7 @@ from qact.bench.rivals import rival
 from qact.bench.table import shown
 from qact.bench.train import train_cell
 
-RATES = (3e-3, 1e-2, 3e-2)
+RATES = (3e-3, 1e-2, 3e-2, 6e-2)
 RECIPE = Recipe(
     data=Data("cifar10", limit=10_000),
     model=Model("resnet_small", 1.0),

@@ -65,4 +65,4 @@ def test_what_halves_the_channels_is_no_rival():
     assert not names & {"glu", "maxout", "simple_gate"}
     found = CliRunner().invoke(commands, ["bench", "--activation", "glu"])
     assert found.exit_code == 2
-    assert "'glu' does not keep the channels" in found.output
+    assert "'glu' cannot stand where ReLU stood" in found.output

@@ -8,6 +8,7 @@ Example:
 
 from qact.activations import (
     batch,
+    bounded,
     expanded,
     gated,
     mixed,
@@ -20,6 +21,7 @@ from qact.activations import (
     smooth,
     sparse,
     standard,
+    transport,
 )
 from qact.activations.registry import Entry, activation, entry, list_activations, register
 
@@ -27,6 +29,7 @@ __all__ = [
     "Entry",
     "activation",
     "batch",
+    "bounded",
     "entry",
     "expanded",
     "gated",
@@ -42,4 +45,5 @@ __all__ = [
     "smooth",
     "sparse",
     "standard",
+    "transport",
 ]

@@ -29,6 +29,7 @@ class Entry:
         pointwise: an output depends on the input at its own place alone.
         halves: the output has half of the channels (or one of ``k`` parts).
         needs_features: ``num_features`` must be given.
+        alone: it can be the non-linearity of a network by itself, without being fitted first.
         control: a rival of QAct in the tables of the bench, not QAct itself.
     """
 
@@ -41,12 +42,13 @@ class Entry:
     pointwise: bool = True
     halves: bool = False
     needs_features: bool = False
+    alone: bool = True
     control: bool = True
 
     @property
     def drop_in(self) -> bool:
-        """Whether it can stand where ReLU stood: the output has the shape of the input."""
-        return not self.halves
+        """Whether it can stand where ReLU stood: it keeps the shape, and needs no fitting."""
+        return self.alone and not self.halves
 
     def __call__(self, num_features: int | None = None, **options: Any) -> nn.Module:
         """Return a fresh module; see :func:`activation`."""

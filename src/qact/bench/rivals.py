@@ -60,7 +60,9 @@ def rival(name: str) -> Rival:
     if name in list_activations(drop_in=True):
         return _from(entry(name))
     if name in list_activations():
-        raise RecipeError(f"{name!r} does not keep the channels; it cannot stand where ReLU stood")
+        raise RecipeError(
+            f"{name!r} cannot stand where ReLU stood: it changes the channels, or is fitted first"
+        )
     raise RecipeError(f"unknown activation {name!r}; known: {', '.join(sorted(_names()))}")
 
 
