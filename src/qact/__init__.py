@@ -4,6 +4,7 @@ from qact import functional, levels
 from qact.activations import activation, list_activations
 from qact.adapt import adapting
 from qact.context import Context
+from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 
 __version__ = "0.1.0"
@@ -15,6 +16,7 @@ __all__ = [
     "activation",
     "adapting",
     "functional",
+    "init_",
     "levels",
     "list_activations",
 ]
