@@ -65,7 +65,7 @@ def test_lsuv_makes_every_output_of_unit_variance(name):
     seen = []
     for layer in model:
         if isinstance(layer, nn.Linear):
-            layer.register_forward_hook(lambda m, a, y: seen.append(float(y.std())))
+            layer.register_forward_hook(lambda m, a, y: seen.append(float(y.detach().std())))
     model(x)
     assert seen == pytest.approx([1.0] * 6, abs=0.05)
 

@@ -41,7 +41,12 @@ def _clip_partials(x: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
     return inside, torch.zeros_like(inside)
 
 
-@register("clipact", paper="Hoang et al. 2019, arXiv 1912.00941", formula="x if 0 <= x <= T else 0")
+@register(
+    "clipact",
+    paper="Hoang et al. 2019, arXiv 1912.00941",
+    formula="x if 0 <= x <= T else 0",
+    alone=False,
+)
 class ClipAct(Shell):
     """Module of :func:`clipact`; without a threshold it is ReLU.
 
