@@ -47,6 +47,9 @@ Names = Annotated[
 Pattern = Annotated[
     str | None, typer.Option("--activations", help='All that match, as "*elu"; or "all".')
 ]
+Faults = Annotated[
+    bool, typer.Option("--faults", help="Accuracy against bit-error rates instead of shifts.")
+]
 Adaptations = Annotated[
     list[str] | None, typer.Option("--adaptation", help="frozen, batch-N or mixed-N; repeat.")
 ]
@@ -73,6 +76,7 @@ def bench(
     epochs: Epochs = None,
     module: Imports = None,
     jobs: Jobs = 2,
+    faults: Faults = False,
 ) -> None:
     """Train the same network with each activation and measure it under distribution shift.
 
@@ -85,7 +89,10 @@ def bench(
     with _plain_errors():
         names = [*(activation or []), *_matching(activations)]
         recipe = _recipe(data, quick_run, seeds, names, adaptation, corruption, epochs)
-        folder = out or Path("runs") / (f"{data}-quick" if quick_run else data)
+        folder = out or Path("runs") / _folder(data, quick_run, faults)
+        if faults:
+            _faults(recipe, folder, 5 if quick_run else 20, console)
+            return
         display = Bars if console.is_terminal else Lines
         try:
             run(
@@ -101,6 +108,18 @@ def bench(
                 _show(folder, console)
             raise
         _show(folder, console)
+
+
+def _folder(data: str, quick_run: bool, faults: bool) -> str:
+    return f"{data}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
+
+
+def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
+    from qact.bench.faults import measure_faults, print_faults
+
+    rows = measure_faults(recipe, folder, trials, tell=lambda text: console.print(f"  {text}"))
+    print_faults(rows, console)
+    console.print(f"\n{folder / 'faults.json'}", soft_wrap=True, highlight=False)
 
 
 def _show(folder: Path, console: Console) -> None:
