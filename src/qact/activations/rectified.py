@@ -27,6 +27,11 @@ def crrelu(input: Tensor, epsilon: Tensor) -> Tensor:
     return fused(_crrelu, _crrelu_partials, input, epsilon)
 
 
+def _step(x: Tensor) -> Tensor:
+    # 1 where x > 0, else 0: vectorised, which a comparison and a cast are not.
+    return x.sign().clamp_min(0.0)
+
+
 def _bump(x: Tensor) -> Tensor:
     return torch.exp(-0.5 * x * x)
 
@@ -39,7 +44,7 @@ def _crrelu_partials(x: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
     bump = _bump(x)
     # Beyond 100 the bump is 0 in any precision, and in none may x^2 times 0 become a NaN.
     square = x.clamp(-100.0, 100.0).square()
-    return (x > 0).to(x.dtype) + epsilon * (1 - square) * bump, x * bump
+    return _step(x) + epsilon * (1 - square) * bump, x * bump
 
 
 @register(
@@ -128,7 +133,7 @@ def _shifted(x: Tensor, tau: float, m: float) -> Tensor:
 
 
 def _shifted_partials(x: Tensor, tau: float, m: float) -> tuple[Tensor]:
-    return (((x > tau) & (x < tau + m)).to(x.dtype),)
+    return (_step(x - tau) * _step(tau + m - x),)
 
 
 @register(
