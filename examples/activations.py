@@ -114,10 +114,24 @@ def families() -> dict[str, list[str]]:
     return dict(sorted(found.items()))
 
 
+def table(family: str) -> str:
+    """The entries of a family in Markdown."""
+    lines = ["| name | formula | trains | paper |", "|---|---|---|---|"]
+    for name in families()[family]:
+        known = entry(name)
+        trains = ", ".join(f"`{p}`" for p in known.parameters) or "–"
+        lines.append(f"| `{name}` | `{known.formula}` | {trains} | {known.paper} |")
+    return "\n".join(lines)
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path("docs/images"), help="folder for the SVGs")
+    parser.add_argument("--tables", action="store_true", help="print the tables of the page")
     options = parser.parse_args(arguments)
+    if options.tables:
+        print("\n\n".join(f"{family}\n\n{table(family)}" for family in families()))
+        return
     torch.set_num_threads(1)
     options.out.mkdir(parents=True, exist_ok=True)
     for family, names in families().items():

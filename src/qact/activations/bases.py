@@ -11,7 +11,7 @@ from torch import Tensor
 def relu_basis(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """``(ReLU(e - x) ReLU(x - s))^2 16 / (e - s)^4``: 1 in the middle of (s, e), 0 outside.
 
-    Qiu et al. 2024 (ReLU-KAN), arXiv 2406.02075, Eq. 6. ``low``, ``high`` (K,); adds a last
+    Qiu et al. 2024 (ReLU-KAN), arXiv 2406.02075. ``low``, ``high`` (K,); adds a last
     dimension.
 
     Example:

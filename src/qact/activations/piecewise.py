@@ -13,7 +13,7 @@ KNOTS = (-2.0, -1.0, 0.0, 1.0, 2.0)
 
 
 def diagonal_tmaf(input: Tensor, levels: Tensor, knots: Tensor, dim: int = 1) -> Tensor:
-    """``alpha(x_i) x_i`` with ``alpha`` constant between knots (arXiv 2109.09948, Eq. 5).
+    """``alpha(x_i) x_i`` with ``alpha`` constant between knots (arXiv 2109.09948).
 
     ``alpha(x) = t_j`` for ``s_j <= x < s_{j+1}``, with ``s_0 = -inf`` and the last interval open.
     ``levels`` (K + 1,), or (C, K + 1) with one row per channel at ``dim``; ``knots`` (K,) rising.
@@ -47,7 +47,7 @@ def _stepped(x: Tensor, levels: Tensor, knots: Tensor) -> Tensor:
 
 @register(
     "tmaf",
-    paper="Liu et al. 2021, arXiv 2109.09948, Eq. 5",
+    paper="Liu et al. 2021, arXiv 2109.09948",
     formula="t_j x for s_j <= x < s_(j+1)",
     parameters=("levels",),
 )

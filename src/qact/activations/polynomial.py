@@ -14,7 +14,7 @@ from qact.activations.shell import Shell
 
 
 def polyrelu(input: Tensor, a: Tensor) -> Tensor:
-    """``sum_{i=0..r} a_i max(0, x)^i`` (Zhuo et al. 2024, arXiv 2411.03884, Eq. 2).
+    """``sum_{i=0..r} a_i max(0, x)^i`` (Zhuo et al. 2024, arXiv 2411.03884).
 
     ``a`` (r + 1,). ``(0, 1, 0, 0)`` is ReLU, ``(0, 0, 1, 0)`` squared ReLU.
 
@@ -35,7 +35,7 @@ def _polyrelu(x: Tensor, a: Tensor) -> Tensor:
 
 @register(
     "polyrelu",
-    paper="Zhuo et al. 2024, arXiv 2411.03884, Eq. 2",
+    paper="Zhuo et al. 2024, arXiv 2411.03884",
     formula="sum_i a_i max(0, x)^i",
     parameters=("a",),
 )
@@ -55,7 +55,7 @@ class PolyReLU(Shell):
 
 
 def polynorm(input: Tensor, a: Tensor, dim: int = 1, eps: float = 1e-6) -> Tensor:
-    """``a_0 + sum_{i=1..r} a_i x^i / rms(x^i)`` over ``dim`` (arXiv 2411.03884, Eq. 3).
+    """``a_0 + sum_{i=1..r} a_i x^i / rms(x^i)`` over ``dim`` (arXiv 2411.03884).
 
     The root mean square is taken over ``dim``, the features of a place. Invariant to positive
     scaling of ``x`` but for ``eps``, which is relative to the largest value.
@@ -82,7 +82,7 @@ def _polynorm(x: Tensor, a: Tensor, dim: int, eps: float) -> Tensor:
 
 @register(
     "polynorm",
-    paper="Zhuo et al. 2024, arXiv 2411.03884, Eq. 3",
+    paper="Zhuo et al. 2024, arXiv 2411.03884",
     formula="a_0 + sum_i a_i x^i / rms(x^i)",
     parameters=("a",),
     pointwise=False,

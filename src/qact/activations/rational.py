@@ -18,7 +18,7 @@ DENOMINATOR = (0.0, 3.969338, 0.0, 0.300074)
 def pau(input: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """``sum_{j=0..m} a_j x^j / (1 + |sum_{k=1..n} b_k x^k|)``, the safe Pade activation unit.
 
-    Molina et al. 2019, arXiv 1907.06732, Eq. 3. ``a`` (m + 1,), ``b`` (n,); the denominator is at
+    Molina et al. 2019, arXiv 1907.06732. ``a`` (m + 1,), ``b`` (n,); the denominator is at
     least 1, so there is no pole.
 
     Example:
@@ -46,8 +46,8 @@ def _horner(x: Tensor, coefficients: Tensor) -> Tensor:
 
 @register(
     "pau",
-    paper="Molina et al. 2019, arXiv 1907.06732, Eq. 3",
-    formula="sum a_j x^j / (1 + |sum b_k x^k|)",
+    paper="Molina et al. 2019, arXiv 1907.06732",
+    formula="sum a_j x^j / (1 + abs(sum b_k x^k))",
     parameters=("a", "b"),
 )
 class PAU(Shell):

@@ -178,7 +178,7 @@ def _soft_partials(x: Tensor, tau: float, m: float) -> tuple[Tensor]:
 @register(
     "clipped_soft_threshold",
     paper="Price et al. 2024, arXiv 2402.16184",
-    formula="sign(x) min(max(0, |x| - tau), m)",
+    formula="sign(x) min(max(0, abs x - tau), m)",
 )
 class ClippedSoftThreshold(Shell):
     """Module of :func:`clipped_soft_threshold`."""

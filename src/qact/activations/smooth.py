@@ -101,7 +101,7 @@ class APTx(Shell):
 def tempered_sigmoid(
     input: Tensor, scale: float = 2.0, temperature: float = 2.0, offset: float = 1.0
 ) -> Tensor:
-    """Tempered sigmoid ``s / (1 + exp(-T x)) - o`` (Papernot et al. 2020, arXiv 2007.14191, Eq. 1).
+    """Tempered sigmoid ``s / (1 + exp(-T x)) - o`` (Papernot et al. 2020, arXiv 2007.14191).
 
     Bounded by ``(-o, s - o)``, steepest at zero with slope ``s T / 4``; the defaults are tanh.
     ``temperature`` is the paper's inverse temperature ``T``.
@@ -128,7 +128,7 @@ def _tempered_partials(x: Tensor, scale: float, temperature: float) -> tuple[Ten
 
 @register(
     "tempered_sigmoid",
-    paper="Papernot et al. 2020, arXiv 2007.14191, Eq. 1",
+    paper="Papernot et al. 2020, arXiv 2007.14191",
     formula="s / (1 + e^(-T x)) - o",
 )
 class TemperedSigmoid(Shell):

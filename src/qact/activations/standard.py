@@ -27,7 +27,7 @@ _FIXED = (
         "1.0507 (x if x > 0 else 1.6733 (e^x - 1))",
     ),
     ("softplus", nn.Softplus, "Dugas et al. 2001", "log(1 + e^x)"),
-    ("softsign", nn.Softsign, "Bergstra et al. 2009", "x / (1 + |x|)"),
+    ("softsign", nn.Softsign, "Bergstra et al. 2009", "x / (1 + abs x)"),
     ("sigmoid", nn.Sigmoid, "classical", "1 / (1 + e^-x)"),
     ("tanh", nn.Tanh, "classical", "tanh x"),
     ("hardtanh", nn.Hardtanh, "Collobert 2004", "min(max(-1, x), 1)"),
