@@ -6,7 +6,8 @@ from typer.testing import CliRunner
 
 from qact.bench import Summary, list_rivals
 from qact.bench.commands import commands
-from qact.bench.ranking import print_ranking, ranked, score, seconds
+from qact.bench.ranking import drawn, print_ranking, ranked, score, seconds
+from qact.bench.report import render
 
 
 def printed(summary):
@@ -57,6 +58,20 @@ def test_a_pattern_chooses_and_ranks(tiny, tmp_path, monkeypatch):
     none = CliRunner().invoke(commands, ["bench", "--activations", "nothing*"])
     assert none.exit_code == 2
     assert "no activation matches 'nothing*'" in none.output
+
+
+def test_figures_show_few_of_many(results, monkeypatch):
+    summary = Summary(results)
+    assert drawn(summary) is summary
+    assert "The figures show" not in render(summary)
+    monkeypatch.setattr("qact.bench.ranking.FEW", 1)
+    part = drawn(summary)
+    assert part.activations == ["relu"] or part.activations == ["qact"]
+    assert {method[0] for method in part.methods} == set(part.activations)
+    assert len(summary.activations) == 2
+    page = render(summary)
+    assert "The figures show 1 of the 2 activations" in page
+    assert page.count("qact") > 3  # the tables have all
 
 
 def test_what_halves_the_channels_is_no_rival():

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.progress import Bars, Lines
-from qact.bench.ranking import print_ranking
+from qact.bench.ranking import FEW, print_ranking
 from qact.bench.recipe import Data, Recipe, quick
 from qact.bench.report import write_report
 from qact.bench.results import load_results
@@ -24,8 +24,6 @@ from qact.bench.rivals import list_rivals
 from qact.bench.runner import run
 from qact.bench.summary import Summary
 from qact.bench.table import print_summary
-
-FEW = 8  # activations: as many as the report has colours
 
 commands = typer.Typer(
     help="Activations that know their context, and the bench that measures them.",

@@ -11,6 +11,17 @@ from rich.text import Text
 from qact.bench.summary import Stat, Summary
 from qact.bench.table import shown
 
+FEW = 8  # activations: as many as a figure has colours
+
+
+def drawn(summary: Summary) -> Summary:
+    """Return what figures show: of many activations QAct's own, ReLU and the best of the others."""
+    if len(summary.activations) <= FEW:
+        return summary
+    known = summary.results.activations
+    own = [n for n in summary.activations if n == "relu" or not known.get(n, {}).get("control")]
+    return summary.only(list(dict.fromkeys([*own, *ranked(summary)]))[:FEW])
+
 
 def ranked(summary: Summary) -> list[str]:
     """Return the activations, best first, by the mean of :func:`score` over the adaptations."""
