@@ -61,6 +61,17 @@ def test_pieces_are_the_whole(name, layout, monkeypatch):
         torch.testing.assert_close(got, want)
 
 
+SMOOTH = ("aglu", "aptx", "crrelu", "geglu", "golu", "pau", "polynorm", "swish", "xatlu", "xgelu")
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_second_derivatives(name):
+    module = qact.activation(name, C).double()
+    x = (torch.randn(2, C, 2, dtype=torch.float64) + 0.1).requires_grad_()
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    assert torch.autograd.gradgradcheck(lambda x, *_: module(x), (x, *parameters), atol=1e-4)
+
+
 @pytest.mark.parametrize("name", COMPOSED)
 @pytest.mark.parametrize("shape", [(0, C), (1, C), (0, C, 3, 3)])
 def test_few_values(name, shape, monkeypatch):

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 PIECE = 2**15  # values; a handful of temporaries of this size fits into a core's cache
 
@@ -71,9 +70,12 @@ class _Fused(torch.autograd.Function):
         return _mapped(value, rows, scalars).view_as(input)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():  # asked for a gradient that can be differentiated again
+            tensors = [input, *parameters]
+            partials = ctx.partials(*map(widened, tensors))
+            return None, None, *_like([widened(grad) * p for p in partials], tensors)
         rows, scalars = _flat(input, parameters)
         grads = grad.reshape(rows.shape)
         output, sums = torch.empty_like(rows), [torch.zeros_like(p) for p in scalars]
@@ -94,9 +96,10 @@ class _Recomputed(torch.autograd.Function):
         return _mapped(value, input, [widened(p) for p in parameters])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *_again(ctx.value, [input, *parameters], grad)
         leaves = [widened(p).detach().requires_grad_() for p in parameters]
         output, sums = torch.empty_like(input), [torch.zeros_like(p) for p in leaves]
         for piece in _pieces(input):
@@ -108,6 +111,14 @@ class _Recomputed(torch.autograd.Function):
             for total, part in zip(sums, others, strict=True):
                 total += part
         return None, output, *_like(sums, parameters)
+
+
+def _again(value: Value, tensors: list[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """The gradients by autograd, with a graph of their own."""
+    wanted = [t for t in tensors if t.requires_grad]
+    output = value(*map(widened, tensors))
+    found = iter(torch.autograd.grad(output, wanted, widened(grad), create_graph=True))
+    return [next(found) if t.requires_grad else None for t in tensors]
 
 
 def _flat(input: Tensor, parameters: Any) -> tuple[Tensor, list[Tensor]]:
@@ -149,4 +160,9 @@ def _blank(rows: Tensor, part: Tensor) -> Tensor:
 
 
 def _like(sums: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
-    return [s.reshape(p.shape).to(p.dtype) for s, p in zip(sums, parameters, strict=True)]
+    """Each sum in the shape and dtype of its parameter."""
+    summed = [
+        s.sum_to_size(p.shape) if s.dim() > p.dim() or s.numel() > p.numel() else s.reshape(p.shape)
+        for s, p in zip(sums, parameters, strict=True)
+    ]
+    return [s.to(p.dtype) for s, p in zip(summed, parameters, strict=True)]

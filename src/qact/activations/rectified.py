@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from qact import checks
 from qact.activations.fused import fused
@@ -88,7 +87,6 @@ class _HeLU(torch.autograd.Function):
         return torch.relu(input)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (input,) = ctx.saved_tensors
         # The kernel of torch: the gradient where the value exceeds a threshold, else zero.
