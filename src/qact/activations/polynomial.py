@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.activations.fused import recomputed
+from qact.activations.fused import fused, recomputed
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -22,15 +22,25 @@ def polyrelu(input: Tensor, a: Tensor) -> Tensor:
         >>> polyrelu(torch.tensor([-1.0, 2.0]), torch.tensor([0.5, 1.0, 1.0]))
         tensor([0.5000, 6.5000])
     """
-    return recomputed(_polyrelu, input, a)
+    return fused(_polyrelu, _polyrelu_partials, input, *a.unbind())
 
 
-def _polyrelu(x: Tensor, a: Tensor) -> Tensor:
-    positive, *rest = torch.relu(x), *a.unbind()
-    total = rest[-1].expand_as(x)
-    for coefficient in reversed(rest[:-1]):
+def _polyrelu(x: Tensor, *a: Tensor) -> Tensor:
+    positive, total = torch.relu(x), a[-1].expand_as(x)
+    for coefficient in reversed(a[:-1]):
         total = total * positive + coefficient
     return total
+
+
+def _polyrelu_partials(x: Tensor, *a: Tensor) -> tuple[Tensor, ...]:
+    positive = torch.relu(x)
+    powers = [torch.ones_like(x)]
+    for _ in a[1:]:
+        powers.append(powers[-1] * positive)
+    slope = torch.zeros_like(x)
+    for i, (coefficient, power) in enumerate(zip(a[1:], powers, strict=False), 1):
+        slope = slope + i * coefficient * power
+    return slope * x.sign().clamp_min(0.0), *powers
 
 
 @register(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
-from qact.activations.fused import recomputed
+from qact.activations.fused import fused
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -29,15 +32,45 @@ def pau(input: Tensor, a: Tensor, b: Tensor) -> Tensor:
         raise ValueError(
             f"a and b must be vectors, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
-    return recomputed(_pau, input, a, b)
+    split = a.numel()  # each coefficient is a parameter of its own: their partials are powers
+    return fused(
+        partial(_pau, split=split),
+        partial(_pau_partials, split=split),
+        input,
+        *a.unbind(),
+        *b.unbind(),
+    )
 
 
-def _pau(x: Tensor, a: Tensor, b: Tensor) -> Tensor:
+def _pau(x: Tensor, *coefficients: Tensor, split: int) -> Tensor:
+    a, b = coefficients[:split], coefficients[split:]
     return _horner(x, a) / (1 + (x * _horner(x, b)).abs())
 
 
-def _horner(x: Tensor, coefficients: Tensor) -> Tensor:
-    *rest, last = coefficients.unbind()
+def _pau_partials(x: Tensor, *coefficients: Tensor, split: int) -> tuple[Tensor, ...]:
+    a, b = coefficients[:split], coefficients[split:]
+    below = x * _horner(x, b)
+    inverse = 1 / (1 + below.abs())
+    value = _horner(x, a) * inverse
+    pull = -value * inverse * below.sign()  # what the denominator's polynomial does
+    slope = inverse * _horner(x, _derived(a)) + pull * _horner(x, _derived((0 * a[0], *b)))
+    return slope, *_powers(x, inverse, len(a)), *_powers(x, x * pull, len(b))
+
+
+def _powers(x: Tensor, first: Tensor, count: int) -> list[Tensor]:
+    found = [first]
+    while len(found) < count:
+        found.append(found[-1] * x)
+    return found
+
+
+def _derived(coefficients: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The coefficients of the derivative of a polynomial."""
+    return tuple(k * c for k, c in enumerate(coefficients))[1:] or (0 * coefficients[0],)
+
+
+def _horner(x: Tensor, coefficients: Sequence[Tensor]) -> Tensor:
+    *rest, last = coefficients
     total = last.expand_as(x)
     for coefficient in reversed(rest):
         total = total * x + coefficient
