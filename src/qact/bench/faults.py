@@ -76,7 +76,7 @@ def measure_faults(
         for label, model in _networks(recipe, name, seed, inputs, folder, done):
             rows += _measured(model, label, seed, inputs, trials, rates)
             text = json.dumps(
-                {"trials": trials, "recipe": recipe.as_dict(), "rows": rows}, indent=1
+                {"trials": trials, "recipe": recipe.trained(), "rows": rows}, indent=1
             )
             write_atomically(path, text.encode())
             tell(f"{label}/{seed}")
