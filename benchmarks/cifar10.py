@@ -129,6 +129,9 @@ def write_page(summary: Summary, page: Path) -> None:
     head, rest = text.split(MARKS[0])
     _, tail = rest.split(MARKS[1])
     seeds = f"{len(summary.activations)} activations, seeds {', '.join(map(str, summary.seeds))}:"
+    if len(summary.seeds) < len(summary.results.recipe.seeds):
+        asked = len(summary.results.recipe.seeds)
+        seeds = f"**Unfinished: {len(summary.seeds)} of {asked} seeds are in.** {seeds}"
     middle = f"\n{seeds}\n\n{table(summary)}\n\n{findings(summary)}\n"
     page.write_text(f"{head}{MARKS[0]}\n{middle}\n{MARKS[1]}{tail}", encoding="utf-8")
 
