@@ -139,10 +139,10 @@ def _passes(engine: str | None, input: Tensor) -> ModuleType:
 @lru_cache(maxsize=1)
 def _compiled() -> ModuleType | None:
     try:
-        from qact.kernels import cpu
+        from qact.kernels.cpu import passes
     except ModuleNotFoundError:
         return None
-    return cpu
+    return passes
 
 
 def _reference(
