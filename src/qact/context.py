@@ -75,6 +75,11 @@ class Context(nn.Module):
         return Histogram(self.mass, self.moment, grid, self.mean, self.std)
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Mass, moment, mean, std, exponent and offset, for kernels that move them in place."""
+        return self.mass, self.moment, self.mean, self.std, self.exponent, self.offset
+
+    @property
     def count(self) -> Tensor:
         """Total mass per channel (C,)."""
         return self.histogram.count

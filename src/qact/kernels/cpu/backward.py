@@ -14,20 +14,7 @@ import math
 
 import numpy as np
 
-from qact.kernels.cpu.gauss import TAPS, convolve, taps
-from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.observe import count_row, scratch, tabulate
-from qact.kernels.cpu.rows import (
-    CHUNK,
-    block,
-    gather,
-    interpolate,
-    locate,
-    scatter,
-    shift,
-    stretch,
-)
-from qact.kernels.cpu.table import (
+from qact.kernels.columns import (
     BANDWIDTH,
     BINS,
     FINITE,
@@ -41,14 +28,17 @@ from qact.kernels.cpu.table import (
     RELU,
     STD,
     STEPS,
+    TAPS,
     WIDTH,
-    lowest,
-    side_weights,
-    varies,
 )
+from qact.kernels.cpu.gauss import convolve, taps
+from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.observe import count_row, scratch, tabulate
+from qact.kernels.cpu.rows import CHUNK, block, gather, interpolate, locate, scatter, shift, stretch
+from qact.kernels.cpu.table import lowest, ratio, side_weights, varies
 
 
-@jit
+@inline
 def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
     n, width = z.shape[0] * z.shape[2], block(z.shape[2])
@@ -195,6 +185,7 @@ def score_grads(mass, table, bins, weight, bias, grads):  # type: ignore[no-unty
 
 @jit
 def step_grads(g, codes, steps, grads):  # type: ignore[no-untyped-def]
+    """Of ``weight k / (steps + 1) + bias`` at the levels ``k``."""
     scale, shift = 0.0, 0.0
     for i in range(g.size):
         scale += g[i] * codes[i]
@@ -206,23 +197,23 @@ def step_grads(g, codes, steps, grads):  # type: ignore[no-untyped-def]
 def rank_grads(mass, state, work):  # type: ignore[no-untyped-def]
     """``work.score[k + 1]``: the rise across bin ``k`` of the context's gradient; returns dL/dh.
 
-    Within a bin the level is the straight line between its edges, so its slope is the secant.
+    The slope of the level at an edge is that of the line through the edges on either side.
     """
     bins, pad = int(state[BINS]), TAPS + 2
-    edges, part, rise, table = work.edges, work.tail[: bins + 1], work.rise, work.table
+    edges, rise, table = work.edges, work.rise, work.table
     edges[:pad] = 0
     edges[pad + bins + 1 : bins + 2 * pad + 1] = 0
-    own, after = edges[pad : pad + bins + 1], edges[pad + 1 : pad + bins + 2]
-    for k in range(own.size):
-        slope = (table[k + 1] - table[k]) / max(rise[k + 1], np.float32(1e-30))
-        part[k] = np.float32(mass[2 * k + 1]) * slope
-        own[k] = np.float32(mass[2 * k]) * slope - part[k]
-    for k in range(after.size):
-        after[k] += part[k]
+    own, slope = edges[pad : pad + bins + 1], work.tail[: bins + 1]
+    slope[0], slope[bins] = 0, 0  # outermost bins are empty
+    for k in range(1, bins):
+        slope[k] = (table[k + 1] - table[k - 1]) / max(rise[k] + rise[k + 1], np.float32(1e-30))
+    own[0] = (mass[0] - mass[1]) * slope[0]
+    for k in range(1, bins + 1):
+        own[k] = (mass[2 * k] - mass[2 * k + 1] + mass[2 * k - 1]) * slope[k]
     bandwidth = 0.0
     for k in range(own.size):
         bandwidth += np.float64(own[k]) * (rise[k + 1] - rise[k])
-    reach = taps(state[WIDTH] / state[BANDWIDTH], work.kernel)
+    reach = taps(ratio(state), work.kernel)
     convolve(edges, bins, work.kernel, reach, work.score)
     return bandwidth * state[BANDWIDTH] / state[WIDTH] ** 2
 
@@ -247,7 +238,7 @@ def edge_slopes(state, full, work, pair):  # type: ignore[no-untyped-def]
 
 @jit
 def _continue(line, first, last):  # type: ignore[no-untyped-def]
-    """One entry before ``first`` and one behind ``last``, on a straight line; every other number."""
+    """One more entry on either side of ``first ... last``, on a straight line."""
     if last < first:
         line[2 * (first - 1)] = line[2 * first] = 0
         return

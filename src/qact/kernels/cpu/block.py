@@ -6,18 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qact.kernels.columns import STATE
 from qact.kernels.cpu.backward import backward as _backward
 from qact.kernels.cpu.forward import Affine, Level, Saved
+from qact.kernels.cpu.forward import follow as _follow
 from qact.kernels.cpu.forward import forward as _forward
-from qact.kernels.cpu.frame import cube, line, numbers, pack, plane, share
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.frame import cube, line, numbers, opened, pack, plane
+from qact.kernels.cpu.jit import Kernel, inline
 from qact.kernels.cpu.observe import Numbers
-from qact.kernels.cpu.pool import Kernel
-from qact.kernels.cpu.table import MOST, STATE
-from qact.kernels.plan import KINDS, Plan
-
-# Below so many values per channel tables would outweigh the data, and are made once more.
-FEW = 512
+from qact.kernels.cpu.pool import run, share
+from qact.kernels.plan import Plan, code_columns, table_columns
 
 
 def forward(
@@ -35,15 +33,13 @@ def forward(
     """
     channels, n = z.shape[1], z.shape[0] * z.shape[2]
     out = torch.empty_like(z)
-    # Tables are kept where they are small beside the data; else the input is counted once more.
-    columns = min(n // 4, 2 * MOST + 8) if keep and plan.kind != "steps" and n >= FEW else 0
-    state = torch.empty(channels, STATE, dtype=torch.float64)
-    tables = torch.empty(channels, columns)
-    codes = torch.empty(channels, n if keep and plan.kind == "steps" else 0, dtype=torch.uint8)
+    state = torch.zeros(channels, STATE, dtype=torch.float64)
+    tables = torch.empty(channels, table_columns(n, plan) if keep else 0)
+    codes = torch.empty(channels, code_columns(n, plan) if keep else 0, dtype=torch.uint8)
     buffers = context or _no_context()
     tensors = [z, out, state, tables, codes, *_affine(affine, channels), *buffers]
-    frame = pack(tensors, _numbers(plan, rate))
-    _FORWARD(frame, channels, z.numel())
+    frame = pack(tensors, [*plan.numbers(), rate])
+    run(_forward_kernel, frame, channels, z.numel())
     return out, state, tables, codes
 
 
@@ -54,8 +50,23 @@ def backward(
     channels = z.shape[1]
     out, grads = torch.empty_like(z), torch.zeros(6, channels, dtype=torch.float64)
     tensors = [z, out, *saved, *_affine(affine, channels), grad, grads]
-    _BACKWARD(pack(tensors, _numbers(plan, 0.0)), channels, z.numel())
+    frame = pack(tensors, [*plan.numbers(), 0.0])
+    run(_backward_kernel, frame, channels, z.numel())
     return out, grads
+
+
+def follow(
+    z: Tensor,
+    plan: Plan,
+    affine: tuple[Tensor | None, ...],
+    state: Tensor,
+    context: tuple[Tensor, ...],
+    rate: float,
+) -> None:
+    """Move the buffers of a running context towards the batch that ``state`` describes."""
+    channels = z.shape[1]
+    tensors = [z, state, *_affine((*affine, *(None,) * 4), channels)[:2], *context]
+    run(_follow_kernel, pack(tensors, [*plan.numbers(), rate]), channels, z.numel())
 
 
 def _affine(affine: tuple[Tensor | None, ...], channels: int) -> list[Tensor]:
@@ -72,15 +83,7 @@ def _no_context() -> tuple[Tensor, ...]:
     return empty, empty, empty[0:0, :], empty[0:0, :], empty.int(), empty.long()
 
 
-def _numbers(plan: Plan, rate: float) -> list[float]:
-    rule, h = plan.rule, plan.rule.bandwidth
-    eps = [-1.0 if e is None else e for e in (plan.eps_in, plan.eps_out)]
-    full = rule.gradient == "full"
-    options = [rule.grounded, h.absolute, h.relative, h.power, rule.sentinels, full]
-    return [*map(float, options), float(KINDS.index(plan.kind)), float(plan.steps), *eps, rate]
-
-
-@jit
+@inline
 def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
     """Rule, level and both eps; the plan's numbers stand behind the tensors."""
     x = numbers(frame, tensors)
@@ -88,43 +91,51 @@ def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
     return rule, Level(int(x[6]), int(x[7])), (x[8], x[9]), x[10]
 
 
-@jit
+@inline
 def _affines(frame, k):  # type: ignore[no-untyped-def]
     f = np.float32
     first = line(frame, k, f), line(frame, k + 1, f), line(frame, k + 2, f)
     return Affine(*first, line(frame, k + 3, f), line(frame, k + 4, f), line(frame, k + 5, f))
 
 
-@jit
+@inline
 def _saved(frame, k):  # type: ignore[no-untyped-def]
     tables, codes = plane(frame, k + 1, np.float32), plane(frame, k + 2, np.uint8)
     return Saved(plane(frame, k, np.float64), tables, codes)
 
 
-@jit
-def _forward_frame(frame, thread, threads):  # type: ignore[no-untyped-def]
+@inline
+def _context(frame, k):  # type: ignore[no-untyped-def]
+    mass, moment = plane(frame, k, np.float32), plane(frame, k + 1, np.float32)
+    mean, std = line(frame, k + 2, np.float32), line(frame, k + 3, np.float32)
+    return mass, moment, mean, std, line(frame, k + 4, np.int32), line(frame, k + 5, np.int64)
+
+
+@Kernel
+def _forward_kernel(data):  # type: ignore[no-untyped-def]
+    frame = opened(data)
     z, out, saved = cube(frame, 0), cube(frame, 1), _saved(frame, 2)
     rule, level, eps, rate = _unpack(frame, 17)
-    context = (
-        plane(frame, 11, np.float32),
-        plane(frame, 12, np.float32),
-        line(frame, 13, np.float32),
-        line(frame, 14, np.float32),
-        line(frame, 15, np.int32),
-        line(frame, 16, np.int64),
-    )
-    first, last = share(z.shape[1], thread, threads)
-    affine = _affines(frame, 5)
+    first, last = share(frame, z.shape[1])
+    affine, context = _affines(frame, 5), _context(frame, 11)
     _forward(first, last, z, rule, level, affine, eps, saved, context, rate, out)
 
 
-@jit
-def _backward_frame(frame, thread, threads):  # type: ignore[no-untyped-def]
+@Kernel
+def _backward_kernel(data):  # type: ignore[no-untyped-def]
+    frame = opened(data)
     z, out, saved, affine = cube(frame, 0), cube(frame, 1), _saved(frame, 2), _affines(frame, 5)
     grad, grads = cube(frame, 11), plane(frame, 12, np.float64)
     rule, level, eps, _ = _unpack(frame, 13)
-    first, last = share(z.shape[1], thread, threads)
+    first, last = share(frame, z.shape[1])
     _backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out)
 
 
-_FORWARD, _BACKWARD = Kernel(_forward_frame), Kernel(_backward_frame)
+@Kernel
+def _follow_kernel(data):  # type: ignore[no-untyped-def]
+    frame = opened(data)
+    z, state = cube(frame, 0), plane(frame, 1, np.float64)
+    weight, bias = line(frame, 2, np.float32), line(frame, 3, np.float32)
+    _, _, eps, rate = _unpack(frame, 10)
+    first, last = share(frame, z.shape[1])
+    _follow(first, last, z, weight, bias, eps[0], state, _context(frame, 4), rate)

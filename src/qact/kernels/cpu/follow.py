@@ -6,9 +6,8 @@ import math
 
 import numpy as np
 
+from qact.kernels.columns import BINS, OFFSET, ONE, PARTS, WIDTH
 from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.rows import ONE, PARTS
-from qact.kernels.cpu.table import BINS, OFFSET, WIDTH
 
 # Mass that a running context may sweep into its end bins to keep its grid on what is common.
 TRIM = 1e-4
@@ -117,7 +116,9 @@ def _move(mass, moment, old, offset, factor, e, first, mixed, inside):  # type: 
 @jit
 def _pour(hist, bins, batch, start, rate, e, first, mixed, inside):  # type: ignore[no-untyped-def]
     """The batch's counts, times ``rate``, on the same grid."""
-    halvings, scale = e - batch, math.ldexp(1.0, batch - e)
+    # Beyond 62 halvings a bin is all of one side of zero, and shifts would overflow.
+    halvings = min(e - batch, 62)
+    scale = math.ldexp(1.0, -halvings)
     for k in range(bins + 1):
         packed = hist[k]
         if packed != 0:
@@ -135,11 +136,13 @@ def _pour(hist, bins, batch, start, rate, e, first, mixed, inside):  # type: ign
 def _resize(cell, part, old, new):  # type: ignore[no-untyped-def]
     """Cell and place on a grid of another width."""
     if new >= old:
-        wide = cell >> (new - old)
-        return wide, ((cell - (wide << (new - old))) + part) * math.ldexp(1.0, old - new)
-    fine = part * math.ldexp(1.0, old - new)
-    jump = min(int(fine), (1 << (old - new)) - 1)
-    return (cell << (old - new)) + jump, fine - jump
+        halvings = min(new - old, 62)
+        wide = cell >> halvings
+        return wide, ((cell - (wide << halvings)) + part) * math.ldexp(1.0, -halvings)
+    doublings = min(old - new, 30)
+    fine = part * math.ldexp(1.0, doublings)
+    jump = min(int(fine), (1 << doublings) - 1)
+    return (cell << doublings) + jump, fine - jump
 
 
 @jit

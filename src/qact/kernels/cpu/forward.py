@@ -7,31 +7,33 @@ from collections import namedtuple
 
 import numpy as np
 
-from qact.kernels.cpu import steps as exact
-from qact.kernels.cpu.follow import follow
-from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
-from qact.kernels.cpu.rows import block, gather, interpolate, scatter, shift, stretch
-from qact.kernels.cpu.table import (
+from qact.kernels.columns import (
     BINS,
+    FINITE,
+    IN_MEAN,
+    IN_VAR,
     OFFSET,
     OUT_MEAN,
     OUT_VAR,
     STEPS,
     WIDTH,
-    lowest,
-    table_moments,
 )
+from qact.kernels.cpu import steps as exact
+from qact.kernels.cpu.follow import follow as move
+from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
+from qact.kernels.cpu.rows import block, gather, interpolate, scatter, shift, stretch
+from qact.kernels.cpu.table import lowest, table_moments
 
 # What a rank becomes: one of `qact.kernels.cpu.table`'s kinds, and how many steps it has.
-Level = namedtuple("Level", "kind steps")  # noqa: PYI024
+Level = namedtuple("Level", "kind steps")
 # Scale and shift (C,) of the norm before, of the score, and of the norm after.
-Affine = namedtuple("Affine", "in_weight in_bias weight bias out_weight out_bias")  # noqa: PYI024
+Affine = namedtuple("Affine", "in_weight in_bias weight bias out_weight out_bias")
 # What the backward pass may be handed: ranks and levels, and the codes of steps.
-Saved = namedtuple("Saved", "state tables codes")  # noqa: PYI024
+Saved = namedtuple("Saved", "state tables codes")
 
 
-@jit
+@inline
 def forward(first, last, z, rule, level, affine, eps, saved, context, rate, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last``; ``eps`` of both norms, negative for none.
 
@@ -57,8 +59,28 @@ def forward(first, last, z, rule, level, affine, eps, saved, context, rate, out)
             else:
                 _smooth(row, rule, level.kind, affine, c, eps[1], saved, work, goal)
             if rate > 0:
-                follow(work.hist, state, c, rate, context, moved)
+                move(work.hist, state, c, rate, context, moved)
         scatter(goals, start, channels, out)
+
+
+@inline
+def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # type: ignore[no-untyped-def]
+    """Only the move of the running context, for channels whose ``states`` are known."""
+    n, width = z.shape[0] * z.shape[2], block(z.shape[2])
+    rows, work = np.empty((width, n), np.float32), scratch()
+    moved = np.empty((2, context[0].shape[1]), np.float32)
+    for start in range(first, last, width):
+        channels = min(width, last - start)
+        gather(z, start, channels, rows)
+        for c in range(start, start + channels):
+            row, state = rows[c - start], states[c]
+            if state[FINITE] == 1:
+                if eps >= 0:
+                    inverse = 1 / math.sqrt(state[IN_VAR] + eps)
+                    shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
+                    stretch(row, in_weight[c], in_bias[c])
+                count_row(row, state, work)
+                move(work.hist, state, c, rate, context, moved)
 
 
 @jit

@@ -15,7 +15,10 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.jit import inline
+
+# Integers in a frame; the first two are for `qact.kernels.cpu.pool`.
+SIZE, FIRST = 128, 2
 
 
 def pack(tensors: list[Tensor], numbers: list[float]) -> np.ndarray:
@@ -23,14 +26,13 @@ def pack(tensors: list[Tensor], numbers: list[float]) -> np.ndarray:
 
     It holds addresses: the tensors must outlive the call.
     """
-    frame: list[int] = []
+    frame: list[int] = [0, 0]
     for tensor in tensors:
         if not tensor.is_contiguous():
             raise AssertionError(f"a kernel reads contiguous memory, not strides {tensor.stride()}")
-        shape = (*tensor.shape, 1, 1, 1)[:3]
-        frame += (tensor.data_ptr(), *shape)
+        frame += (tensor.data_ptr(), *(*tensor.shape, 1, 1, 1)[:3])
     frame += struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
-    return np.array(frame, np.int64)
+    return np.array(frame + [0] * (SIZE - len(frame)), np.int64)
 
 
 @intrinsic
@@ -43,35 +45,34 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@jit
+@inline
+def opened(data):  # type: ignore[no-untyped-def]
+    """The frame at an address."""
+    return carray(data, (SIZE,), np.int64)
+
+
+@inline
 def cube(frame, k):  # type: ignore[no-untyped-def]
     """The ``k``-th tensor, float32 of three dimensions."""
-    shape = (frame[4 * k + 1], frame[4 * k + 2], frame[4 * k + 3])
-    return carray(_pointer(frame[4 * k]), shape, np.float32)
+    at = FIRST + 4 * k
+    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2], frame[at + 3]), np.float32)
 
 
-@jit
+@inline
 def plane(frame, k, dtype):  # type: ignore[no-untyped-def]
     """The ``k``-th tensor, of two dimensions."""
-    return carray(_pointer(frame[4 * k]), (frame[4 * k + 1], frame[4 * k + 2]), dtype)
+    at = FIRST + 4 * k
+    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2]), dtype)
 
 
-@jit
+@inline
 def line(frame, k, dtype):  # type: ignore[no-untyped-def]
     """The ``k``-th tensor, of one dimension."""
-    return carray(_pointer(frame[4 * k]), (frame[4 * k + 1],), dtype)
+    at = FIRST + 4 * k
+    return carray(_pointer(frame[at]), (frame[at + 1],), dtype)
 
 
-@jit
+@inline
 def numbers(frame, tensors):  # type: ignore[no-untyped-def]
     """The numbers behind ``tensors`` tensors."""
-    return frame[4 * tensors :].view(np.float64)
-
-
-@jit
-def share(channels, thread, threads):  # type: ignore[no-untyped-def]
-    """The channels of one thread: whole cache lines of 16, where there are enough of them."""
-    unit = 16 if channels >= 32 * threads else 1
-    first = unit * ((channels * thread) // (threads * unit))
-    last = unit * ((channels * (thread + 1)) // (threads * unit))
-    return first, channels if thread + 1 == threads else last
+    return frame[FIRST + 4 * tensors :].view(np.float64)

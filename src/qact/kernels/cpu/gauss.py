@@ -7,11 +7,9 @@ import math
 import numpy as np
 import torch
 
+from qact.kernels.columns import KERNEL, TAPS
 from qact.kernels.cpu.jit import jit
 
-# Beyond this many bandwidths the kernel holds 7e-6 of its mass.
-REACH = 4.5
-TAPS = 64
 _STEP = 1024
 
 # Phi on a grid of 1/1024: linear interpolation errs by 3e-8.
@@ -32,7 +30,7 @@ def taps(ratio, kernel):  # type: ignore[no-untyped-def]
 
     ``kernel[m] = Phi((m + 1) r) - Phi(m r)``, ``r`` the bin width in bandwidths.
     """
-    reach = max(min(int(math.ceil(REACH / ratio)), TAPS), 1)
+    reach = max(min(int(math.ceil(KERNEL / ratio)), TAPS), 1)
     before = 0.5
     for m in range(reach):
         x = (m + 1) * ratio * _STEP

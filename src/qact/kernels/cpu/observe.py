@@ -7,10 +7,7 @@ from collections import namedtuple
 
 import numpy as np
 
-from qact.kernels.cpu.gauss import TAPS
-from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.rows import CHUNK, count, extent, moments, negatives, shift, stretch
-from qact.kernels.cpu.table import (
+from qact.kernels.columns import (
     BINS,
     FINITE,
     IN_MEAN,
@@ -21,21 +18,17 @@ from qact.kernels.cpu.table import (
     OFFSET,
     STD,
     STEPS,
+    TAPS,
     UNIFORM,
     WIDTH,
-    choose_grid,
-    edge_masses,
-    level,
-    ranks,
-    side_weights,
-    varies,
 )
+from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.rows import CHUNK, count, extent, moments, negatives, shift, stretch
+from qact.kernels.cpu.table import choose_grid, edge_masses, level, ranks, side_weights, varies
 
 # What a rank is: `qact.rule.Rule` as numbers.
-Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")  # noqa: PYI024
-Work = namedtuple(  # noqa: PYI024
-    "Work", "ends cell place hist edges kernel rise rank above tail score table"
-)
+Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")
+Work = namedtuple("Work", "ends cell place hist edges kernel rise rank above tail score table")
 
 
 @jit

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from qact.kernels.columns import ONE, PARTS
 from qact.kernels.cpu.jit import jit
 
 CHUNK = 1024
-# Positions inside a bin are counted in 256ths; one integer carries the count above them.
-PARTS, ONE = 256.0, 1 << 32
 INFINITE = 0x7F800000
 
 
@@ -95,7 +94,7 @@ def moments(row):  # type: ignore[no-untyped-def]
             gap += d
         square += part
         gaps += gap
-    if abs(total) < 1e38 and square < 1e38:
+    if abs(total) < 1e38 and 1e-30 * row.size < square < 1e38:
         mean = centre + gaps / row.size
         return mean, max(square / row.size - (gaps / row.size) ** 2, 0.0)
     return _large_moments(row)
@@ -103,7 +102,7 @@ def moments(row):  # type: ignore[no-untyped-def]
 
 @jit
 def _large_moments(row):  # type: ignore[no-untyped-def]
-    """The same in float64, for squares beyond float32."""
+    """The same in float64, for squares beyond float32, or too small for it."""
     total = 0.0
     for i in range(row.size):
         total += np.float64(row[i])

@@ -12,13 +12,13 @@ from collections import namedtuple
 
 import numpy as np
 
+from qact.kernels.columns import NEGATIVE
 from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.rows import CHUNK, locate
-from qact.kernels.cpu.table import NEGATIVE
 
 # Cells of the fine grid, and levels: codes are bytes.
 FINEST, LEVELS = 4096, 255
-Order = namedtuple("Order", "start begin free position threshold bucket codes")  # noqa: PYI024
+Order = namedtuple("Order", "start begin free position threshold bucket codes")
 
 
 @jit
@@ -109,7 +109,7 @@ def starts(row, inverse, offset, bins, start, cell, place):  # type: ignore[no-u
 
 @jit
 def mark(start, bins, position, steps, begin, free):  # type: ignore[no-untyped-def]
-    """``begin[b]``: levels that begin before cell ``b``; ``free[b]``: its place in the bucket, or -1.
+    """``begin[b]``: levels that begin before cell ``b``; ``free[b]``: its place in a bucket, or -1.
 
     Only cells in which a level begins are collected.
     """

@@ -6,19 +6,23 @@ import math
 
 import numpy as np
 
-from qact.kernels.cpu.gauss import TAPS, convolve, normal_score, taps
+from qact.kernels.columns import (
+    BANDWIDTH,
+    BINS,
+    FINENESS,
+    MOST,
+    NEGATIVE,
+    NORMAL,
+    OFFSET,
+    ONE,
+    PARTS,
+    REACH,
+    RELU,
+    TAPS,
+    WIDTH,
+)
+from qact.kernels.cpu.gauss import convolve, normal_score, taps
 from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.rows import ONE, PARTS
-
-# Bins per bandwidth, at least; and the most bins that a row may take.
-FINENESS, MOST = 4.0, 2046
-# By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
-REACH = 20.0
-# Columns of a channel's state: what the backward pass needs beside the input.
-(MEAN, STD, WIDTH, OFFSET, BINS, NEGATIVE, BANDWIDTH) = range(7)
-(IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR, FINITE) = range(7, 12)
-STATE = 12
-UNIFORM, NORMAL, RELU, STEPS = range(4)
 
 
 @jit
@@ -35,10 +39,11 @@ def choose_grid(low, high, mean, std, h, state):  # type: ignore[no-untyped-def]
     _, exponent = math.frexp(max(h / FINENESS, finest))
     width = math.ldexp(1.0, exponent - 1)
     first, last = math.floor(low / width), math.floor(high / width)
-    while last - first >= MOST:
+    while last - first > MOST - 3:
         width *= 2
         first, last = math.floor(low / width), math.floor(high / width)
-    state[WIDTH], state[OFFSET], state[BINS] = width, first, last - first + 1
+    # One bin more on either side: slopes are interpolated between the middles of bins.
+    state[WIDTH], state[OFFSET], state[BINS] = width, first - 1, last - first + 3
     # A constant channel has no bandwidth; four bins of rounding noise centre its rank.
     state[BANDWIDTH] = h if h > 1e-3 * width else 4 * width
 
@@ -72,13 +77,24 @@ def edge_masses(hist, state, negative, positive, edges, part):  # type: ignore[n
 
 
 @jit
+def ratio(state):  # type: ignore[no-untyped-def]
+    """The bin width in bandwidths of the kernel on the grid.
+
+    Dividing a value between two edges widens the kernel by
+    ``width^2 / 6`` on average; so it starts narrower by that much.
+    """
+    h, width = state[BANDWIDTH], state[WIDTH]
+    return width / math.sqrt(max(h * h - width * width / 6, 0.25 * h * h))
+
+
+@jit
 def ranks(edges, state, low, kernel, rise, rank, above):  # type: ignore[no-untyped-def]
     """The smooth rank at the edges and what is above them, each summed up from its own end.
 
     ``rise[k + 1]`` is the step across bin ``k``, for k = -1 ... bins.
     """
     bins, pad = int(state[BINS]), TAPS + 2
-    reach = taps(state[WIDTH] / state[BANDWIDTH], kernel)
+    reach = taps(ratio(state), kernel)
     convolve(edges, bins, kernel, reach, rise)
     total, rest, tail = low + 0.5 * edges[pad], 0.5 * edges[pad + bins], 0.5
     for j in range(1, min(reach, bins) + 1):
@@ -126,7 +142,7 @@ def level(kind, rank, above, bins, values, weight, bias, tail, score, table):  #
 
     A ReLU is left to the values: a table would smear its kink over a bin.
     """
-    if kind == NORMAL or kind == RELU:
+    if kind in (NORMAL, RELU):
         score_edges(rank, above, bins, values, tail, score)
     else:
         for k in range(bins + 1):
