@@ -12,8 +12,9 @@ STATE = 12
 # Kinds of level, in the order of `qact.kernels.plan.KINDS`.
 UNIFORM, NORMAL, RELU, STEPS = range(4)
 
-# Bins per bandwidth, at least; and the most bins that a channel may take.
-FINENESS, MOST = 6.0, 2046
+# Bins per bandwidth, at least, and fewer for contexts of less than FEW values, which say less
+# than a grid could; and the most bins that a channel may take.
+FINENESS, COARSE, FEW, MOST = 6.0, 3.0, 256, 2046
 # By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
 REACH = 20.0
 # Beyond this many bandwidths the kernel holds 7e-6 of its mass; so many bins it may cover.

@@ -17,7 +17,7 @@ KNOWN = ((uniform_score, None), (normal_score, None), (normal_score, F.relu))
 # Levels are kept as bytes.
 STEPS = 255
 # Below so many values per channel tables would outweigh the data, and are made once more.
-FEW = 512
+SMALL = 512
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def fuse(rule: Rule, level: Level) -> Plan | None:
 
 def table_columns(values: int, plan: Plan) -> int:
     """How many numbers of its tables a channel keeps for the backward pass."""
-    if plan.kind == "steps" or values < FEW:
+    if plan.kind == "steps" or values < SMALL:
         return 0
     return min(values // 4, 2 * MOST + 8)
 

@@ -249,10 +249,16 @@ def _continue(line, first, last):  # type: ignore[no-untyped-def]
 
 @jit
 def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignore[no-untyped-def]
-    """``g`` becomes ``g slope + w context + pull (row - mean)``."""
+    """``g`` becomes ``g slope + w context + pull (row - mean)``.
+
+    The last in units of bins, so that it does not overflow where values are tiny.
+    """
     inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
     low, high = np.float32(offset), np.float32(offset + bins)
-    centre, pull, half = np.float32(state[MEAN]), np.float32(pull), np.float32(0.5)
+    centre, pull = np.float32(state[MEAN]), np.float32(pull * state[WIDTH])
+    half = np.float32(0.5)
+    # Kept in memory, or a compiler would multiply ``pull`` by ``inverse`` first.
+    aside = work.edges
     shift, cell, place = np.int32(offset - 1), work.cell, work.place
     one, two, three = np.uint32(1), np.uint32(2), np.uint32(3)
     for start in range(0, row.size, CHUNK):
@@ -263,6 +269,7 @@ def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignor
             scaled = scaled if scaled < high else high
             floor = np.floor(scaled - half)
             place[i] = scaled - half - floor
+            aside[i] = (chunk[i] - centre) * inverse
             side = np.int32(2) if chunk[i] >= 0 else np.int32(0)
             cell[i] = np.uint32(2 * (np.int32(floor) - shift + side))
         for i in range(target.size):
@@ -271,4 +278,4 @@ def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignor
             slope += p * (pair[k + two] - slope)
             context += p * (pair[k + three] - context)
             weight = positive if chunk[i] >= 0 else negative
-            target[i] = target[i] * slope + weight * context + pull * (chunk[i] - centre)
+            target[i] = target[i] * slope + weight * context + pull * aside[i]

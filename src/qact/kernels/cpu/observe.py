@@ -80,7 +80,7 @@ def observe(row, weight, bias, eps, rule, state, work):  # type: ignore[no-untyp
     h = rule.absolute + rule.relative * state[STD] * row.size**rule.power
     if rule.relative > 0 and not varies(state[MEAN], state[STD]):
         h = 0.0
-    choose_grid(work.ends[0], work.ends[1], state[MEAN], state[STD], h, state)
+    choose_grid(work.ends[0], work.ends[1], row.size, h, state)
     return True
 
 

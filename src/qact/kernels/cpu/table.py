@@ -9,7 +9,10 @@ import numpy as np
 from qact.kernels.columns import (
     BANDWIDTH,
     BINS,
+    COARSE,
+    FEW,
     FINENESS,
+    MEAN,
     MOST,
     NEGATIVE,
     NORMAL,
@@ -18,6 +21,7 @@ from qact.kernels.columns import (
     PARTS,
     REACH,
     RELU,
+    STD,
     TAPS,
     WIDTH,
 )
@@ -32,11 +36,12 @@ def varies(mean, std):  # type: ignore[no-untyped-def]
 
 
 @jit
-def choose_grid(low, high, mean, std, h, state):  # type: ignore[no-untyped-def]
+def choose_grid(low, high, values, h, state):  # type: ignore[no-untyped-def]
     """The dyadic grid of a row: `FINENESS` bins per bandwidth, or as fine as `MOST` bins allow."""
+    mean, std, fineness = state[MEAN], state[STD], FINENESS if values >= FEW else COARSE
     low, high = max(low, mean - REACH * std), min(high, mean + REACH * std)
     finest = max(max(abs(low), abs(high)) * 2.0**-22, 2.0**-119)
-    _, exponent = math.frexp(max(h / FINENESS, finest))
+    _, exponent = math.frexp(max(h / fineness, finest))
     width = math.ldexp(1.0, exponent - 1)
     first, last = math.floor(low / width), math.floor(high / width)
     while last - first > MOST - 3:
