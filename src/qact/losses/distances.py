@@ -25,7 +25,7 @@ def pairwise_distances(x: Tensor) -> Tensor:
     square = x.square().sum(1)
     d2 = square[:, None] + square - 2 * (x @ x.T)
     d2 = (d2 + d2.T) / 2
-    apart = (d2 > 0) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
+    apart = ~(d2 <= 0) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
     # The root is taken of 1 where d = 0, so that its infinite slope meets no gradient.
     return torch.where(apart, torch.where(apart, d2, 1).sqrt(), 0)
 

@@ -11,7 +11,7 @@ from qact.losses.mining import MINERS
 
 
 def triplet_loss(
-    embeddings: Tensor, labels: Tensor, *, margin: float = 1.0, miner: str = "hard"
+    embeddings: Tensor, labels: Tensor, *, margin: float = 1.0, miner: str = "semi_hard"
 ) -> Tensor:
     """Return ``(1/T) sum max(0, margin + d_ap - d_an)`` over mined triplets, a scalar.
 
@@ -24,8 +24,9 @@ def triplet_loss(
         margin: in units of the embeddings, positive.
         miner: ``"all"`` triplets, of which only those with a positive term are averaged ("batch
             all", without them the mean goes to 0 as training goes on); ``"hard"``: farthest
-            positive, nearest negative of each anchor; ``"semi_hard"``: negatives beyond the
-            positive but within the margin. See :mod:`qact.losses.mining`.
+            positive, nearest negative of each anchor, which from scratch may collapse the
+            embedding to a point; ``"semi_hard"``: negatives beyond the positive but within the
+            margin. See :mod:`qact.losses.mining`.
 
     Returns:
         The loss; 0 with zero gradient if there is no triplet (one class, one sample of each, or
@@ -36,8 +37,9 @@ def triplet_loss(
         TypeError: embeddings are not floating or labels not integer.
 
     Example:
+        >>> import torch
         >>> x = torch.tensor([[0.0], [1.0], [1.5]])
-        >>> triplet_loss(x, torch.tensor([0, 0, 1]))  # (1 + 1 - 1.5) and (1 + 1 - 0.5)
+        >>> triplet_loss(x, torch.tensor([0, 0, 1]), miner="hard")  # 1 + 1 - 1.5, 1 + 1 - 0.5
         tensor(1.)
     """
     checks.number("margin", margin, "a positive number", 0)
@@ -60,11 +62,12 @@ class TripletLoss(nn.Module):
     """:func:`triplet_loss` as a module.
 
     Example:
+        >>> import torch
         >>> TripletLoss(miner="all")(torch.randn(8, 3), torch.arange(8) % 2).shape
         torch.Size([])
     """
 
-    def __init__(self, margin: float = 1.0, miner: str = "hard") -> None:
+    def __init__(self, margin: float = 1.0, miner: str = "semi_hard") -> None:
         super().__init__()
         self.margin = checks.number("margin", margin, "a positive number", 0)
         self.miner = checks.choice("miner", miner, tuple(MINERS))
