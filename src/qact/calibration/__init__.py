@@ -9,14 +9,29 @@ from qact.calibration.error import (
     calibration_error,
     reliability,
 )
+from qact.calibration.histogram_binning import HistogramBinning
+from qact.calibration.isotonic import IsotonicCalibration
+from qact.calibration.logistic import PlattScaling
 from qact.calibration.metrics import accuracy, brier_score, negative_log_likelihood
+from qact.calibration.quantile import QuantileClassifier
+from qact.calibration.quantile_temperature import QuantileTemperature
+from qact.calibration.quantprob import QuantProb
 from qact.calibration.retrieval import mean_average_precision
 from qact.calibration.selective import area_under_risk_coverage, risk_coverage
+from qact.calibration.temperature import TemperatureScaling, VectorScaling
 
 __all__ = [
     "BrierParts",
+    "HistogramBinning",
     "Interval",
+    "IsotonicCalibration",
+    "PlattScaling",
+    "QuantProb",
+    "QuantileClassifier",
+    "QuantileTemperature",
     "Reliability",
+    "TemperatureScaling",
+    "VectorScaling",
     "accuracy",
     "adaptive_calibration_error",
     "area_under_risk_coverage",

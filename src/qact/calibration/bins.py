@@ -27,18 +27,21 @@ class Reliability:
     accuracy: Tensor
 
 
-def bin_index(confidence: Tensor, n_bins: int, binning: str) -> Tensor:
-    """Return the bin of each confidence, (N,) int64 in 0..n_bins-1."""
+def inner_edges(confidence: Tensor, n_bins: int, binning: str) -> Tensor:
+    """Return the edges between bins, at most ``n_bins - 1``, in order, float64."""
     if binning == "equal_width":
-        inner = torch.arange(1, n_bins, dtype=torch.float64, device=confidence.device) / n_bins
-    elif binning == "equal_mass":
+        return torch.arange(1, n_bins, dtype=torch.float64, device=confidence.device) / n_bins
+    if binning == "equal_mass":
         ordered = confidence.sort().values
         cuts = torch.arange(1, n_bins, device=confidence.device) * len(ordered) // n_bins
         cuts = cuts[cuts > 0].unique()
-        inner = ((ordered[cuts - 1] + ordered[cuts]) / 2).unique()
-    else:
-        raise ValueError(f"binning must be 'equal_width' or 'equal_mass', got {binning!r}")
-    return torch.bucketize(confidence.contiguous(), inner)
+        return ((ordered[cuts - 1] + ordered[cuts]) / 2).unique()
+    raise ValueError(f"binning must be 'equal_width' or 'equal_mass', got {binning!r}")
+
+
+def bin_index(confidence: Tensor, n_bins: int, binning: str) -> Tensor:
+    """Return the bin of each confidence, (N,) int64 in 0..n_bins-1."""
+    return torch.bucketize(confidence.contiguous(), inner_edges(confidence, n_bins, binning))
 
 
 def binned(confidence: Tensor, hit: Tensor, n_bins: int, binning: str) -> Reliability:
