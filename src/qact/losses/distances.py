@@ -46,7 +46,7 @@ def distances_to(x: Tensor, index: Tensor) -> Tensor:
 class _DistancesTo(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
-        columns = [(x - x[j]).norm(dim=1) for j in index.unbind(1)]
+        columns = [(x - x.index_select(0, j)).norm(dim=1) for j in index.unbind(1)]
         d = torch.stack(columns, 1) if columns else x.new_zeros(index.shape)
         ctx.save_for_backward(x, index, d)
         return d

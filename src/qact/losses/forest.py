@@ -70,10 +70,10 @@ def _lightest_edges(distances: Tensor, root: Tensor, closed: Tensor) -> tuple[Te
     least = leaving.new_full((n,), torch.inf)
     least.scatter_reduce_(0, root[rows], leaving.amin(1), "amin")
     nodes = torch.arange(n, device=root.device)
-    name = torch.minimum(rows[:, None], nodes) * n + torch.maximum(rows[:, None], nodes)
-    tied = (leaving == least[root[rows], None]) & (leaving < torch.inf)
-    name = torch.where(tied, name, n * n).amin(1)
-    first = torch.full_like(root, n * n).scatter_reduce_(0, root[rows], name, "amin")
+    row, far = ((leaving == least[root[rows], None]) & (leaving < torch.inf)).nonzero().unbind(1)
+    near = rows[row]  # (near, far): the lightest edges of each component, mostly one
+    name = torch.minimum(near, far) * n + torch.maximum(near, far)
+    first = torch.full_like(root, n * n).scatter_reduce_(0, root[near], name, "amin")
     found = first < n * n
     low, high = first.clamp_max(n * n - 1) // n, first.clamp_max(n * n - 1) % n
     return torch.where(root[low] == nodes, high, low), found

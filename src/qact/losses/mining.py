@@ -45,13 +45,13 @@ def semi_hard(distances: Tensor, labels: Tensor, margin: float) -> Triplets:
     section 3.2, the inequality of their eq. 4. Pairs without such a negative are left out.
     """
     positive, negative = _pairs(labels)
-    a, p = positive.nonzero().unbind(1)
-    far = distances[a, p][:, None]
-    d = distances[a]
-    d = torch.where(negative[a] & (d > far) & (d < far + margin), d, torch.inf)
-    least, n = d.min(1) if len(a) else (d.new_empty(0), a)
-    some = least < torch.inf
-    return a[some], p[some], n[some]
+    # Negatives of each anchor in order: the first one beyond the positive is found by bisection.
+    far, order = torch.where(negative, distances, torch.inf).sort(dim=1)
+    place = torch.searchsorted(far, distances.contiguous(), right=True).clamp_max(len(far) - 1)
+    nearest = far.gather(1, place)
+    some = positive & (nearest > distances) & (nearest < distances + margin)
+    a, p = some.nonzero().unbind(1)
+    return a, p, order.gather(1, place)[a, p]
 
 
 MINERS: dict[str, Miner] = {"all": every, "hard": hard, "semi_hard": semi_hard}
