@@ -198,3 +198,21 @@ def test_bootstrap_interval_of_a_rate_is_the_binomial_one():
 def test_wrong_input_is_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(*random_case(30, 3))
+
+
+# netcal 1.4.0, netcal.metrics.confidence.ECE and MCE with so many bins, on the case below.
+NETCAL = {
+    7: (0.531576596237039, 0.6678792063732283),
+    10: (0.5326986077021859, 0.69400417001837),
+    15: (0.531576596237039, 0.7217843420188034),
+}
+
+
+@pytest.mark.parametrize("bins", NETCAL)
+def test_mean_and_maximum_equal_netcals(bins):
+    grid = torch.arange(4000, dtype=torch.float64).reshape(1000, 4)
+    probs = (3 * (1.7 * grid).sin()).softmax(1)
+    labels = ((torch.arange(1000) * 7919) % 1000 * 4) // 1000
+    ece, mce = NETCAL[bins]
+    assert calibration_error(probs, labels, n_bins=bins) == pytest.approx(ece, abs=1e-12)
+    assert calibration_error(probs, labels, n_bins=bins, p="max") == pytest.approx(mce, abs=1e-12)
