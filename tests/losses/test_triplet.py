@@ -12,6 +12,7 @@ from qact.losses import (
     cross_entropy,
     triplet_loss,
     triplet_watershed_loss,
+    watershed_loss,
 )
 from qact.losses.distances import distances_to, pairwise_distances
 from qact.losses.mining import MINERS
@@ -165,6 +166,18 @@ def test_no_known_label_is_zero():
     loss.backward()
     assert loss.item() == 0
     assert not x.grad.any()
+
+
+@pytest.mark.parametrize("loss", [triplet_loss, triplet_watershed_loss, watershed_loss])
+def test_autocast_changes_nothing(loss):
+    x, y = torch.randn(30, 8), torch.arange(30) % 3
+    torch.manual_seed(1)
+    expected = loss(x, y)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = loss(x, y)
+    assert found.dtype == torch.float32
+    assert found == expected
 
 
 def test_modules_are_the_functions():

@@ -23,7 +23,8 @@ def pairwise_distances(x: Tensor) -> Tensor:
     """
     x = x - x.detach().mean(0)
     square = x.square().sum(1)
-    d2 = square[:, None] + square - 2 * (x @ x.T)
+    with torch.autocast(x.device.type, enabled=False):  # which would halve the digits of x @ x.T
+        d2 = square[:, None] + square - 2 * (x @ x.T)
     d2 = (d2 + d2.T) / 2
     apart = ~(d2 <= 0) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
     # The root is taken of 1 where d = 0, so that its infinite slope meets no gradient.
