@@ -99,6 +99,10 @@ class Cell:
         for name in ("nearest", "prototype"):
             stored = WatershedClassifier(name).fit(*train)
             yield name, lambda c, stored=stored: stored.predict_proba(self.embedding(c))
+        if len(train[0]) <= 1000:  # every flood is quadratic in the stored samples
+            generator = torch.Generator().manual_seed(self.seed)
+            flood = WatershedClassifier("watershed", repeats=5, generator=generator).fit(*train)
+            yield "watershed", lambda c: flood.predict_proba(self.embedding(c))
         if not full:
             return
         quantile = calibration.QuantileClassifier(train[0].shape[1], self.classes).fit(*train)

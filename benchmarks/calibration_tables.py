@@ -13,6 +13,7 @@ from statistics import fmean, stdev
 
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from scipy.stats import t
 
 from qact.calibration import plots
 
@@ -82,8 +83,9 @@ def constant(study: dict) -> str:
     for activation, loss in (
         ("relu", "cross_entropy"),
         ("qact", "cross_entropy"),
-        ("qact", "watershed"),
         ("qact.paper", "cross_entropy"),
+        ("relu", "watershed"),
+        ("qact", "watershed"),
     ):
         for adaptation in ADAPTATIONS:
             for name in ("softmax", "temperature", "QuantProb", "quantile"):
@@ -96,9 +98,37 @@ def constant(study: dict) -> str:
     return table(head, lines)
 
 
+def interval(values: list[float]) -> str:
+    """Mean and 95% interval by Student's t over seeds, in points."""
+    mean = 100 * fmean(values)
+    if len(values) < 2:
+        return f"{mean:+.1f}"
+    half = 100 * float(t.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
+    return f"{mean:+.1f} ({mean - half:+.1f} to {mean + half:+.1f})"
+
+
+def paired(study: dict) -> str:
+    """QAct less ReLU, cross-entropy, seed by seed."""
+    lines = []
+    for adaptation in ADAPTATIONS:
+        for name in ("softmax", "temperature", "QuantProb", "quantile"):
+            key = {"loss": "cross_entropy", "adaptation": adaptation, "head": name}
+            ours = chosen(study["heads"], activation="qact", **key)
+            theirs = chosen(study["heads"], activation="relu", **key)
+            cells = [ADAPTATIONS[adaptation], name]
+            for s in (0, None, severities(ours)[-1]):
+                one, two = (per_seed(rows, lambda r: r["ece"], s) for rows in (ours, theirs))
+                cells.append(interval([one[seed] - two[seed] for seed in one if seed in two]))
+            lines.append(cells)
+    last = severities(study["heads"])[-1]
+    return table(["statistics", "head", "clean", "shifted", f"severity {last}"], lines)
+
+
 def losses(study: dict) -> str:
     """Accuracy and MAP of the losses, clean and shifted, with the linear head."""
     lines = []
+    names = {"nearest": "1-NN", "prototype": "prototype", "watershed": "watershed classifier"}
+    found = [name for name in names if chosen(study["heads"], head=name)]
     for activation in NAMES:
         for loss in LOSSES:
             for adaptation in ADAPTATIONS:
@@ -107,7 +137,7 @@ def losses(study: dict) -> str:
                 if not rows:
                     continue
                 cells = [NAMES[activation], LOSSES[loss], ADAPTATIONS[adaptation]]
-                for name in ("softmax", "nearest", "prototype"):
+                for name in ("softmax", *found):
                     own = chosen(rows, head=name)
                     for s in (0, None):
                         cells.append(
@@ -116,8 +146,9 @@ def losses(study: dict) -> str:
                 for s in (0, None):
                     cells.append(shown(list(per_seed(maps, lambda r: r["map"], s).values())))
                 lines.append(cells)
-    head = ["activation", "loss", "statistics", "linear, clean", "linear, shifted"]
-    head += ["1-NN, clean", "1-NN, shifted", "prototype, clean", "prototype, shifted"]
+    head = ["activation", "loss", "statistics"]
+    for name in ("linear", *(names[name] for name in found)):
+        head += [f"{name}, clean", f"{name}, shifted"]
     return table([*head, "MAP@100, clean", "MAP@100, shifted"], lines)
 
 
@@ -128,7 +159,7 @@ def calibrators(study: dict) -> str:
         if row["head"] not in seen and "nll" in row:
             seen.append(row["head"])
     for name in seen:
-        if name in ("nearest", "prototype"):
+        if name in ("nearest", "prototype", "watershed"):
             continue
         cells = [name]
         for activation in ("relu", "qact"):
@@ -145,6 +176,24 @@ def calibrators(study: dict) -> str:
         for c in ("clean", "shifted")
     ]
     return table(head, lines)
+
+
+def confidence(study: dict) -> str:
+    """Mean confidence and accuracy side by side, QAct with cross-entropy."""
+    lines = []
+    for adaptation in ADAPTATIONS:
+        for name in ("softmax", "temperature", "QuantProb", "quantile"):
+            key = {"activation": "qact", "loss": "cross_entropy", "adaptation": adaptation}
+            own, cells = chosen(study["heads"], head=name, **key), [ADAPTATIONS[adaptation], name]
+            for s in severities(own):
+                both = [
+                    100 * fmean(per_seed(own, lambda r, k=k: r[k], s).values())
+                    for k in ("confidence", "accuracy")
+                ]
+                cells.append("{:.1f} / {:.1f}".format(*both))
+            lines.append(cells)
+    found = ["clean" if s == 0 else str(s) for s in severities(study["heads"])]
+    return table(["statistics", "head", *found], lines)
 
 
 def estimators(study: dict) -> str:
@@ -241,8 +290,10 @@ def draw(study: dict, path: Path) -> None:
 TABLES = {
     "seeds": seeds,
     "constant": constant,
+    "paired": paired,
     "losses": losses,
     "calibrators": calibrators,
+    "confidence": confidence,
     "estimators": estimators,
     "conformal": conformal,
 }
