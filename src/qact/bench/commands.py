@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qact.bench.errors import BenchError, RecipeError
+from qact.bench.objective import LOSSES
 from qact.bench.progress import Bars, Lines
 from qact.bench.recipe import Data, Recipe, quick
 from qact.bench.report import write_report
@@ -47,6 +48,7 @@ Adaptations = Annotated[
 Corruptions = Annotated[
     list[str] | None, typer.Option("--corruption", help="Corruption to measure; repeat for more.")
 ]
+Loss = Annotated[str, typer.Option("--loss", help="Loss of the training; see `qact list`.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of training.")]
 Imports = Annotated[
     list[str] | None, typer.Option("--import", help="Module that registers further rivals.")
@@ -64,6 +66,7 @@ def bench(
     adaptation: Adaptations = None,
     corruption: Corruptions = None,
     epochs: Epochs = None,
+    loss: Loss = "cross_entropy",
     module: Imports = None,
     jobs: Jobs = 2,
 ) -> None:
@@ -77,6 +80,7 @@ def bench(
         sys.path.insert(0, str(Path.cwd()))
     with _plain_errors():
         recipe = _recipe(data, quick_run, seeds, activation, adaptation, corruption, epochs)
+        recipe = replace(recipe, training=replace(recipe.training, loss=loss))
         folder = out or Path("runs") / (f"{data}-quick" if quick_run else data)
         display = Bars if console.is_terminal else Lines
         results = run(
@@ -148,6 +152,8 @@ def list_names() -> None:
     console.print(", ".join(corruptions("all")), highlight=False)
     console.print("\n[bold]data[/] (--data)")
     console.print(", ".join(NAMES), highlight=False)
+    console.print("\n[bold]losses[/] (--loss)")
+    console.print(", ".join(LOSSES), highlight=False)
     console.print("\n[bold]adaptations[/] (--adaptation)\nfrozen, batch-N, mixed-N")
 
 
