@@ -1,11 +1,24 @@
 """Activations that know their context: Quantile Activation for PyTorch."""
 
 from qact import functional, levels
+from qact.activations import activation, list_activations
 from qact.adapt import adapting
 from qact.context import Context
+from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
 
 __version__ = "0.1.0"
 
-__all__ = ["Context", "LazyQAct", "NormedQAct", "QAct", "adapting", "functional", "levels"]
+__all__ = [
+    "Context",
+    "LazyQAct",
+    "NormedQAct",
+    "QAct",
+    "activation",
+    "adapting",
+    "functional",
+    "init_",
+    "levels",
+    "list_activations",
+]

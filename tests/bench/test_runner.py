@@ -49,7 +49,7 @@ def test_nothing_is_done_twice(tiny, tmp_path, monkeypatch):
 
 
 def test_more_activations_seeds_and_corruptions_add_only_what_is_new(tiny, tmp_path, register):
-    register(Rival("tanh", lambda channels: nn.Tanh(), "none"))
+    register(Rival("mine", lambda channels: nn.Tanh(), "none"))
     seen = []
 
     class Spy:
@@ -76,15 +76,15 @@ def test_more_activations_seeds_and_corruptions_add_only_what_is_new(tiny, tmp_p
     _, cells = more()
     assert cells == [("relu/0", 6)]
     relu = weights(tmp_path)
-    _, cells = more(activations=("relu", "tanh"))
-    assert cells == [("tanh/0", 6)]
+    _, cells = more(activations=("relu", "mine"))
+    assert cells == [("mine/0", 6)]
     _, cells = more(seeds=(0, 1))
     assert cells == [("relu/1", 6)]
     results, cells = more(shift=replace(tiny.shift, corruptions=("gaussian_noise", "fog")))
     assert cells == [("relu/0", 2)]
     assert weights(tmp_path)["relu-0"] == relu["relu-0"]
     assert len(results.rows) == 3 * 6 + 2
-    assert results.recipe.activations == ("relu", "tanh")
+    assert results.recipe.activations == ("relu", "mine")
     assert results.recipe.seeds == (0, 1)
 
 
@@ -172,11 +172,13 @@ def test_another_recipe_in_the_same_folder_is_refused(tiny, tmp_path, register):
 
 
 def test_an_activation_that_changed_is_noticed(tiny, tmp_path, register):
-    run(tiny, tmp_path)
-    rivals._RIVALS.pop("relu")
-    register(Rival("relu", lambda channels: nn.ReLU6(), "none"))
-    with pytest.raises(RecipeError, match=r"relu: ReLU\(\).* there, .*ReLU6\(\)"):
-        run(tiny, tmp_path)
+    mine = replace(tiny, activations=("mine",))
+    register(Rival("mine", lambda channels: nn.ReLU(), "none"))
+    run(mine, tmp_path)
+    rivals._RIVALS.pop("mine")
+    register(Rival("mine", lambda channels: nn.ReLU6(), "none"))
+    with pytest.raises(RecipeError, match=r"mine: ReLU\(\).* there, .*ReLU6\(\)"):
+        run(mine, tmp_path)
 
 
 def test_mistakes_are_found_before_training(tiny, tmp_path):

@@ -14,9 +14,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from qact.bench.errors import BenchError, RecipeError
+from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.objective import LOSSES
 from qact.bench.progress import Bars, Lines
+from qact.bench.ranking import FEW, print_ranking
 from qact.bench.recipe import Data, Recipe, quick
 from qact.bench.report import write_report
 from qact.bench.results import load_results
@@ -42,6 +43,12 @@ Seeds = Annotated[int | None, typer.Option("--seeds", help="Number of seeds (def
 Names = Annotated[
     list[str] | None, typer.Option("--activation", help="Activation to compare; repeat for more.")
 ]
+Pattern = Annotated[
+    str | None, typer.Option("--activations", help='All that match, as "*elu"; or "all".')
+]
+Faults = Annotated[
+    bool, typer.Option("--faults", help="Accuracy against bit-error rates instead of shifts.")
+]
 Adaptations = Annotated[
     list[str] | None, typer.Option("--adaptation", help="frozen, batch-N or mixed-N; repeat.")
 ]
@@ -63,12 +70,14 @@ def bench(
     quick_run: Quick = False,
     seeds: Seeds = None,
     activation: Names = None,
+    activations: Pattern = None,
     adaptation: Adaptations = None,
     corruption: Corruptions = None,
     epochs: Epochs = None,
     loss: Loss = "cross_entropy",
     module: Imports = None,
     jobs: Jobs = 2,
+    faults: Faults = False,
 ) -> None:
     """Train the same network with each activation and measure it under distribution shift.
 
@@ -79,21 +88,55 @@ def bench(
     if str(Path.cwd()) not in sys.path:  # a console script does not look there by itself
         sys.path.insert(0, str(Path.cwd()))
     with _plain_errors():
-        recipe = _recipe(data, quick_run, seeds, activation, adaptation, corruption, epochs)
+        names = [*(activation or []), *_matching(activations)]
+        recipe = _recipe(data, quick_run, seeds, names, adaptation, corruption, epochs)
         recipe = replace(recipe, training=replace(recipe.training, loss=loss))
-        folder = out or Path("runs") / (f"{data}-quick" if quick_run else data)
+        folder = out or Path("runs") / _folder(data, quick_run, faults)
+        if faults:
+            _faults(recipe, folder, 5 if quick_run else 20, console)
+            return
         display = Bars if console.is_terminal else Lines
-        results = run(
-            recipe,
-            folder,
-            jobs=jobs,
-            imports=tuple(module or ()),
-            command=shlex.join(["qact", *sys.argv[1:]]),
-            display=lambda total: display(console, total),
-        )
-        summary = Summary(results)
-        print_summary(summary, console)
-        console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+        try:
+            run(
+                recipe,
+                folder,
+                jobs=jobs,
+                imports=tuple(module or ()),
+                command=shlex.join(["qact", *sys.argv[1:]]),
+                display=lambda total: display(console, total),
+            )
+        except CellError:
+            if (folder / "results.json").exists():  # the other cells are written: show them
+                _show(folder, console)
+            raise
+        _show(folder, console)
+
+
+def _folder(data: str, quick_run: bool, faults: bool) -> str:
+    return f"{data}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
+
+
+def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
+    from qact.bench.faults import measure_faults, print_faults
+
+    rows = measure_faults(recipe, folder, trials, tell=lambda text: console.print(f"  {text}"))
+    print_faults(rows, console)
+    console.print(f"\n{folder / 'faults.json'}", soft_wrap=True, highlight=False)
+
+
+def _show(folder: Path, console: Console) -> None:
+    """Print severity by severity what fits on a screen; of more activations, the ranking."""
+    summary = Summary(load_results(folder))
+    few = len(summary.activations) <= FEW
+    (print_summary if few else print_ranking)(summary, console)
+    console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+
+
+def _matching(pattern: str | None) -> list[str]:
+    names = [] if pattern is None else [rival.name for rival in list_rivals(pattern)]
+    if pattern is not None and not names:
+        raise RecipeError(f"no activation matches {pattern!r}; see `qact list`")
+    return names
 
 
 def _recipe(
@@ -114,7 +157,7 @@ def _recipe(
         shift["corruptions"] = tuple(corruptions)
     recipe = replace(recipe, shift=replace(recipe.shift, **shift))
     if activations:
-        recipe = replace(recipe, activations=tuple(activations))
+        recipe = replace(recipe, activations=tuple(dict.fromkeys(activations)))
     if seeds is not None and seeds < 1:
         raise RecipeError(f"--seeds must be at least 1, got {seeds}")
     if seeds is not None:
@@ -131,9 +174,7 @@ def report(
     """Print the table of a bench again and rewrite its report.html."""
     console = Console()
     with _plain_errors():
-        summary = Summary(load_results(folder))
-        print_summary(summary, console)
-        console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+        _show(folder, console)
 
 
 @commands.command("list")

@@ -9,6 +9,8 @@ from pathlib import Path
 from qact.bench import figures, numbers, provenance, sections, selective
 from qact.bench.errors import BenchError
 from qact.bench.files import write_atomically
+from qact.bench.markup import note
+from qact.bench.ranking import drawn
 from qact.bench.summary import Summary
 
 _PAGE = """<!doctype html>
@@ -41,13 +43,22 @@ def write_report(summary: Summary, folder: Path) -> Path:
 def picture(summary: Summary) -> str:
     """Return the curves over severity as an image that stands alone, with the page's colours."""
     colours = _style().split("* {")[0]
-    drawn = figures.curves(summary)
-    head, body = drawn.split(">", 1)
+    figure = figures.curves(drawn(summary))
+    head, body = figure.split(">", 1)
     return f"{head}><style>{colours} svg {{ color: var(--ink); }}</style>{body}"
 
 
 def _style() -> str:
     return (files("qact.bench") / "report.css").read_text(encoding="utf-8")
+
+
+def _choice(summary: Summary, shown: Summary) -> str:
+    if shown is summary:
+        return ""
+    return note(
+        f"The figures show {len(shown.activations)} of the {len(summary.activations)} activations: "
+        "QAct's own, ReLU, and the best of the others. The tables have all."
+    )
 
 
 def render(summary: Summary) -> str:
@@ -60,14 +71,16 @@ def render(summary: Summary) -> str:
         raise BenchError("there are no measurements to report yet")
     recipe = summary.results.recipe
     title = f"{recipe.data.name}, {recipe.model.name}: activations under distribution shift"
+    shown = drawn(summary)
     parts = (
         sections.head(summary, title),
         sections.findings(summary),
-        sections.severity_curves(summary),
+        _choice(summary, shown),
+        sections.severity_curves(shown),
         numbers.by_severity(summary),
         numbers.by_corruption(summary),
-        sections.reliability(summary),
-        selective.risk_section(summary),
+        sections.reliability(shown),
+        selective.risk_section(shown),
         provenance.costs(summary),
         provenance.how(summary),
     )

@@ -1,19 +1,23 @@
-"""The activations that the bench compares; a new rival enters by registering one object.
+"""The activations that the bench compares: every drop-in entry of the registry, and users' own.
+
+What :mod:`qact.activations` knows, the bench knows. A free-form rival enters by registering one
+object here.
 
 Example:
     >>> from torch import nn
     >>> from qact.bench import Rival, register
-    >>> _ = register(Rival("softplus", lambda channels: nn.Softplus(), "Dugas et al. 2000"))
+    >>> _ = register(Rival("tanhshrink", lambda channels: nn.Tanhshrink(), "torch"))
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from torch import nn
 
-import qact
+from qact.activations import Entry, entry, list_activations
 from qact.bench.errors import RecipeError
 
 
@@ -43,7 +47,7 @@ _RIVALS: dict[str, Rival] = {}
 
 def register(rival: Rival) -> Rival:
     """Enter a rival; a name that is taken is refused."""
-    if rival.name in _RIVALS:
+    if rival.name in _names():
         raise RecipeError(f"an activation named {rival.name!r} is registered already")
     _RIVALS[rival.name] = rival
     return rival
@@ -51,19 +55,35 @@ def register(rival: Rival) -> Rival:
 
 def rival(name: str) -> Rival:
     """Return the rival of that name, or say which names there are."""
-    if name not in _RIVALS:
-        raise RecipeError(f"unknown activation {name!r}; known: {', '.join(sorted(_RIVALS))}")
-    return _RIVALS[name]
+    if name in _RIVALS:
+        return _RIVALS[name]
+    if name in list_activations(drop_in=True):
+        return _from(entry(name))
+    if name in list_activations():
+        raise RecipeError(
+            f"{name!r} cannot stand where ReLU stood: it changes the channels, or is fitted first"
+        )
+    raise RecipeError(f"unknown activation {name!r}; known: {', '.join(sorted(_names()))}")
 
 
-def list_rivals() -> list[Rival]:
-    """Return all rivals in the order of their registration."""
-    return list(_RIVALS.values())
+def list_rivals(pattern: str = "*") -> list[Rival]:
+    """Return the rivals whose names match, QAct's own first, then ReLU, then by name.
+
+    Args:
+        pattern: a shell pattern, or ``"all"``.
+
+    Example:
+        >>> [found.name for found in list_rivals("*elu")][:3]
+        ['relu', 'celu', 'clipped_shifted_relu']
+    """
+    pattern = "*" if pattern == "all" else pattern
+    found = [rival(name) for name in _names() if fnmatchcase(name, pattern)]
+    return sorted(found, key=lambda r: (r.control, r.name != "relu", r.name))
 
 
-_QACT = "Challa et al. 2024, arXiv 2405.11573"
-register(Rival("relu", lambda channels: nn.ReLU(), "Nair and Hinton 2010"))
-register(
-    Rival("qact.paper", lambda channels: qact.QAct.paper(channels), f"{_QACT}, as published", False)
-)
-register(Rival("qact", lambda channels: qact.QAct(channels), f"{_QACT}, our defaults", False))
+def _names() -> list[str]:
+    return [*list_activations(drop_in=True), *_RIVALS]
+
+
+def _from(known: Entry) -> Rival:
+    return Rival(known.name, known, known.paper, known.control)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from math import sqrt
 from statistics import fmean, stdev
@@ -72,6 +73,14 @@ class Summary:
             for act in self.activations
             if (act, adaptation) in found
         ]
+
+    def only(self, names: Iterable[str]) -> Summary:
+        """Return the summary of some activations alone; the rows stay shared."""
+        chosen = set(names)
+        part = copy(self)
+        part.activations = [name for name in self.activations if name in chosen]
+        part.methods = [method for method in self.methods if method[0] in chosen]
+        return part
 
     def at(self, method: Method, severity: int, metric: str) -> Stat | None:
         """Return a metric at one severity, averaged over corruptions."""

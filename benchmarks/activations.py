@@ -1,0 +1,93 @@
+"""What every activation costs against ReLU on a large map: time forward and backward, and memory.
+
+    python benchmarks/activations.py
+    python benchmarks/activations.py --compiled
+
+Interleaved with ReLU, one thread, in processor time; the ratio is that of the fastest passes, which
+other processes have disturbed least. Memory is what the forward
+saves for the backward, in units of what ReLU saves. With ``--compiled`` the activation goes
+through ``torch.compile`` (inductor, which needs a C++ compiler): that is the fused form of a
+composed function. ReLU stays torch's own kernel.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import torch
+from torch import nn
+
+import qact
+from qact.activations import entry
+
+SHAPE = (64, 64, 32, 32)
+
+
+def seconds(module: nn.Module, x: torch.Tensor, grad: torch.Tensor) -> float:
+    x.grad = None
+    begin = time.process_time()
+    module(x).backward(grad)
+    return time.process_time() - begin
+
+
+def saved(module: nn.Module, x: torch.Tensor) -> int:
+    """Bytes that the forward keeps for the backward; what is kept twice counts once."""
+    found: dict[int, int] = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = module(x)
+    del output
+    return sum(found.values())
+
+
+def measure(name: str, pairs: int, compiled: bool) -> dict[str, object]:
+    x = torch.randn(SHAPE, requires_grad=True)
+    module, control = qact.activation(name, SHAPE[1]), nn.ReLU()
+    memory = saved(module, x) / saved(control, x)
+    grad = torch.randn_like(module(x).detach())
+    base_grad = torch.randn(SHAPE)
+    if compiled:
+        module = torch.compile(module)
+    passes = [(seconds(module, x, grad), seconds(control, x, base_grad)) for _ in range(pairs + 2)]
+    ours, base = map(min, zip(*passes, strict=True))
+    ratio = ours / base
+    kind = {"family": entry(name).family, "pointwise": entry(name).pointwise}
+    return {"activation": name, "time": round(ratio, 2), "memory": round(memory, 2), **kind}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=15)
+    parser.add_argument("--compiled", action="store_true")
+    parser.add_argument("--activations", default="*")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    path = Path("benchmarks/data/activations.json")
+    whole = json.loads(path.read_text()) if path.exists() else {}
+    rows = []
+    for name in qact.list_activations(options.activations):
+        if options.compiled and name.startswith("qact"):
+            continue
+        try:
+            rows.append(measure(name, options.pairs, options.compiled))
+        except Exception as error:  # what the compiler refuses has no fused form
+            print(f"{name:24} not compiled: {type(error).__name__}", flush=True)
+            continue
+        line = "{activation:24} {time:6.2f} x time {memory:6.2f} x memory".format(**rows[-1])
+        print(line, flush=True)
+    if options.activations == "*":
+        part = "compiled" if options.compiled else "eager"
+        command = f"python benchmarks/activations.py{' --compiled' if options.compiled else ''}"
+        about = {"command": command, "torch": torch.__version__, "shape": SHAPE, "threads": 1}
+        whole[part] = about | {"pairs": options.pairs, "rows": rows}
+        path.write_text(json.dumps(whole, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,168 @@
+"""Composed functions at the memory of ReLU: only the input is saved, the backward recomputes.
+
+Two ways to the same end: :func:`fused` is given the partial derivatives in closed form,
+:func:`recomputed` leaves them to autograd. On a CPU both go through the tensor in pieces that stay
+in the cache, so that temporaries never reach the main memory. Half precision is computed in
+float32. A compiler gets the plain function: it fuses, and decides by itself what to save.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PIECE = 2**15  # values; a handful of temporaries of this size fits into a core's cache
+
+Value = Callable[..., Tensor]
+Partials = Callable[..., tuple[Tensor, ...]]
+
+
+def fused(value: Value, partials: Partials, input: Tensor, *parameters: Tensor) -> Tensor:
+    """``value(input, *parameters)``, elementwise, differentiated by ``partials`` in closed form.
+
+    ``partials`` takes the same arguments and returns the derivative of each output value with
+    respect to each argument, all like ``input``. Parameters broadcast against ``input`` and have
+    one element, or do not reach into its first dimension.
+
+    Example:
+        >>> x = torch.tensor([3.0], requires_grad=True)
+        >>> fused(torch.square, lambda x: (2 * x,), x).backward()
+        >>> x.grad
+        tensor([6.])
+    """
+    if torch.compiler.is_compiling():
+        return value(widened(input), *map(widened, parameters)).to(input.dtype)
+    return _Fused.apply(value, partials, input, *parameters)
+
+
+def recomputed(value: Value, input: Tensor, *parameters: Tensor) -> Tensor:
+    """``value(input, *parameters)`` of independent rows, which saves its arguments alone.
+
+    Parameters must not reach into the first dimension, along which the input is cut.
+
+    Example:
+        >>> x = torch.tensor([[1.0, 3.0]], requires_grad=True)
+        >>> recomputed(lambda x: x[:, :1] * x[:, 1:], x).backward()
+        >>> x.grad
+        tensor([[3., 1.]])
+    """
+    if torch.compiler.is_compiling():
+        return value(widened(input), *map(widened, parameters)).to(input.dtype)
+    return _Recomputed.apply(value, input, *parameters)
+
+
+def widened(input: Tensor) -> Tensor:
+    """``input`` in float32 if it is of half precision, else as it is."""
+    return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, value: Value, partials: Partials, input: Tensor, *parameters: Tensor
+    ) -> Tensor:
+        ctx.partials = partials
+        ctx.save_for_backward(input, *parameters)
+        rows, scalars = _flat(input, parameters)
+        return _mapped(value, rows, scalars).view_as(input)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():  # asked for a gradient that can be differentiated again
+            tensors = [input, *parameters]
+            partials = ctx.partials(*map(widened, tensors))
+            return None, None, *_like([widened(grad) * p for p in partials], tensors)
+        rows, scalars = _flat(input, parameters)
+        grads = grad.reshape(rows.shape)
+        output, sums = torch.empty_like(rows), [torch.zeros_like(p) for p in scalars]
+        for piece in _pieces(rows):
+            g = widened(grads[piece])
+            first, *others = ctx.partials(widened(rows[piece]), *scalars)
+            output[piece] = g * first
+            for total, partial in zip(sums, others, strict=True):
+                total += (g * partial).sum_to_size(total.shape)
+        return None, None, output.view_as(input), *_like(sums, parameters)
+
+
+class _Recomputed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Value, input: Tensor, *parameters: Tensor) -> Tensor:
+        ctx.value = value
+        ctx.save_for_backward(input, *parameters)
+        return _mapped(value, input, [widened(p) for p in parameters])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        input, *parameters = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            return None, *_again(ctx.value, [input, *parameters], grad)
+        leaves = [widened(p).detach().requires_grad_() for p in parameters]
+        output, sums = torch.empty_like(input), [torch.zeros_like(p) for p in leaves]
+        for piece in _pieces(input):
+            x = widened(input[piece]).detach().requires_grad_()
+            with torch.enable_grad():
+                y = ctx.value(x, *leaves)
+            first, *others = torch.autograd.grad(y, [x, *leaves], widened(grad[piece]))
+            output[piece] = first
+            for total, part in zip(sums, others, strict=True):
+                total += part
+        return None, output, *_like(sums, parameters)
+
+
+def _again(value: Value, tensors: list[Tensor], grad: Tensor) -> list[Tensor | None]:
+    """The gradients by autograd, with a graph of their own."""
+    wanted = [t for t in tensors if t.requires_grad]
+    output = value(*map(widened, tensors))
+    found = iter(torch.autograd.grad(output, wanted, widened(grad), create_graph=True))
+    return [next(found) if t.requires_grad else None for t in tensors]
+
+
+def _flat(input: Tensor, parameters: Any) -> tuple[Tensor, list[Tensor]]:
+    """The input with a first dimension that can be cut finely: flat where no parameter minds."""
+    wide = [widened(p) for p in parameters]
+    if input.is_contiguous() and all(p.numel() == 1 for p in wide):
+        return input.view(-1), [p.reshape(()) for p in wide]
+    return input, wide
+
+
+def _pieces(rows: Tensor) -> Iterator[slice | Any]:
+    """Cuts along the first dimension; other devices than a CPU get everything at once."""
+    if rows.dim() == 0 or rows.device.type != "cpu" or rows.numel() <= PIECE:
+        yield ...
+        return
+    step = max(1, PIECE * rows.shape[0] // rows.numel())
+    for begin in range(0, rows.shape[0], step):
+        yield slice(begin, begin + step)
+
+
+def _mapped(value: Value, rows: Tensor, parameters: list[Tensor]) -> Tensor:
+    output = None
+    for piece in _pieces(rows):
+        part = value(widened(rows[piece]), *parameters).to(rows.dtype)
+        if piece is ...:
+            return part
+        if output is None:
+            output = _blank(rows, part)
+        output[piece] = part
+    assert output is not None
+    return output
+
+
+def _blank(rows: Tensor, part: Tensor) -> Tensor:
+    """An output for all rows, given that of the first ones; laid out as the input if it can be."""
+    if part.shape[1:] == rows.shape[1:]:
+        return torch.empty_like(rows)
+    return rows.new_empty(rows.shape[0], *part.shape[1:])
+
+
+def _like(sums: list[Tensor], parameters: list[Tensor]) -> list[Tensor]:
+    """Each sum in the shape and dtype of its parameter."""
+    summed = [
+        s.sum_to_size(p.shape) if s.dim() > p.dim() or s.numel() > p.numel() else s.reshape(p.shape)
+        for s, p in zip(sums, parameters, strict=True)
+    ]
+    return [s.to(p.dtype) for s, p in zip(summed, parameters, strict=True)]

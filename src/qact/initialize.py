@@ -1,0 +1,183 @@
+"""`init_`: weights that suit the activations of a model, whichever they are."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qact import checks
+from qact.activations import activation as _activation
+from qact.activations import signal
+from qact.activations.batch import Dice
+from qact.layer import PaperQAct, QAct
+
+SCHEMES = ("variance", "edge", "lsuv")
+SAMPLES = 4096
+ACTIVATIONS = ("torch.nn.modules.activation", "qact.activations.", "qact.layer")
+
+
+@torch.no_grad()
+def init_(
+    model: nn.Module,
+    scheme: str = "variance",
+    *,
+    activation: str | type[nn.Module] | nn.Module | None = None,
+    inputs: Tensor | None = None,
+    sigma: float = 1.0,
+) -> nn.Module:
+    """Initialise every linear and convolutional layer of ``model`` in place, and return it.
+
+    - ``"variance"``: deviation ``gain / sqrt(fan_in)``, biases zero, with the gain of the function
+      that the layer reads (:func:`qact.activations.signal.gain`; VI3NR, arXiv 2504.19270).
+    - ``"edge"``: ``sigma_w / sqrt(fan_in)`` and biases of deviation ``sigma_b``, on the edge of
+      chaos of the function that follows (arXiv 1902.06853), at variance ``sigma**2``.
+    - ``"lsuv"``: orthogonal weights, then each layer in turn is scaled until its output on
+      ``inputs`` has variance ``sigma**2`` (Mishkin and Matas 2015, arXiv 1511.06422).
+
+    Which activation belongs to a layer is read from the order in which modules were registered; a
+    layer with none before it takes its inputs to be of variance 1. ``activation`` names one for
+    all layers. Activations of any kind serve: what reads a batch is given a Gaussian one.
+
+    Raises:
+        ValueError: the scheme is unknown, has no solution, or lacks ``inputs``.
+
+    Example:
+        >>> import qact
+        >>> model = nn.Sequential(
+        ...     nn.Linear(256, 256), qact.activation("golu"), nn.Linear(256, 256)
+        ... )
+        >>> _ = qact.init_(model)
+        >>> round(float(model[2].weight.detach().std() * 16), 1)  # the gain of GoLU
+        1.8
+    """
+    checks.choice("scheme", scheme, SCHEMES)
+    checks.number("sigma", sigma, "a positive deviation", 0)
+    if scheme == "lsuv":
+        if inputs is None:
+            raise ValueError("scheme='lsuv' measures the layers: give inputs, a batch of the data")
+        return _lsuv(model, inputs, sigma)
+    made = _made(activation)
+    for layer, before, after in _layers(model):
+        # A layer without an activation before it reads data, whatever the others read.
+        read = None if before is None else (made or before)
+        follows = made or after
+        if scheme == "edge" and follows is not None:
+            sigma_w, sigma_b = _edge(follows, sigma**2)
+            _normal(layer, math.sqrt(sigma**2 - sigma_b**2) if read is None else sigma_w, sigma_b)
+        else:
+            _normal(layer, sigma if read is None else _gain(read, sigma), 0.0)
+    return model
+
+
+def _made(activation: str | type[nn.Module] | nn.Module | None) -> nn.Module | None:
+    if activation is None or isinstance(activation, nn.Module):
+        return activation
+    return _activation(activation, 1)
+
+
+def _layers(model: nn.Module) -> list[tuple[nn.Module, nn.Module | None, nn.Module | None]]:
+    """Each layer with weights, the last activation before it and the first behind it."""
+    order = [m for m in model.modules() if is_weighted(m) or is_activation(m)]
+    found = []
+    for place, module in enumerate(order):
+        if is_weighted(module):
+            before = next((m for m in reversed(order[:place]) if is_activation(m)), None)
+            after = next((m for m in order[place:] if is_activation(m)), None)
+            found.append((module, before, after))
+    return found
+
+
+def is_weighted(module: nn.Module) -> bool:
+    """Whether :func:`init_` sets the weights of ``module``."""
+    return isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether ``module`` is an activation of torch or of this package."""
+    return type(module).__module__.startswith(ACTIVATIONS) and not isinstance(
+        module, nn.MultiheadAttention
+    )
+
+
+def _gain(module: nn.Module, sigma: float) -> float:
+    """The gain of a module; one that reads its batch is given Gaussian quantiles."""
+    twin = copy.deepcopy(module).double().eval()  # never the module itself: it may keep statistics
+    if not _reads_batch(module):
+        return signal.gain(_scalar(twin), sigma)
+    ranks = (torch.arange(SAMPLES, dtype=torch.float64) + 0.5) / SAMPLES
+    z = sigma * torch.special.ndtri(ranks)
+    output = twin.train()(z[:, None].expand(-1, _channels(module)))
+    return sigma / float(output.square().mean().sqrt())
+
+
+def _edge(module: nn.Module, q: float) -> tuple[float, float]:
+    if _reads_batch(module):
+        raise ValueError(
+            f"{type(module).__name__} reads its batch: it has no edge of chaos; "
+            "use scheme='variance'"
+        )
+    return signal.edge_of_chaos(_scalar(copy.deepcopy(module).double().eval()), q)
+
+
+def _scalar(module: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A pointwise module as a function of a vector; the mean over channels if it has some."""
+    channels = _channels(module)
+    if channels <= 1:
+        return lambda x: module(x[:, None])[:, 0]
+    return lambda x: module(x[:, None].expand(-1, channels)).mean(1)
+
+
+def _reads_batch(module: nn.Module) -> bool:
+    return isinstance(module, QAct | PaperQAct | Dice)
+
+
+def _channels(module: nn.Module) -> int:
+    """The number of channels that a module insists on; 1 if it takes any."""
+    if isinstance(module, PaperQAct):
+        return module.quantile.num_features
+    names = ("num_features", "num_parameters")
+    return next((n for n in (getattr(module, name, None) for name in names) if n), 1)
+
+
+def _normal(layer: Any, scale: float, bias: float) -> None:
+    fan_in = layer.weight[0].numel()
+    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+        fan_in = layer.weight.numel() // (layer.weight.shape[1] * layer.groups)
+    layer.weight.normal_(0.0, scale / math.sqrt(fan_in))
+    if layer.bias is not None:
+        layer.bias.normal_(0.0, bias) if bias else layer.bias.zero_()
+
+
+def _lsuv(model: nn.Module, inputs: Tensor, sigma: float, tolerance: float = 0.01) -> nn.Module:
+    layers: list[Any] = [m for m in model.modules() if is_weighted(m)]
+    for layer in layers:
+        nn.init.orthogonal_(layer.weight)
+        if layer.bias is not None:
+            layer.bias.zero_()
+    for layer in layers:
+        for _ in range(10):
+            spread = _spread(model, layer, inputs)
+            if not spread > 0:
+                raise ValueError(f"the output of {layer} on these inputs does not vary")
+            layer.weight *= sigma / spread
+            if abs(spread / sigma - 1) < tolerance:
+                break
+    return model
+
+
+def _spread(model: nn.Module, layer: nn.Module, inputs: Tensor) -> float:
+    """The deviation of a layer's output; the model's statistics stay as they are."""
+    seen: list[float] = []
+    hook = layer.register_forward_hook(lambda m, a, output: seen.append(float(output.std())))
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    try:
+        model(inputs)
+    finally:
+        hook.remove()
+        model.load_state_dict(state)
+    return seen[-1]
