@@ -24,11 +24,11 @@ from qact.kernels.cpu.table import (
 )
 
 # What a rank becomes: one of `qact.kernels.cpu.table`'s kinds, and how many steps it has.
-Level = namedtuple("Level", "kind steps")  # noqa: PYI024
+Level = namedtuple("Level", "kind steps")
 # Scale and shift (C,) of the norm before, of the score, and of the norm after.
-Affine = namedtuple("Affine", "in_weight in_bias weight bias out_weight out_bias")  # noqa: PYI024
+Affine = namedtuple("Affine", "in_weight in_bias weight bias out_weight out_bias")
 # What the backward pass may be handed: ranks and levels, and the codes of steps.
-Saved = namedtuple("Saved", "state tables codes")  # noqa: PYI024
+Saved = namedtuple("Saved", "state tables codes")
 
 
 @jit

@@ -32,10 +32,8 @@ from qact.kernels.cpu.table import (
 )
 
 # What a rank is: `qact.rule.Rule` as numbers.
-Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")  # noqa: PYI024
-Work = namedtuple(  # noqa: PYI024
-    "Work", "ends cell place hist edges kernel rise rank above tail score table"
-)
+Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")
+Work = namedtuple("Work", "ends cell place hist edges kernel rise rank above tail score table")
 
 
 @jit

@@ -18,7 +18,7 @@ from qact.kernels.cpu.table import NEGATIVE
 
 # Cells of the fine grid, and levels: codes are bytes.
 FINEST, LEVELS = 4096, 255
-Order = namedtuple("Order", "start begin free position threshold bucket codes")  # noqa: PYI024
+Order = namedtuple("Order", "start begin free position threshold bucket codes")
 
 
 @jit

@@ -8,10 +8,13 @@
     lookup     a value's score, and the norm behind it
     forward    norm -> quantile -> norm: the kernels
     steps      exact step levels
-    descent    the gradient's pieces: through a norm, its bins, its table, a value's slope
+    descent    the gradient's pieces: through a norm, and a value's slope
+    sums       its loops over tiles
+    slopes     from bins of gradients to slopes
     backward   the gradient: the kernels
     follow     the running context
-    launch     how a tensor is cut into programs
+    launch     how a tensor is cut into programs, a plan in a kernel's words
+    passes     the launches
     block      the fused block on tensors
 
 Small channels are worked through by one program each, in one launch. Larger ones are shared out:

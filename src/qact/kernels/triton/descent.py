@@ -65,8 +65,7 @@ def quantum(bound):
 
 @triton.jit
 def read_level(
-    tables, codes, c, exists, index, mask, y, weight, bias, state, steps, n,
-    KIND: tl.constexpr, BLOCK: tl.constexpr,
+    table, codes, c, exists, index, mask, y, weight, bias, state, steps, n, KIND: tl.constexpr
 ):  # fmt: skip
     """Score of every value, and its level, before a ReLU and the norm behind."""
     if KIND == STEPS:
@@ -74,17 +73,15 @@ def read_level(
         score, value = code / (steps + 1.0), code * (weight / (steps + 1.0)) + bias
     else:
         inverse, offset, bins = axis(state, c, exists)
-        row = tables + (2 * c.to(tl.int64) + 1) * BLOCK
-        score = interpolate(row, y, inverse, offset, bins)
+        score = interpolate(table, y, inverse, offset, bins)
         value = score * weight + bias
     return score, value
 
 
 @triton.jit
 def read(
-    z, grad, tables, codes, state, c, exists, place, index, mask, norm, affine, out, steps, n,
+    z, grad, table, codes, state, c, exists, place, index, mask, norm, affine, out, steps, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
-    BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Values before the quantile, before the first norm's scale, scores, and ``dL/dv``."""
     x = tl.load(z + place, mask=mask, other=0.0).to(tl.float32)
@@ -95,7 +92,7 @@ def read(
         out_mean, out_scale, mean, along, slope = out
         weight, bias = affine
         score, value = read_level(
-            tables, codes, c, exists, index, mask, y, weight, bias, state, steps, n, KIND, BLOCK
+            table, codes, c, exists, index, mask, y, weight, bias, state, steps, n, KIND
         )
         level = tl.maximum(value, 0.0) if KIND == RELU else value
         if NORM_OUT:

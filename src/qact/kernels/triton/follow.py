@@ -11,7 +11,7 @@ from qact.histogram import Histogram
 from qact.kernels.columns import FINITE, MEAN, OFFSET, PARTS, STD, WIDTH
 
 
-def follow(context: tuple[Tensor, ...], hist: Tensor, state: Tensor, rate: float) -> None:
+def move(context: tuple[Tensor, ...], hist: Tensor, state: Tensor, rate: float) -> None:
     """``(1 - rate) stored + rate batch`` into the buffers of the running ``context``, in place."""
     mass, moment, mean, std, exponent, offset = context
     stored = Histogram(mass, moment, Grid(exponent, offset, mass.shape[1]), mean, std)

@@ -45,13 +45,29 @@ def count(
 
 
 @triton.jit
+def recount(
+    z, hist, state, in_weight, in_bias, eps_in, C, L, n, per,
+    NORM_IN: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The bins of a channel whose state is known."""
+    c, exists = channel(C, K)
+    s = tl.program_id(1)
+    last = tl.minimum((s + 1) * per, tl.cdiv(n, ROWS * V))
+    observe.count(
+        z, hist, state, None, c, exists, s * per, last, in_weight, in_bias, eps_in, C, L, n,
+        NORM_IN, BLOCK, ROWS, V, K,
+    )  # fmt: skip
+
+
+@triton.jit
 def table(
-    hist, tables, state, weight, bias, sentinels, n,
+    hist, tables, span, state, weight, bias, sentinels, n,
     KIND: tl.constexpr, GROUNDED: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Ranks and scores ``tables`` (C, 2, BLOCK), one channel a program."""
+    """Steps of the rank, and scores, in ``span`` numbers of ``tables``; one channel a program."""
     c = tl.program_id(0)
-    row = tables + 2 * c.to(tl.int64) * BLOCK
+    row = tables + c.to(tl.int64) * span
     tabulate(
         hist + c.to(tl.int64) * BLOCK, row, row + BLOCK, state, c, weight, bias, sentinels, n,
         KIND, GROUNDED, NORM_OUT, BLOCK,
@@ -60,25 +76,26 @@ def table(
 
 @triton.jit
 def lookup(
-    z, out, tables, state, in_weight, in_bias, weight, bias, out_weight, out_bias,
+    z, out, tables, span, state, in_weight, in_bias, weight, bias, out_weight, out_bias,
     eps_in, eps_out, C, L, n, per,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The third pass: the output."""
     c, exists = channel(C, K)
+    score = tables + c.to(tl.int64) * span + BLOCK
     s = tl.program_id(1)
     last = tl.minimum((s + 1) * per, tl.cdiv(n, ROWS * V))
     look_up(
-        z, out, tables, state, c, exists, s * per, last, in_weight, in_bias, weight, bias,
+        z, out, score, state, c, exists, s * per, last, in_weight, in_bias, weight, bias,
         out_weight, out_bias, eps_in, eps_out, C, L, n,
-        KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, K,
+        KIND, NORM_IN, NORM_OUT, ROWS, V, K,
     )  # fmt: skip
 
 
 @triton.jit
 def whole(
-    z, out, hist, tables, state, in_weight, in_bias, weight, bias, out_weight, out_bias,
+    z, out, hist, tables, span, state, in_weight, in_bias, weight, bias, out_weight, out_bias,
     eps_in, eps_out, absolute, factor, sentinels, C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
     RELATIVE: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, V: tl.constexpr,
@@ -88,9 +105,7 @@ def whole(
     tiles = tl.cdiv(n, ROWS * V)
     bins = hist + c.to(tl.int64) * BLOCK
     tl.store(bins + tl.arange(0, BLOCK), tl.zeros([BLOCK], tl.int64))
-    _, mean, square, low, high, bits = observe.measure(
-        z, c, exists, 0, tiles, C, L, n, ROWS, V, 1
-    )
+    _, mean, square, low, high, bits = observe.measure(z, c, exists, 0, tiles, C, L, n, ROWS, V, 1)
     observe.settle(
         state, c, exists, mean, square, low, high, bits, in_weight, in_bias, eps_in, absolute,
         factor, n, NORM_IN, RELATIVE, BLOCK - 2, 1,
@@ -101,14 +116,14 @@ def whole(
         NORM_IN, BLOCK, ROWS, V, 1,
     )  # fmt: skip
     tl.debug_barrier()
-    row = tables + 2 * c.to(tl.int64) * BLOCK
+    row = tables + c.to(tl.int64) * span
     tabulate(
         bins, row, row + BLOCK, state, c, weight, bias, sentinels, n,
         KIND, GROUNDED, NORM_OUT, BLOCK,
     )  # fmt: skip
     tl.debug_barrier()
     look_up(
-        z, out, tables, state, c, exists, 0, tiles, in_weight, in_bias, weight, bias,
+        z, out, row + BLOCK, state, c, exists, 0, tiles, in_weight, in_bias, weight, bias,
         out_weight, out_bias, eps_in, eps_out, C, L, n,
-        KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, 1,
+        KIND, NORM_IN, NORM_OUT, ROWS, V, 1,
     )  # fmt: skip

@@ -42,6 +42,16 @@ class Cut:
         return self.channels, self.inner, self.n
 
     @property
+    def plane(self) -> dict[str, int]:
+        """The shape of a tile of one channel."""
+        return {name: self.shape[name] for name in ("ROWS", "V")}
+
+    @property
+    def power(self) -> dict[str, int]:
+        """As many splits as one kernel reads at once."""
+        return {"SPLITS": _power(self.splits)}
+
+    @property
     def alone(self) -> bool:
         """Whether one program works through a channel."""
         return self.shape["K"] == 1 and self.splits == 1
@@ -103,6 +113,11 @@ class Words:
     sentinels: float
     full: bool
     block: int
+
+    @property
+    def columns(self) -> int:
+        """Numbers in a channel's tables."""
+        return 2 * self.block
 
 
 @lru_cache(maxsize=1024)

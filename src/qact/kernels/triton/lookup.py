@@ -33,19 +33,21 @@ def out_norm(state, c, exists, eps, NORM: tl.constexpr):
 
 @triton.jit
 def look_up(
-    z, out, tables, state, c, exists, first, last, in_weight, in_bias, weight, bias, out_weight,
+    z, out, score, state, c, exists, first, last, in_weight, in_bias, weight, bias, out_weight,
     out_bias, eps_in, eps_out, C, L, n,
-    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Norm, level and norm of every value; a ReLU is left to the values, a table would smear it."""
+    """Norm, level and norm of every value, ``score`` the tables of its channels.
+
+    A ReLU is left to the values: a table would smear its kink over a bin.
+    """
     in_mean, in_scale, w_in, b_in = in_norm(state, c, exists, in_weight, in_bias, eps_in, NORM_IN)
     out_mean, out_scale = out_norm(state, c, exists, eps_out, NORM_OUT)
     w, b = given(weight, c, exists, 1.0), given(bias, c, exists, 0.0)
     w_out, b_out = given(out_weight, c, exists, 1.0), given(out_bias, c, exists, 0.0)
     inverse, offset, bins = axis(state, c, exists)
     finite = sound(state, c, exists)
-    score = tables + (2 * c.to(tl.int64) + 1) * BLOCK
     for t in range(first, last):
         place, _, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
         x = tl.load(z + place, mask=mask & finite, other=0.0).to(tl.float32)

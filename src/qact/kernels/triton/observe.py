@@ -18,8 +18,8 @@ from qact.kernels.triton.constants import (
     IN_VAR,
     LOW,
     MEAN,
-    ONE,
     OFFSET,
+    ONE,
     PARTIAL,
     PARTS,
     REACH,
@@ -193,7 +193,9 @@ def axis(state, c, exists):
 @triton.jit
 def sound(state, c, exists):
     """Whether all values of a channel are finite, (1,) or (K,): ready to be spread over a tile."""
-    return tl.load(state + c * STATE + FINITE, mask=exists, other=0.0) + tl.zeros([1], tl.float64) > 0
+    return (
+        tl.load(state + c * STATE + FINITE, mask=exists, other=0.0) + tl.zeros([1], tl.float64) > 0
+    )
 
 
 @triton.jit

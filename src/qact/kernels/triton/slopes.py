@@ -79,7 +79,7 @@ def tabulate(
 
 @triton.jit
 def _continue(line, first, last):
-    """One entry before ``first`` and one behind ``last``, on a straight line; every other number."""
+    """One more entry on either side of ``first ... last``, on a straight line."""
     some = last >= first
     second, before = tl.minimum(first + 1, last), tl.maximum(last - 1, first)
     a = tl.load(line + 2 * first, mask=some, other=0.0)

@@ -13,10 +13,27 @@ import triton.language as tl
 from torch import Tensor
 
 from qact.kernels.columns import NEGATIVE, OUT_MEAN, OUT_VAR
+from qact.kernels.plan import Plan
+from qact.kernels.triton.launch import Cut, Words
 from qact.kernels.triton.lookup import out_norm
 from qact.kernels.triton.observe import sound
+from qact.kernels.triton.passes import Affine
 from qact.kernels.triton.tiles import channel, given, tile
 from qact.rule import Rule
+
+
+def step(
+    rows: Tensor, out: Tensor, codes: Tensor, state: Tensor, plan: Plan, affine: Affine,
+    how: Cut, what: Words,
+) -> None:  # fmt: skip
+    """The output for the values ``rows`` (C, n), and, if there is room, the codes of levels."""
+    found, reached = thresholds(rows, state, plan.rule, plan.steps)
+    if what.norm_out:
+        moments(reached, how.n, *affine[2:4], state)
+    assign[how.grid](
+        rows, found, codes if codes.numel() else None, out, state, *affine[2:], what.eps_out,
+        plan.steps, *how.sizes, how.per, NORM_OUT=what.norm_out, **how.shape,
+    )  # fmt: skip
 
 
 def thresholds(rows: Tensor, state: Tensor, rule: Rule, steps: int) -> tuple[Tensor, Tensor]:

@@ -14,9 +14,9 @@ from qact.kernels.triton.tiles import largest, single, tile, total, wide
 
 @triton.jit
 def sum_out(
-    z, grad, tables, codes, state, sums, s, c, exists, first, last, norm, affine, eps_out, steps,
+    z, grad, table, codes, state, sums, s, c, exists, first, last, norm, affine, eps_out, steps,
     C, L, n,
-    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """``sum g``, ``sum g v`` and the largest of both, ``v`` the values behind the last norm."""
@@ -32,8 +32,8 @@ def sum_out(
             x = tl.load(z + place, mask=mask & fine, other=0.0).to(tl.float32)
             y, _ = normed(x, *norm, NORM_IN)
             _, value = read_level(
-                tables, codes, c, exists, index, mask, y, weight, bias, state, steps, n,
-                KIND, BLOCK,
+                table, codes, c, exists, index, mask, y, weight, bias, state, steps, n,
+                KIND,
             )  # fmt: skip
             level = tl.maximum(value, 0.0) if KIND == RELU else value
             v = tl.where(mask, (level - out_mean) * out_scale, 0.0)
@@ -50,7 +50,7 @@ def sum_out(
 
 @triton.jit
 def spread(
-    z, grad, tables, codes, state, mass, c, exists, first, last, norm, affine, out, bound, steps,
+    z, grad, table, codes, state, mass, c, exists, first, last, norm, affine, out, bound, steps,
     C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
@@ -63,8 +63,8 @@ def spread(
         where, index, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
         mask = mask & fine
         y, _, _, g = read(
-            z, grad, tables, codes, state, c, exists, where, index, mask, norm, affine, out,
-            steps, n, KIND, NORM_IN, NORM_OUT, False, BLOCK,
+            z, grad, table, codes, state, c, exists, where, index, mask, norm, affine, out,
+            steps, n, KIND, NORM_IN, NORM_OUT, False,
         )  # fmt: skip
         cell, place = locate(y, inverse, offset, bins)
         g = g * scale
@@ -76,7 +76,7 @@ def spread(
 
 @triton.jit
 def sum_in(
-    z, grad, tables, codes, state, pairs, sums, s, c, exists, first, last, norm, affine, out,
+    z, grad, table, codes, state, pairs, sums, s, c, exists, first, last, norm, affine, out,
     numbers, steps, C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
@@ -87,8 +87,8 @@ def sum_in(
         place, index, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
         mask = mask & fine
         y, x, _, g = read(
-            z, grad, tables, codes, state, c, exists, place, index, mask, norm, affine, out,
-            steps, n, KIND, NORM_IN, NORM_OUT, False, BLOCK,
+            z, grad, table, codes, state, c, exists, place, index, mask, norm, affine, out,
+            steps, n, KIND, NORM_IN, NORM_OUT, False,
         )  # fmt: skip
         g = tl.where(mask, descend(pairs, c, y, g, numbers, BLOCK), 0.0)
         product += total(g * x, K).to(tl.float64)
@@ -99,7 +99,7 @@ def sum_in(
 
 @triton.jit
 def finish(
-    z, grad, tables, codes, state, pairs, sums, dz, s, c, exists, first, last, norm, affine, out,
+    z, grad, table, codes, state, pairs, sums, dz, s, c, exists, first, last, norm, affine, out,
     numbers, within, steps, C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
     BLOCK: tl.constexpr, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
@@ -110,8 +110,8 @@ def finish(
     for t in range(first, last):
         place, index, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
         y, x, score, g = read(
-            z, grad, tables, codes, state, c, exists, place, index, mask & fine, norm, affine,
-            out, steps, n, KIND, NORM_IN, NORM_OUT, SCORED, BLOCK,
+            z, grad, table, codes, state, c, exists, place, index, mask & fine, norm, affine,
+            out, steps, n, KIND, NORM_IN, NORM_OUT, SCORED,
         )  # fmt: skip
         if SCORED:
             product += total(g * score, K).to(tl.float64)

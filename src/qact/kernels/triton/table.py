@@ -75,7 +75,17 @@ def tabulate(
     tl.store(score + k, s)
     if NORM_OUT:
         tl.debug_barrier()
-        _moments(hist, score, k, bins, at, given(weight, c, c >= 0, 1.0), given(bias, c, c >= 0, 0.0), n, KIND)
+        _moments(
+            hist,
+            score,
+            k,
+            bins,
+            at,
+            given(weight, c, c >= 0, 1.0),
+            given(bias, c, c >= 0, 0.0),
+            n,
+            KIND,
+        )
 
 
 @triton.jit
@@ -96,7 +106,7 @@ def _ranks(edges, step, k, bins, ratio, low):
 @triton.jit
 def _scores(rank, above, n, KIND: tl.constexpr):
     """The rank itself, or its normal score from the nearer tail, ``1 / (32 (n + 1))`` inside."""
-    if (KIND == NORMAL) or (KIND == RELU):
+    if (KIND == NORMAL) or (KIND == RELU):  # noqa: SIM109 - Triton knows no tuples here
         edge = tl.maximum(0.03125 / (n + 1.0), 2.0**-32)
         nearer = tl.maximum(tl.minimum(rank, above).to(tl.float32), edge)
         s = gauss.score(tl.minimum(nearer, 0.5))

@@ -1,8 +1,8 @@
 """Which values a program works on, and a channel's numbers beside them.
 
 A tensor (N, C, L) is cut in one of two ways. Planes (``K == 1``): a program has one channel, its
-numbers are scalars, and a tile is ROWS pieces of V neighbours, V a divisor of L. Features (``K > 1``,
-``L == 1``): a program has K channels, their numbers are (K,), and a tile is ROWS samples.
+numbers are scalars, and a tile is ROWS pieces of V neighbours, V a divisor of L. Features
+(``K > 1``, ``L == 1``): a program has K channels, their numbers are (K,), a tile is ROWS samples.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import triton.language as tl
 
 @triton.jit
 def channel(C, K: tl.constexpr):
-    """The channels of this program, and which of them exist; what does not exist repeats the last."""
+    """The channels of this program, and which of them exist; the others repeat the last."""
     c = tl.program_id(0)
     if K > 1:
         c = c * K + tl.arange(0, K)
@@ -22,7 +22,7 @@ def channel(C, K: tl.constexpr):
 
 @triton.jit
 def tile(t, c, exists, C, L, n, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr):
-    """Of the ``t``-th tile: offsets in the tensor, indices in the channel, mask, number of values."""
+    """Of the ``t``-th tile: offsets in the tensor, indices in the channel, mask, and its size."""
     row = t * ROWS + tl.arange(0, ROWS)
     if K == 1:
         i, column = row * V, tl.arange(0, V)
