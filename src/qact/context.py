@@ -220,9 +220,9 @@ class Context(nn.Module):
 
 
 def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:
-    """``(1 - rate) stored + rate seen``, on the bins of ``stored``; an empty channel is what it sees.
+    """``(1 - rate) stored + rate seen``, on the bins of ``stored``.
 
-    A channel that has seen something not finite is left as it was.
+    An empty channel becomes what it sees; one that sees something not finite stays as it was.
     """
     sound = torch.isfinite(seen.mean)
     rate = torch.where(stored.count > 0, rate, 1.0) * sound

@@ -107,7 +107,8 @@ def read(
 def descend(pairs, c, y, g, numbers, BLOCK: tl.constexpr):
     """``g slope + w context + pull (y - mean)``: two straight lines between middles of bins."""
     inverse, offset, bins, below, above, pull, centre = numbers
-    scaled = tl.maximum(y * inverse, offset.to(tl.float32))
+    unit = y * inverse
+    scaled = tl.maximum(unit, offset.to(tl.float32))
     scaled = tl.minimum(scaled, (offset + bins).to(tl.float32)) - 0.5
     floor = tl.floor(scaled)
     place, side = scaled - floor, tl.where(y >= 0, 2, 0)
@@ -116,7 +117,7 @@ def descend(pairs, c, y, g, numbers, BLOCK: tl.constexpr):
     slope += place * (tl.load(pair + 2) - slope)
     context += place * (tl.load(pair + 3) - context)
     weight = tl.where(y >= 0, above, below)
-    return g * slope + weight * context + pull * (y - centre)
+    return g * slope + weight * context + pull * (unit - centre)
 
 
 @triton.jit
@@ -128,5 +129,5 @@ def slope_numbers(
     negative = tl.load(state + c * STATE + NEGATIVE, mask=exists, other=0.0)
     below, above, _ = side_weights(negative, n, sentinels, GROUNDED)
     pull = tl.load(pairs + c.to(tl.int64) * (2 * BLOCK + 16) + 2 * BLOCK + 12)
-    centre = single(tl.load(state + c * STATE + MEAN, mask=exists, other=0.0))
+    centre = single(tl.load(state + c * STATE + MEAN, mask=exists, other=0.0)) * inverse
     return inverse, offset, bins, single(below), single(above), pull, centre

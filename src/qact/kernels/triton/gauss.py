@@ -40,12 +40,12 @@ def convolve(edges, q, bins, ratio):
     ``edges`` points to ``bins + 1`` masses, and beyond them there are none.
     """
     result = q.to(tl.float32) * 0.0
-    before = ratio * 0.0 + 0.5
+    before, step = ratio * 0.0, ratio * 0.7071067811865476
     for m in range(0, reach(ratio)):
-        upto = below((m + 1) * ratio)
+        upto = tl.erf((m + 1) * step)
         left, right = q - 1 - m, q + m
         a = tl.load(edges + left, mask=(left >= 0) & (left <= bins), other=0.0)
         b = tl.load(edges + right, mask=(right >= 0) & (right <= bins), other=0.0)
         result += (upto - before) * (a + b)
         before = upto
-    return result
+    return 0.5 * result

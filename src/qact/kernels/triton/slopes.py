@@ -59,7 +59,8 @@ def tabulate(
         here = tl.load(rise + k, mask=k <= bins, other=0.0)
         after = tl.load(rise + k + 1, mask=k <= bins, other=0.0)
         heat = tl.sum((masses * (after - here)).to(tl.float64), 0) * h / (width * width)
-        pull = tl.where(std > 0, heat * factor / (tl.maximum(std, 1e-300) * n), 0.0)
+        # In units of bins, so that it does not overflow where values are tiny.
+        pull = tl.where(std > 0, heat * factor / (tl.maximum(std, 1e-300) * n), 0.0) * width
         tl.debug_barrier()
         context = -gauss.convolve(edges, k + 1, bins, (width / h).to(tl.float32))
     if RELATIVE:

@@ -29,7 +29,7 @@ def step(
     """The output for the values ``rows`` (C, n), and, if there is room, the codes of levels."""
     found, reached = thresholds(rows, state, plan.rule, plan.steps)
     if what.norm_out:
-        moments(reached, how.n, *affine[2:4], state)
+        moments(reached, how.n, affine[2], affine[3], state)
     assign[how.grid](
         rows, found, codes if codes.numel() else None, out, state, *affine[2:], what.eps_out,
         plan.steps, *how.sizes, how.per, NORM_OUT=what.norm_out, **how.shape,
