@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from qact.activations.registry import register
-from qact.layer import PaperQAct, QAct
+from qact.normed import PaperQAct, QAct
 
 _PAPER = "Challa et al. 2024, arXiv 2405.11573"
 

@@ -24,8 +24,12 @@ Affine = tuple[Tensor | None, ...]
 
 def fusable(engine: str | None, input: Tensor) -> bool:
     """Whether a compiled engine is asked for, or may be chosen, and is there for this input."""
-    compiled = engine in (None, "cpu", "triton") and input.dtype != torch.float64
-    return compiled and library.available(input.device.type)
+    if engine not in (None, "cpu", "triton") or input.dtype == torch.float64:
+        return False
+    there = library.available(input.device.type)
+    if engine == "triton" and not there:
+        raise ModuleNotFoundError("engine='triton' needs Triton: pip install 'qact[triton]'")
+    return there
 
 
 def block(
@@ -63,9 +67,7 @@ class _Block(torch.autograd.Function):
         rate = 0.0 if context is None else library.rate(context.batches, momentum)
         buffers = None if context is None else context.tensors
         run = library.engine(z.device.type)
-        wide = z.float().contiguous()
-        out, *saved = run.forward(wide, plan, affine, buffers, rate, keep)  # type: ignore[union-attr]
-        return out.to(z.dtype), *saved
+        return run.forward(z.contiguous(), plan, affine, buffers, rate, keep)  # type: ignore[union-attr]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

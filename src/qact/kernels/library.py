@@ -53,9 +53,7 @@ def gradients(
     saved: Sequence[Tensor],
 ) -> tuple[Tensor, Tensor]:
     """``dL/dz``, like ``z``, and (6, C) for the affines."""
-    wide, slope = z.float().contiguous(), grad.float().contiguous()
-    dz, grads = _engine(z).backward(wide, slope, plan, affine, *saved)
-    return dz.to(z.dtype), grads
+    return _engine(z).backward(z.contiguous(), grad.contiguous(), plan, affine, *saved)
 
 
 @custom_op("qact::block", mutates_args=())
@@ -71,9 +69,7 @@ def block(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Output like ``z`` (N, C, L), state (C, 12), tables and codes; see `qact.kernels.plan`."""
     affine = (in_weight, in_bias, weight, bias, out_weight, out_bias)
-    run, plan = _engine(z), Plan.of(numbers)
-    out, state, tables, codes = run.forward(z.float().contiguous(), plan, affine)
-    return out.to(z.dtype), state, tables, codes
+    return _engine(z).forward(z.contiguous(), Plan.of(numbers), affine)
 
 
 @block.register_fake
@@ -150,7 +146,7 @@ def follow(
     buffers = (mass, moment, mean, std, exponent, offset)
     affine = (in_weight, in_bias)
     step = rate(batches, momentum)
-    _engine(z).follow(z.float().contiguous(), Plan.of(numbers), affine, state, buffers, step)
+    _engine(z).follow(z.contiguous(), Plan.of(numbers), affine, state, buffers, step)
 
 
 @follow.register_fake

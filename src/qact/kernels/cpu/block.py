@@ -28,10 +28,11 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The output, and what the backward pass needs beside the input if ``keep``.
 
-    ``z`` (N, C, L) float32; ``affine``: six (C,) tensors or None; ``context``: the buffers that
+    ``z`` (N, C, L) contiguous, computed in float32; ``affine``: six (C,) tensors or None; ``context``: the buffers that
     move towards the batch by ``rate``. Returns output, state (C, 12) float64, tables and codes.
     """
     channels, n = z.shape[1], z.shape[0] * z.shape[2]
+    dtype, z = z.dtype, z.detach().float()
     out = torch.empty_like(z)
     state = torch.zeros(channels, STATE, dtype=torch.float64)
     tables = torch.empty(channels, table_columns(n, plan) if keep else 0)
@@ -40,19 +41,20 @@ def forward(
     tensors = [z, out, state, tables, codes, *_affine(affine, channels), *buffers]
     frame = pack(tensors, [*plan.numbers(), rate])
     run(_forward_kernel, frame, channels, z.numel())
-    return out, state, tables, codes
+    return out.to(dtype), state, tables, codes
 
 
 def backward(
     z: Tensor, grad: Tensor, plan: Plan, affine: tuple[Tensor | None, ...], *saved: Tensor
 ) -> tuple[Tensor, Tensor]:
     """``dL/dz`` and, for the six affine tensors, (6, C)."""
-    channels = z.shape[1]
+    channels, dtype = z.shape[1], z.dtype
+    z, grad = z.detach().float(), grad.detach().float()
     out, grads = torch.empty_like(z), torch.zeros(6, channels, dtype=torch.float64)
     tensors = [z, out, *saved, *_affine(affine, channels), grad, grads]
     frame = pack(tensors, [*plan.numbers(), 0.0])
     run(_backward_kernel, frame, channels, z.numel())
-    return out, grads
+    return out.to(dtype), grads
 
 
 def follow(
@@ -64,7 +66,7 @@ def follow(
     rate: float,
 ) -> None:
     """Move the buffers of a running context towards the batch that ``state`` describes."""
-    channels = z.shape[1]
+    z, channels = z.detach().float(), z.shape[1]
     tensors = [z, state, *_affine((*affine, *(None,) * 4), channels)[:2], *context]
     run(_follow_kernel, pack(tensors, [*plan.numbers(), rate]), channels, z.numel())
 
