@@ -28,8 +28,9 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The output, and what the backward pass needs beside the input if ``keep``.
 
-    ``z`` (N, C, L) contiguous, computed in float32; ``affine``: six (C,) tensors or None; ``context``: the buffers that
-    move towards the batch by ``rate``. Returns output, state (C, 12) float64, tables and codes.
+    ``z`` (N, C, L) contiguous, computed in float32; ``affine``: six (C,) tensors or None;
+    ``context``: the buffers that move towards the batch by ``rate``. Returns output, state (C, 12)
+    float64, tables and codes.
     """
     channels, n = z.shape[1], z.shape[0] * z.shape[2]
     dtype, z = z.dtype, z.detach().float()
