@@ -101,7 +101,7 @@ class Cell:
             yield name, lambda c, stored=stored: stored.predict_proba(self.embedding(c))
         if len(train[0]) <= 1000:  # every flood is quadratic in the stored samples
             generator = torch.Generator().manual_seed(self.seed)
-            flood = WatershedClassifier("watershed", repeats=5, generator=generator).fit(*train)
+            flood = WatershedClassifier("watershed", repeats=2, generator=generator).fit(*train)
             yield "watershed", lambda c: flood.predict_proba(self.embedding(c))
         if not full:
             return
@@ -155,13 +155,14 @@ def conformal_rows(cell: Cell, severities: dict[int, list[str]]) -> Iterator[dic
         "adaptive": calibration.SplitConformal(
             ALPHA, score="adaptive", generator=torch.Generator().manual_seed(0)
         ).fit(probs["val/none/0"], y),
-        "risk control, pooled": calibration.ConformalRiskControl(ALPHA).fit(pooled, pooled_y),
+        # The control of the risk of a miss is the (weighted) conformal quantile, without a grid.
+        "risk control, pooled": calibration.SplitConformal(ALPHA).fit(pooled, pooled_y),
     }
     for severity, conditions in severities.items():
         found: dict[str, list] = {}
         for c in conditions:
             weights = calibration.context_weights(contexts, context_of(cell.embedding(c)))
-            own = calibration.ConformalRiskControl(ALPHA).fit(
+            own = calibration.SplitConformal(ALPHA).fit(
                 pooled, pooled_y, weights.repeat_interleave(len(y))
             )
             p = cell.logits(c).softmax(1)
@@ -187,6 +188,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("study", choices=STUDIES)
     parser.add_argument("--predictions", type=Path, default=Path("runs/calibration"))
+    parser.add_argument("--collect", action="store_true", help="only what is measured already")
     options = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore", UserWarning)  # small validation sets: said in the docs
@@ -200,6 +202,9 @@ def main() -> None:
             print(f"missing: {path.stem}", flush=True)
             continue
         cached = folder / "rows" / f"{path.stem}.json"
+        if options.collect and not cached.exists():
+            print(f"not measured: {path.stem}", flush=True)
+            continue
         if not cached.exists():
             tensors, notes = load_tensors(path)
             part: dict[str, list] = {name: [] for name in found}

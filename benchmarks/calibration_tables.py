@@ -199,7 +199,7 @@ def confidence(study: dict) -> str:
 def estimators(study: dict) -> str:
     """The same predictions by 15 bins and by distinct values."""
     lines = []
-    for name in ("softmax", "temperature", "QuantProb", "quantile"):
+    for name in ("QuantProb", "quantile"):
         for kind, value in (
             ("15 bins", debiased),
             ("distinct values", lambda row: row["distinct2"]),
