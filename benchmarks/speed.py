@@ -3,6 +3,7 @@
     python benchmarks/speed.py                    # everything, about 15 minutes on 2 cores
     python benchmarks/speed.py --part blocks      # or: engines, growth, step
     python benchmarks/speed.py --device cuda
+    python benchmarks/speed.py --markdown         # the recorded figures, as the docs have them
 
 One protocol: every rival is warmed up, then all run in turn, A B C A B C, in one process; a ratio
 is the median over rounds of the rival's time to the control's in the same round. `forward` and
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import platform
 import statistics
 import time
@@ -40,23 +42,12 @@ MORE = [(512, 64, 32, 32), (512, 512, 4, 4), (1024, 512), (32, 384, 197)]
 Rivals = dict[str, Callable[[int], nn.Module]]
 
 
-def norm(channels: int) -> nn.Module:
-    return nn.Sequential(Flat(), nn.BatchNorm1d(channels))
-
-
-class Flat(nn.Module):
-    """All positions in one dimension, so that one BatchNorm serves every shape."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.flatten(2) if x.dim() > 2 else x
-
-
 BLOCKS: Rivals = {
-    CONTROL: lambda c: nn.Sequential(norm(c), nn.ReLU()),
-    "BatchNorm + GELU": lambda c: nn.Sequential(norm(c), nn.GELU()),
-    "NormedQAct": lambda c: nn.Sequential(Flat(), NormedQAct(c)),
-    "QAct": lambda c: nn.Sequential(Flat(), qact.QAct(c)),
-    "QAct.paper": lambda c: nn.Sequential(Flat(), qact.QAct.paper(c)),
+    CONTROL: lambda c: nn.Sequential(nn.BatchNorm1d(c), nn.ReLU()),
+    "BatchNorm + GELU": lambda c: nn.Sequential(nn.BatchNorm1d(c), nn.GELU()),
+    "NormedQAct": NormedQAct,
+    "QAct": qact.QAct,
+    "QAct.paper": qact.QAct.paper,
 }
 ENGINES: Rivals = {
     CONTROL: BLOCKS[CONTROL],
@@ -70,7 +61,7 @@ ENGINES: Rivals = {
 def general(channels: int, engine: str | None) -> nn.Module:
     """The same layer by the general engine: a function for a level is not fused."""
     act = qact.QAct(channels, engine=engine, levels=lambda score: score.relu())
-    return nn.Sequential(norm(channels), act)
+    return nn.Sequential(nn.BatchNorm1d(channels), act)
 
 
 def timed(work: Callable[[], object], device: str) -> float:
@@ -99,6 +90,17 @@ def rounds(works: dict[str, Callable[[], object]], device: str, budget: float) -
         }
         for name in works
     }
+
+
+def failures(works: dict[str, Callable[[], object]]) -> dict[str, str]:
+    """What does not run here, and why: a compiler may be missing, or refuse."""
+    failed = {}
+    for name, work in works.items():
+        try:
+            work()
+        except Exception as error:  # any compiler's
+            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+    return failed
 
 
 def works(module: nn.Module, x: Tensor, mode: str) -> Callable[[], object]:
@@ -130,22 +132,35 @@ def kept(module: nn.Module, x: Tensor) -> int:
     return sum(sizes.values())
 
 
+def folded(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """All positions in one dimension, so that one BatchNorm serves every shape."""
+    return (*shape[:2], math.prod(shape[2:])) if len(shape) > 2 else shape
+
+
 def compare(rivals: Rivals, shape: tuple[int, ...], dtype: torch.dtype, args) -> list[dict]:
-    x = torch.randn(shape, device=args.device, dtype=dtype).mul_(2).add_(0.5).requires_grad_()
+    x = torch.randn(folded(shape), device=args.device, dtype=dtype)
+    x = x.mul_(2).add_(0.5).requires_grad_()
     modules = {n: make(shape[1]).to(args.device, dtype) for n, make in rivals.items()}
     results = []
     for mode in ("forward", "both", "eval"):
         for module in modules.values():
             module.train(mode != "eval")
         chosen = {n: works(m, x, mode) for n, m in modules.items()}
+        for name, reason in failures(chosen).items():
+            del chosen[name]
+            results.append(
+                {"rival": name, "mode": mode, "ms": None, "ratio": None, "error": reason}
+            )
         for name, numbers in rounds(chosen, args.device, args.seconds).items():
             results.append({"rival": name, "mode": mode} | numbers)
     for module in modules.values():
         module.train()
-    memory = {name: kept(module, x) for name, module in modules.items()}
+    ran = [row["rival"] for row in results if row["mode"] == "both" and row["ms"] is not None]
+    memory = {name: kept(modules[name], x) for name in ran}
     for row in results:
         row |= {"shape": shape, "dtype": str(dtype).removeprefix("torch.")}
-        row["kept"] = round(memory[row["rival"]] / memory[CONTROL], 3)
+        if row["rival"] in memory:
+            row["kept"] = round(memory[row["rival"]] / memory[CONTROL], 3)
     return results
 
 
@@ -166,12 +181,14 @@ def engines(args) -> list[dict]:
         chosen = dict(ENGINES)
         if args.device == "cuda":
             del chosen["five Numba passes"]
+        if shape != MAPS[3]:  # a minute each to compile
+            del chosen["eager, torch.compile"]
         rows += compare(chosen, shape, torch.float32, args)
         show(rows[-len(chosen) * 3 :], f"{shape}: engines")
         slow: Rivals = {"fused": BLOCKS["QAct.paper"], "published formulation": Published}
         if shape == (128, 512):  # sums over all pairs: n^2 numbers for every channel
             slow["reference"] = lambda c: qact.QAct(c, engine="reference")
-        x = torch.randn(shape, device=args.device, requires_grad=True)
+        x = torch.randn(folded(shape), device=args.device, requires_grad=True)
         chosen_works = {n: works(m(shape[1]).to(args.device), x, "both") for n, m in slow.items()}
         for name, numbers in rounds(chosen_works, args.device, args.seconds).items():
             rows.append({"rival": name, "mode": "both", "shape": shape} | numbers)
@@ -187,7 +204,7 @@ def growth(args) -> list[dict]:
         batch = {n: n if axis == "batch" else 128 for n in sizes}
         chosen = {}
         for n in sizes:
-            x = torch.randn(batch[n], 64, 16, 16, device=args.device, requires_grad=True)
+            x = torch.randn(batch[n], 64, 256, device=args.device, requires_grad=True)
             chosen[f"{n} {axis}"] = works(base[axis](n).to(args.device), x, "both")
         for (name, numbers), n in zip(
             rounds(chosen, args.device, args.seconds).items(), sizes, strict=True
@@ -203,7 +220,7 @@ def growth(args) -> list[dict]:
 def paper_like(n: int) -> nn.Module:
     level = qact.levels.steps(n)
     options = {"smooth": False, "bandwidth": 0.5, "gradient": "density", "affine": False}
-    return nn.Sequential(Flat(), NormedQAct(64, after=True, levels=level, **options))
+    return NormedQAct(64, after=True, levels=level, **options)
 
 
 def step(args) -> list[dict]:
@@ -218,14 +235,26 @@ def step(args) -> list[dict]:
     x = torch.randn(args.batch, 3, 32, 32, device=args.device)
     y = torch.randint(10, (args.batch,), device=args.device)
     for name, act in acts.items():
-        model = resnet18(10, act=act).to(args.device)
+        model = resnet18(act=act).to(args.device)
         chosen[name] = train_step(model, torch.optim.SGD(model.parameters(), 1e-3), x, y)
+    model = merged(resnet18(act=qact.QAct)).to(args.device)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    chosen["NormedQAct in their place"] = train_step(model, optimizer, x, y)
     rows = [
         {"rival": name, "mode": "step", "shape": tuple(x.shape)} | numbers
         for name, numbers in rounds(chosen, args.device, 4 * args.seconds).items()
     ]
     show(rows, f"ResNet-18, one training step, batch {args.batch}")
     return rows
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """One block where a BatchNorm stands right before an activation."""
+    for block in model.modules():
+        if hasattr(block, "bn1"):
+            channels = block.bn1.num_features
+            block.bn1, block.act1 = nn.Identity(), NormedQAct(channels)
+    return model
 
 
 def train_step(model: nn.Module, optimizer, x: Tensor, y: Tensor) -> Callable[[], None]:
@@ -256,10 +285,38 @@ def show(rows: list[dict], title: str) -> None:
     table.add_column("kept" if "kept" in rows[0] else "", justify="right")
     for name in dict.fromkeys(row["rival"] for row in rows):
         mine = {row["mode"]: row for row in rows if row["rival"] == name}
-        cells = [c for m in modes for c in (f"{mine[m]['ms']:.3f}", f"{mine[m]['ratio']:.2f}")]
+        pairs = [(mine[m]["ms"], mine[m]["ratio"]) for m in modes]
+        cells = [c for p in pairs for c in ("-" if v is None else f"{v:.3g}" for v in p)]
         extra = mine[modes[0]].get("kept", mine[modes[0]].get("ns_per_value"))
         table.add_row(name, *cells, "" if extra is None else f"{extra:.2f}")
     Console(width=80).print(table)
+
+
+def markdown(record: dict) -> str:
+    """The recorded ratios, one row per shape and mode, for the docs."""
+    about = record["about"]
+    lines = [f"{about['device']}, {about['threads']} threads, torch {about['torch']}."]
+    lines[0] += f" A plain copy moves {about['copy_GB_per_s']} GB/s."
+    for part in PARTS:
+        rows = [r for r in record.get(part, []) if r["ratio"] is not None]
+        for rivals in dict.fromkeys(_rivals(rows, _key(r)) for r in rows):
+            keys = [k for k in dict.fromkeys(map(_key, rows)) if _rivals(rows, k) == rivals]
+            lines += ["", "| " + " | ".join(["", f"{rivals[0]}, ms", *rivals[1:]]) + " |"]
+            lines.append("|---" * (len(rivals) + 1) + "|")
+            for key in keys:
+                same = [r for r in rows if _key(r) == key]
+                cells = [f"{same[0]['ms']:.3g}", *(f"{r['ratio']:.2f}" for r in same[1:])]
+                lines.append("| " + " | ".join([" ".join(key), *cells]) + " |")
+    return "\n".join(lines)
+
+
+def _key(row: dict) -> tuple[str, ...]:
+    name = "x".join(map(str, row["shape"]))
+    return (name, *([row["dtype"]] if row.get("dtype") == "bfloat16" else []), row["mode"])
+
+
+def _rivals(rows: list[dict], key: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(r["rival"] for r in rows if _key(r) == key))
 
 
 def about(args) -> dict:
@@ -287,9 +344,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=4.0, help="per table and mode")
     parser.add_argument("--batch", type=int, default=32, help="of the ResNet-18 step")
     parser.add_argument("--quick", action="store_true", help="only the shapes of batch 128")
+    parser.add_argument("--markdown", action="store_true", help="print what is recorded")
     args = parser.parse_args()
     path = HERE / "data" / f"speed-{args.device}.json"
     record = json.loads(path.read_text()) if path.exists() else {}
+    if args.markdown:
+        print(markdown(record))
+        return
     record["about"] = about(args)
     for name, part in PARTS.items():
         if args.part in (None, name):
