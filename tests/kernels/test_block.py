@@ -192,6 +192,18 @@ def test_only_small_tables_are_kept_beside_the_input():
         assert kept(qact.QAct.paper(c, engine="cpu"), x) <= 1.01 * control, shape
 
 
+@pytest.mark.parametrize("levels", ["uniform", "normal", "steps"])
+def test_a_scale_of_zero_learns(levels):
+    layer = qact.QAct(3, levels=levels, smooth=levels != "steps", engine="cpu")
+    with torch.no_grad():
+        layer.weight.zero_()
+    exact = copy.deepcopy(layer).double()
+    exact.engine = "reference"
+    x, g = torch.randn(600, 3), torch.randn(600, 3)
+    for got, want in zip(run(layer, x, g)[2:], run(exact, x, g)[2:], strict=True):
+        assert relative(got, want) < 0.01
+
+
 def test_threads_do_not_change_a_bit():
     x, g = torch.randn(64, 37, 9), torch.randn(64, 37, 9)
     layer = qact.QAct.paper(37, engine="cpu")

@@ -133,7 +133,7 @@ def through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, gr
     alive = rule.relative == 0 or varies(state[MEAN], state[STD])
     if rule.full or level.kind != STEPS:
         spread(row, g, level.kind, state, work, mass)
-        score_grads(mass, work.table, bins, weight, bias, grads)
+        score_grads(mass, work, bins, weight, bias, grads)
     if level.kind == STEPS:
         step_grads(g, saved.codes[c], level.steps, grads)
     if not alive:
@@ -172,14 +172,18 @@ def spread(row, g, kind, state, work, mass):  # type: ignore[no-untyped-def]
 
 
 @jit
-def score_grads(mass, table, bins, weight, bias, grads):  # type: ignore[no-untyped-def]
-    """Of ``weight s + bias``."""
+def score_grads(mass, work, bins, weight, bias, grads):  # type: ignore[no-untyped-def]
+    """Of ``weight s + bias``; levels give the scores ``s`` back, unless the weight is zero."""
+    table, score = work.table, work.score
     scale, total = 0.0, 0.0
-    inverse = 1 / weight if weight != 0 else np.float32(0)
     for k in range(bins + 1):
         left, right = mass[2 * k] - mass[2 * k + 1], mass[2 * k + 1]
         total += left + right
-        scale += (left * (table[k] - bias) + right * (table[k + 1] - bias)) * inverse
+        if weight != 0:
+            here, after = (table[k] - bias) / weight, (table[k + 1] - bias) / weight
+        else:
+            here, after = score[k], score[min(k + 1, bins)]
+        scale += left * here + right * after
     grads[0], grads[1] = scale, total
 
 
