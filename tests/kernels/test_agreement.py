@@ -236,7 +236,7 @@ def test_gradients_within_one_percent(name, bandwidth, engine):
 
 
 @pytest.mark.parametrize(("name", "bandwidth"), CASES)
-def test_fused_ranks_of_a_batch(name, bandwidth):
+def test_fused_smooth_rank_of_a_batch(name, bandwidth):
     for n in (256, 1500):
         z = sample(name, n)[:, None, None]
         for grounded in (True, False):
@@ -244,10 +244,17 @@ def test_fused_ranks_of_a_batch(name, bandwidth):
             got = in_own_context(z, rule, levels.parse("uniform"), "fused").flatten()
             want = reference.rank(z.flatten().double()[None], reference.observe(z), rule)[0]
             assert (got - want).abs().max() <= SMOOTH_BOUND, (n, grounded)
-            steps = Rule(grounded=grounded, smooth=False, bandwidth=parse(bandwidth))
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_fused_steps_of_a_batch(name):
+    for n in (256, 1500):
+        z = sample(name, n)[:, None, None]
+        for grounded in (True, False):
+            rule = Rule(grounded=grounded, smooth=False)
             for level in (levels.steps(100), levels.steps(7), levels.steps(255)):
-                got = in_own_context(z, steps, level, "fused")
-                want = reference.apply(z.double(), reference.observe(z), level, steps)
+                got = in_own_context(z, rule, level, "fused")
+                want = reference.apply(z.double(), reference.observe(z), level, rule)
                 assert (got - want).abs().max() < 1e-6, (n, grounded, level.name)
 
 
