@@ -31,5 +31,7 @@ $(STAMP): pyproject.toml requirements-dev.txt
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt -e ".[bench]"
 	touch $@
 
+# Numba keeps a kernel by the date of its own file, not of those that it calls: after an edit, clean.
 clean:
+	find src -name '*.nb[ci]' -delete
 	rm -rf $(VENV) site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

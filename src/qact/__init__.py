@@ -6,12 +6,14 @@ from qact.adapt import adapting
 from qact.context import Context
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
+from qact.normed import NormedQAct
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Context",
     "LazyQAct",
+    "NormedQAct",
     "QAct",
     "activation",
     "adapting",

@@ -75,6 +75,11 @@ class Context(nn.Module):
         return Histogram(self.mass, self.moment, grid, self.mean, self.std)
 
     @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Mass, moment, mean, std, exponent and offset, for kernels that move them in place."""
+        return self.mass, self.moment, self.mean, self.std, self.exponent, self.offset
+
+    @property
     def count(self) -> Tensor:
         """Total mass per channel (C,)."""
         return self.histogram.count
@@ -130,25 +135,8 @@ class Context(nn.Module):
         is not finite is left as it was.
         """
         seen = seen.to(self.mass.dtype)
-        sound = torch.isfinite(seen.mean)
         rate = torch.clamp_min(1.0 / (self.batches + 1), momentum or 0.0).to(self.mass.dtype)
-        rate = torch.where(self.count > 0, rate, 1.0) * sound
-        stored = self.histogram
-        grid = _common(stored, seen, self.bins)
-        # A freak value leaves the bins within one batch, and must leave the spread as soon.
-        mix = recentred(merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate)))
-        keep = Histogram(
-            torch.where(sound[:, None], mix.mass, self.mass),
-            torch.where(sound[:, None], mix.moment, self.moment),
-            Grid(
-                torch.where(sound, grid.exponent, self.exponent),
-                torch.where(sound, grid.offset, self.offset),
-                self.bins,
-            ),
-            torch.where(sound, mix.mean, self.mean),
-            torch.where(sound, mix.std, self.std),
-        )
-        self._set(keep, 1)
+        self._set(moved(self.histogram, seen, rate), 1)
 
     def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
         """The rank of ``z`` here; options as in :class:`qact.rule.Rule` (bandwidth: any form)."""
@@ -234,6 +222,29 @@ class Context(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.num_features}, bins={self.bins}"
+
+
+def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:
+    """``(1 - rate) stored + rate seen``, on the bins of ``stored``.
+
+    An empty channel becomes what it sees; one that sees something not finite stays as it was.
+    """
+    sound = torch.isfinite(seen.mean)
+    rate = torch.where(stored.count > 0, rate, 1.0) * sound
+    grid = _common(stored, seen, stored.grid.bins)
+    # A freak value leaves the bins within one batch, and must leave the spread as soon.
+    mix = recentred(merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate)))
+    return Histogram(
+        torch.where(sound[:, None], mix.mass, stored.mass),
+        torch.where(sound[:, None], mix.moment, stored.moment),
+        Grid(
+            torch.where(sound, grid.exponent, stored.grid.exponent),
+            torch.where(sound, grid.offset, stored.grid.offset),
+            grid.bins,
+        ),
+        torch.where(sound, mix.mean, stored.mean),
+        torch.where(sound, mix.std, stored.std),
+    )
 
 
 def _common(stored: Histogram, seen: Histogram, bins: int) -> Grid:

@@ -19,11 +19,14 @@ from qact.context import Context
 from qact.histogram import Histogram, merge
 from qact.kernels import eager, reference
 from qact.kernels import passes as plain
+from qact.kernels.block import block, fusable
+from qact.kernels.plan import fuse
+from qact.kernels.stored import Stored, lookup
 from qact.layout import channel_dim, fold, unfold
 from qact.levels import Level
 from qact.rule import Rule
 
-ENGINES = ("eager", "cpu", "reference")
+ENGINES = ("eager", "cpu", "triton", "reference")
 
 
 def quantile_activation(
@@ -70,7 +73,8 @@ def quantile_activation(
             step rank borrows the gradient of its smooth twin.
         sentinels: pseudo-values at each infinity (the paper's +-100 make it 1).
         engine: ``"eager"`` (histogram, plain PyTorch), ``"cpu"`` (the same compiled by Numba),
-            ``"reference"`` (exact, float64, slow), or None for the fastest that is installed.
+            ``"triton"`` (on CUDA), ``"reference"`` (exact, float64, slow), or None for the fastest
+            that is installed.
 
     Returns:
         A tensor like ``input``.
@@ -93,8 +97,7 @@ def quantile_activation(
         checks.number("prior", prior, "a positive number of samples", 0)
     if weight is not None or bias is not None:
         level = level.affine(weight, bias)
-    output, _ = transform(input, dim, rule, level, context, prior, engine)
-    return output
+    return transform(input, dim, rule, level, context, prior, engine)
 
 
 def transform(
@@ -105,29 +108,76 @@ def transform(
     context: Context | None,
     prior: float | None = None,
     engine: str | None = None,
-) -> tuple[Tensor, Histogram | None]:
-    """The checked core: the output, and the batch's histogram if one was made."""
+    running: tuple[Context, float | None] | None = None,
+) -> Tensor:
+    """The checked core. A ``running`` context, with its momentum, follows the batch."""
     checks.choice("engine", engine, (None, *ENGINES))
+    home = {"cpu": "cpu", "triton": "cuda"}.get(engine or "", input.device.type)
+    if home != input.device.type:
+        raise ValueError(f"engine={engine!r} cannot read an input on {input.device}; choose None")
     with torch.autocast(input.device.type, enabled=False):
         z = fold(input, dim)
+        plan = fuse(rule, level) if context is None and fusable(engine, input) else None
+        if plan is not None:
+            affine = (None, None, *_columns(level), None, None)
+            return unfold(block(z, plan, affine, running)[0], input, dim)
         if engine == "reference":
-            return unfold(_reference(z, input, dim, rule, level, context, prior), input, dim), None
-        passes = _passes(engine, input)
-        if context is not None and prior is None:
-            output = eager.apply(z, context.histogram, level, rule, passes=passes)
-            return unfold(output, input, dim), None
-        batch = eager.observe(z, rule, passes=passes)
-        joint = batch
-        if context is not None and prior is not None:
-            joint = merge(_scaled(context, input, dim, prior).to(batch.mass.dtype), batch)
-        output = eager.apply(z, joint, level, rule, own=joint is batch, passes=passes)
-        return unfold(output, input, dim), batch
+            output, seen = _reference(z, input, dim, rule, level, context, prior), None
+        else:
+            output, seen = _counted(z, input, dim, rule, level, context, prior, engine)
+        if running is not None:
+            with torch.no_grad():
+                # The reference engine keeps no histogram.
+                seen = eager.observe(z.detach(), rule) if seen is None else seen.detach()
+                running[0].follow(seen, running[1])
+        return unfold(output, input, dim)
+
+
+def recall(input: Tensor, dim: int, stored: Stored, engine: str | None) -> Tensor:
+    """The activation of ``input`` in a context that was made ready for inference."""
+    z = fold(input, dim)
+    wide = z.float().contiguous()
+    output = _lookup(engine, input)(wide, stored).to(z.dtype)
+    return unfold(output, input, dim)
+
+
+def _counted(
+    z: Tensor,
+    input: Tensor,
+    dim: int,
+    rule: Rule,
+    level: Level,
+    context: Context | None,
+    prior: float | None,
+    engine: str | None,
+) -> tuple[Tensor, Histogram | None]:
+    """The output by the five general passes, and the batch's histogram if one was made."""
+    passes = _passes(engine, input)
+    if context is not None and prior is None:
+        return eager.apply(z, context.histogram, level, rule, passes=passes), None
+    batch = eager.observe(z, rule, passes=passes)
+    joint = batch
+    if context is not None and prior is not None:
+        joint = merge(_scaled(context, input, dim, prior).to(batch.mass.dtype), batch)
+    return eager.apply(z, joint, level, rule, own=joint is batch, passes=passes), batch
+
+
+def _columns(level: Level) -> tuple[Tensor | None, Tensor | None]:
+    """Scale and shift of the score, one of each per channel (C,)."""
+    return tuple(None if t is None else t[:, 0] for t in (level.weight, level.bias))  # type: ignore[return-value]
+
+
+def _lookup(engine: str | None, input: Tensor) -> Callable[[Tensor, Stored], Tensor]:
+    compiled = _passes(engine, input)
+    if compiled is plain:
+        return lookup
+    from qact.kernels.cpu.lookup import lookup as fast
+
+    return fast
 
 
 def _passes(engine: str | None, input: Tensor) -> ModuleType:
     """The module of data passes for this engine and device."""
-    if engine == "cpu" and input.device.type != "cpu":
-        raise ValueError(f"engine='cpu' cannot read an input on {input.device}; choose None")
     if engine == "eager" or input.device.type != "cpu" or torch.compiler.is_compiling():
         return plain
     compiled = _compiled()
@@ -139,10 +189,10 @@ def _passes(engine: str | None, input: Tensor) -> ModuleType:
 @lru_cache(maxsize=1)
 def _compiled() -> ModuleType | None:
     try:
-        from qact.kernels import cpu
+        from qact.kernels.cpu import passes
     except ModuleNotFoundError:
         return None
-    return cpu
+    return passes
 
 
 def _reference(
@@ -191,4 +241,5 @@ def check(
                 f"the input has {channels} channels at dim {dim} (shape {tuple(input.shape)}), "
                 f"the context has {context.num_features}"
             )
-        context.require_data()
+        if not torch.compiler.is_compiling():  # a compiler cannot ask the data
+            context.require_data()

@@ -14,7 +14,8 @@ from qact import checks
 from qact.activations import activation as _activation
 from qact.activations import signal
 from qact.activations.batch import Dice
-from qact.layer import PaperQAct, QAct
+from qact.layer import QAct
+from qact.normed import PaperQAct
 
 SCHEMES = ("variance", "edge", "lsuv")
 SAMPLES = 4096

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -15,11 +15,14 @@ from qact import levels as _levels
 from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
-from qact.functional import ENGINES, check, transform
-from qact.kernels import eager
-from qact.layout import channel_dim, fold, unfold
+from qact.functional import ENGINES, check, recall, transform
+from qact.kernels.stored import Stored, storable, store
+from qact.layout import channel_dim
 from qact.levels import Level
 from qact.rule import Rule
+
+if TYPE_CHECKING:
+    from qact.normed import PaperQAct
 
 MODES = ("running", "batch", "mixed")
 KNOTS = 33
@@ -105,6 +108,7 @@ class QAct(nn.Module):
             raise TypeError(f"dtype={dtype} must be a floating dtype")
         precision = torch.float64 if dtype == torch.float64 else torch.float32
         self.context = Context(num_features, bins, device=device, dtype=precision)
+        self._stored: tuple[tuple, Stored] | None = None
         self._make_parameters(torch.empty(0, device=device, dtype=dtype))
 
     def _make_parameters(self, like: Tensor) -> None:
@@ -118,6 +122,8 @@ class QAct(nn.Module):
     @classmethod
     def paper(cls, num_features: int, *, dim: int = 1, **options: Any) -> PaperQAct:
         """The published block: BatchNorm, 100 steps of the grounded rank, BatchNorm."""
+        from qact.normed import PaperQAct
+
         return PaperQAct(num_features, dim=dim, **options)
 
     @torch.no_grad()
@@ -150,19 +156,23 @@ class QAct(nn.Module):
             )
         context = None if mode == "batch" else self.context
         check(input, self.dim, None, None, context)
+        if mode == "running" and not torch.is_grad_enabled() and storable(self.rule, self.level):
+            return recall(input, self.dim, self.stored(), self.engine)
         prior = self.prior if mode == "mixed" else None
-        output, seen = transform(
-            input, self.dim, self.rule, self.level, context, prior, self.engine
+        running = (self.context, self.momentum) if self.training else None
+        return transform(
+            input, self.dim, self.rule, self.level, context, prior, self.engine, running
         )
-        if self.training:
-            self._follow(input, seen)
-        return output
 
-    @torch.no_grad()
-    def _follow(self, input: Tensor, seen: Any) -> None:
-        if seen is None:  # the reference engine keeps no histogram
-            seen = eager.observe(fold(input.detach(), self.dim), self.rule)
-        self.context.follow(seen.detach(), self.momentum)
+    def stored(self) -> Stored:
+        """The stored context made ready for inference; kept until something in it changes."""
+        if torch.compiler.is_compiling():
+            return store(self.context.histogram, self.level, self.rule)
+        tensors = (*self.context.buffers(), *self.parameters())
+        key = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
+        if self._stored is None or self._stored[0] != key:
+            self._stored = key, store(self.context.histogram, self.level, self.rule)
+        return self._stored[1]
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""
@@ -174,67 +184,6 @@ class QAct(nn.Module):
             f"context={self.mode!r}, momentum={self.momentum}, prior={self.prior}, "
             f"affine={self.affine}"
         )
-
-
-class ChannelNorm(nn.BatchNorm1d):
-    """BatchNorm over all but one dimension, wherever that stands."""
-
-    def __init__(
-        self, num_features: int, *, dim: int = 1, device: Any = None, dtype: Any = None
-    ) -> None:
-        super().__init__(num_features, device=device, dtype=dtype)
-        self.dim = dim
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Normalise ``input`` over every dimension but ``dim``."""
-        return unfold(super().forward(fold(input, self.dim)), input, self.dim)
-
-
-class PaperQAct(nn.Module):
-    """The published layer (arXiv 2405.11573v1): BatchNorm, QAct in 100 steps, BatchNorm.
-
-    Grounded step rank with one sentinel a side (+-100 stand so far out that they are taken at
-    infinity), 100 levels ``k / 101``, and the density gradient of a Gaussian kernel, ``h = 0.5``.
-    The paper estimates that density from 1000 random samples; here it is exact. ``eval()`` uses
-    the stored context unless asked otherwise, see :func:`qact.adapting`.
-
-    Example:
-        >>> QAct.paper(8)(torch.randn(4, 8, 5, 5)).shape
-        torch.Size([4, 8, 5, 5])
-    """
-
-    def __init__(
-        self,
-        num_features: int,
-        *,
-        dim: int = 1,
-        context: str = "running",
-        momentum: float | None = 0.1,
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.norm_in = ChannelNorm(num_features, dim=dim, device=device, dtype=dtype)
-        self.quantile = QAct(
-            num_features,
-            dim=dim,
-            levels=_levels.steps(100),
-            grounded=True,
-            smooth=False,
-            bandwidth=0.5,
-            gradient="density",
-            context=context,
-            momentum=momentum,
-            affine=False,
-            sentinels=1.0,
-            device=device,
-            dtype=dtype,
-        )
-        self.norm_out = ChannelNorm(num_features, dim=dim, device=device, dtype=dtype)
-
-    def forward(self, input: Tensor) -> Tensor:
-        """BatchNorm, quantile, BatchNorm."""
-        return self.norm_out(self.quantile(self.norm_in(input)))
 
 
 class LazyQAct(LazyModuleMixin, QAct):

@@ -72,6 +72,10 @@ class Level:
             value = value + self.bias.to(u.dtype)
         return value if self.activation is None else self.activation(value)
 
+    def linear(self) -> Level:
+        """This level without its activation."""
+        return replace(self, activation=None)
+
     def affine(self, weight: Tensor | None, bias: Tensor | None) -> Level:
         """This level with the scale and shift of its score, one of each per channel (C,)."""
         column = [None if t is None else t[:, None] for t in (weight, bias)]
@@ -99,7 +103,7 @@ class Steps:
     def __call__(self, u: Tensor, count: Tensor) -> Tensor:
         """The highest level ``i / (n + 1)`` that the rank has reached."""
         # Ranks that equal a level up to rounding have reached it.
-        slack = 8 * torch.finfo(u.dtype).eps
+        slack = max(8 * torch.finfo(u.dtype).eps, 1e-11)
         step = torch.floor((u + slack) * (self.n + 1)).clamp(0, self.n) / (self.n + 1)
         return u + (step - u).detach()
 

@@ -36,6 +36,7 @@ def test_bench_then_report(small, tmp_path):
     [
         (["--activation", "swosh"], "unknown activation 'swosh'; known: "),
         (["--data", "nowhere"], "nowhere"),
+        (["--loss", "hinge"], "got 'hinge'"),
         (["--corruption", "haze"], "unknown corruption 'haze'"),
         (["--adaptation", "batch-x"], "got 'batch-x'"),
         (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),
@@ -82,3 +83,12 @@ def test_without_the_extra_it_says_what_to_install(package):
     assert process.returncode == 2
     assert 'pip install "qact[bench]"' in process.stderr
     assert "Traceback" not in process.stderr
+
+
+def test_any_loss_can_be_asked_for(small, tmp_path):
+    asked = ["bench", "--loss", "watershed", "--out", str(tmp_path), "--jobs", "1"]
+    found = invoke(commands, asked)
+    assert found.exit_code == 0, found.output
+    assert ",watershed," in (tmp_path / "results.csv").read_text()
+    listed = invoke(commands, ["list"]).output
+    assert "triplet_watershed" in listed

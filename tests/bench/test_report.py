@@ -83,3 +83,26 @@ def test_no_rows_at_all_is_refused(results):
 
     with pytest.raises(BenchError, match="no measurements"):
         render(Summary(Results(results.recipe)))
+
+
+def test_risk_over_coverage_is_the_mean_of_the_rows(results, page):
+    from qact.bench.selective import risk_of
+
+    rows = [
+        row["risk"]
+        for row in results.rows
+        if (row["activation"], row["adaptation"], row["severity"]) == ("qact", "frozen", 5)
+    ]
+    assert len(rows) == 6  # two corruptions, three seeds
+    found = risk_of(Summary(results), ("qact", "frozen"), 5)
+    assert found == pytest.approx([sum(column) / 6 for column in zip(*rows, strict=True)])
+    errors = [1 - row["accuracy"] for row in results.rows]
+    assert [row["risk"][-1] for row in results.rows] == pytest.approx(errors, abs=1e-6)
+    assert "Risk and coverage" in page
+
+
+def test_rows_of_an_older_bench_are_reported_without_risk(results):
+    older = [{k: v for k, v in row.items() if k not in ("risk", "aurc")} for row in results.rows]
+    text = render(Summary(replace(results, rows=older)))
+    assert "Risk and coverage" not in text
+    assert "Reliability" in text

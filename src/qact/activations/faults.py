@@ -18,7 +18,7 @@ _INTEGERS = {
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
 }
-_KINDS = ("torch.nn.modules.activation", "qact.activations.", "qact.layer")
+_KINDS = ("torch.nn.modules.activation", "qact.activations.", "qact.layer", "qact.normed")
 
 
 @torch.no_grad()

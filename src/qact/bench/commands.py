@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from qact.bench.errors import BenchError, CellError, RecipeError
+from qact.bench.objective import LOSSES
 from qact.bench.progress import Bars, Lines
 from qact.bench.ranking import FEW, print_ranking
 from qact.bench.recipe import Data, Recipe, quick
@@ -54,6 +55,7 @@ Adaptations = Annotated[
 Corruptions = Annotated[
     list[str] | None, typer.Option("--corruption", help="Corruption to measure; repeat for more.")
 ]
+Loss = Annotated[str, typer.Option("--loss", help="Loss of the training; see `qact list`.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of training.")]
 Imports = Annotated[
     list[str] | None, typer.Option("--import", help="Module that registers further rivals.")
@@ -72,6 +74,7 @@ def bench(
     adaptation: Adaptations = None,
     corruption: Corruptions = None,
     epochs: Epochs = None,
+    loss: Loss = "cross_entropy",
     module: Imports = None,
     jobs: Jobs = 2,
     faults: Faults = False,
@@ -87,6 +90,7 @@ def bench(
     with _plain_errors():
         names = [*(activation or []), *_matching(activations)]
         recipe = _recipe(data, quick_run, seeds, names, adaptation, corruption, epochs)
+        recipe = replace(recipe, training=replace(recipe.training, loss=loss))
         folder = out or Path("runs") / _folder(data, quick_run, faults)
         if faults:
             _faults(recipe, folder, 5 if quick_run else 20, console)
@@ -189,6 +193,8 @@ def list_names() -> None:
     console.print(", ".join(corruptions("all")), highlight=False)
     console.print("\n[bold]data[/] (--data)")
     console.print(", ".join(NAMES), highlight=False)
+    console.print("\n[bold]losses[/] (--loss)")
+    console.print(", ".join(LOSSES), highlight=False)
     console.print("\n[bold]adaptations[/] (--adaptation)\nfrozen, batch-N, mixed-N")
 
 

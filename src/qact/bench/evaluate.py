@@ -20,11 +20,13 @@ from qact.calibration import (
     calibration_error,
     negative_log_likelihood,
     reliability,
+    risk_coverage,
 )
 
 KEY = ("activation", "loss", "adaptation", "stream", "corruption", "severity", "seed")
 METRICS = ("accuracy", "nll", "brier", "ece", "ece_debiased")
 BINS = 15
+COVERAGES = 20  # points of the risk-coverage curve
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
@@ -73,7 +75,8 @@ def measure(logits: Tensor, labels: Tensor) -> Row:
 
     ``ece`` is the plain top-label error, ``p=1``, 15 bins of equal width. ``ece_debiased`` is the
     estimator of Kumar et al. 2019, ``p=2``, 15 bins of equal mass, root of the estimate clipped at
-    0. ``bins`` holds the reliability diagram over the bins of equal width.
+    0. ``bins`` holds the reliability diagram over the bins of equal width; ``risk`` and ``aurc``
+    are the error rates of the most confident.
 
     Example:
         >>> row = measure(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1]))
@@ -98,7 +101,15 @@ def measure(logits: Tensor, labels: Tensor) -> Row:
             "confidence": [round(float(value), 6) for value in bins.confidence],
             "accuracy": [round(float(value), 6) for value in bins.accuracy],
         },
+        **_selective(probs, labels),
     }
+
+
+def _selective(probs: Tensor, labels: Tensor) -> Row:
+    """Return the error rates of the most confident 5%, 10%, ..., 100%, and the area under all."""
+    risk = risk_coverage(probs, labels)[1]
+    last = [max(1, round(len(risk) * k / COVERAGES)) - 1 for k in range(1, COVERAGES + 1)]
+    return {"risk": [round(float(risk[i]), 6) for i in last], "aurc": risk.mean().item()}
 
 
 @torch.inference_mode()

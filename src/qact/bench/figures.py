@@ -8,8 +8,11 @@ from collections.abc import Callable
 from html import escape
 from typing import Any
 
+import torch
+
 from qact.bench.adapt import heading
 from qact.bench.summary import Method, Summary
+from qact.calibration.plots import wilson_interval
 
 # Matplotlib needs colours, the page wants variables: these stand-ins are replaced in the SVG.
 _INK, _MUTED, _RULE, _FACE = "#fe0200", "#fe0300", "#fe0400", "#fe0500"
@@ -70,7 +73,7 @@ def curves(summary: Summary) -> str:
         handles, names = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, names, loc="outside upper left", ncols=len(names))
 
-    return _svg(draw, size, "Accuracy, NLL and debiased calibration error over severity")
+    return drawn_as_svg(draw, size, "Accuracy, NLL and debiased calibration error over severity")
 
 
 def _curve(
@@ -85,8 +88,13 @@ def _curve(
     low = [a - b for a, b in zip(y, spread, strict=True)]
     high = [a + b for a, b in zip(y, spread, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
+    line(axes, x, y, index, method[0])
+
+
+def line(axes: Any, x: list[Any], y: list[float], index: int, label: str) -> None:
+    """Draw a line in the colour, marker and dashes of the ``index``-th activation."""
     style = {"marker": _MARKERS[index % 8], "linestyle": _LINES[index % 4], "markersize": 3.5}
-    axes.plot(x, y, color=colour, linewidth=1.5, label=method[0], **style)
+    axes.plot(x, y, color=_SERIES[index % len(_SERIES)], linewidth=1.5, label=label, **style)
 
 
 def _reference(axes: Any, summary: Summary, metric: str, scale: float) -> None:
@@ -117,7 +125,7 @@ def diagrams(summary: Summary, severity: int) -> str:
             axes.set_xlabel("confidence")
 
     title = f"Reliability diagrams at severity {severity}"
-    return _svg(draw, (max(5.2, 3.3 * columns), 3.0 * rows + 0.3), title)
+    return drawn_as_svg(draw, (max(5.2, 3.3 * columns), 3.0 * rows + 0.3), title)
 
 
 def _diagram(upper: Any, lower: Any, bins: list[tuple[int, float, float]], colour: str) -> None:
@@ -125,6 +133,7 @@ def _diagram(upper: Any, lower: Any, bins: list[tuple[int, float, float]], colou
     centres = [(k + 0.5) * width for k in range(len(bins))]
     used = [(c, *one) for c, one in zip(centres, bins, strict=True) if one[0]]
     upper.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle="--")
+    _band(upper, used, colour)
     for _, count, confidence, hit in used:  # the gap is drawn where the confidence is
         alpha = 0.25 + 0.75 * min(1.0, 5 * count / total)
         gap = [confidence, hit]
@@ -139,7 +148,14 @@ def _diagram(upper: Any, lower: Any, bins: list[tuple[int, float, float]], colou
     lower.grid(False)
 
 
-def _svg(draw: Callable[[Any], None], size: tuple[float, float], title: str) -> str:
+def _band(axes: Any, used: list[tuple[float, int, float, float]], colour: str) -> None:
+    """Draw the 95% Wilson intervals of the bins' accuracies."""
+    count, hit = (torch.tensor([bin[k] for bin in used], dtype=torch.float64) for k in (1, 3))
+    low, high = wilson_interval(hit, count)
+    axes.fill_between([bin[2] for bin in used], low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def drawn_as_svg(draw: Callable[[Any], None], size: tuple[float, float], title: str) -> str:
     """Draw on a fresh figure and return an ``<svg>`` element that can stand inside a page."""
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

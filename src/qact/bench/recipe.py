@@ -8,6 +8,7 @@ from typing import Any
 
 from qact.bench.adapt import parse_adaptation
 from qact.bench.errors import RecipeError
+from qact.bench.objective import LOSSES
 
 # Two of each family of CIFAR-10-C (noise, blur, weather, digital), fixed before any result.
 CORRUPTIONS = (
@@ -58,7 +59,7 @@ class Training:
         if not 0 <= self.label_smoothing < 1:
             raise RecipeError(f"label_smoothing must be in [0, 1), got {self.label_smoothing!r}")
         _one_of("training.optimizer", self.optimizer, ("adamw", "sgd"))
-        _one_of("training.loss", self.loss, ("cross_entropy",))
+        _one_of("training.loss", self.loss, LOSSES)
 
 
 @dataclass(frozen=True)

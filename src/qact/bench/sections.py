@@ -73,7 +73,8 @@ def reliability(summary: Summary) -> str:
     caption = (
         "Each dot: the images of one confidence bin, at their mean confidence and accuracy; the "
         "bar is its distance to perfect calibration (dashed), paler where the bin holds few "
-        "images. Below: share of the images per bin. Pooled over corruptions and seeds."
+        "images, and the band the 95% interval of its accuracy (Wilson). Below: share of the "
+        "images per bin. Pooled over corruptions and seeds."
     )
     parts = ""
     for severity in sorted({summary.severities[0], summary.severities[-1]}, reverse=True):

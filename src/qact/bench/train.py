@@ -19,6 +19,7 @@ from qact import models
 from qact.bench.checkpoint import History, restore, save
 from qact.bench.errors import RecipeError
 from qact.bench.inputs import Inputs, permutation
+from qact.bench.objective import Objective, objective
 from qact.bench.optimize import one_cycle, optimizer_for
 from qact.bench.recipe import Recipe, Training
 from qact.bench.rivals import Rival
@@ -104,13 +105,14 @@ def _epoch(
         raise RecipeError(f"batch {training.batch} is larger than {len(labels)} training images")
     torch.manual_seed(seed * 100_003 + epoch)  # dropout and the like, if a network has any
     begin, total = time.perf_counter(), 0.0
+    loss = objective(training.loss, training.label_smoothing)
     model.train()
     # The last, incomplete batch is left out: its statistics would be those of a few images.
     batches = permutation(len(labels), seed, epoch).split(training.batch)[:steps]
     for step, batch in enumerate(batches, start=epoch * steps):
         for group in optimizer.param_groups:
             group["lr"] = one_cycle(step, training.epochs * steps, training.lr)
-        total += _step(model, optimizer, images[batch], labels[batch], training.label_smoothing)
+        total += _step(model, optimizer, images[batch], labels[batch], loss)
         advance(len(batch))
     seconds = time.perf_counter() - begin
     return {
@@ -121,9 +123,9 @@ def _epoch(
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, smoothing: float
+    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, objective: Objective
 ) -> float:
-    loss = nn.functional.cross_entropy(model(x), y, label_smoothing=smoothing)
+    loss = objective(model, x, y)
     value = loss.item()
     if value != value or value in (float("inf"), float("-inf")):
         raise FloatingPointError(f"the training loss became {value}; a lower lr may help")

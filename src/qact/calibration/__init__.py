@@ -1,19 +1,65 @@
 """How far predicted probabilities can be believed."""
 
-from qact.calibration.metrics import (
-    Reliability,
-    accuracy,
-    brier_score,
+from qact.calibration.bins import Reliability
+from qact.calibration.bootstrap import Interval, bootstrap_interval
+from qact.calibration.brier import BrierParts, brier_decomposition
+from qact.calibration.conformal import (
+    Coverage,
+    SplitConformal,
+    conformal_quantile,
+    coverage,
+    coverage_by,
+)
+from qact.calibration.context_weights import context_distance, context_weights
+from qact.calibration.error import (
+    adaptive_calibration_error,
+    binary_calibration_error,
     calibration_error,
-    negative_log_likelihood,
     reliability,
 )
+from qact.calibration.histogram_binning import HistogramBinning
+from qact.calibration.isotonic import IsotonicCalibration
+from qact.calibration.logistic import PlattScaling
+from qact.calibration.metrics import accuracy, brier_score, negative_log_likelihood
+from qact.calibration.quantile import QuantileClassifier
+from qact.calibration.quantile_temperature import QuantileTemperature
+from qact.calibration.quantprob import QuantProb
+from qact.calibration.retrieval import mean_average_precision
+from qact.calibration.risk_control import ConformalRiskControl, risk_control
+from qact.calibration.selective import area_under_risk_coverage, risk_coverage
+from qact.calibration.temperature import TemperatureScaling, VectorScaling
 
 __all__ = [
+    "BrierParts",
+    "ConformalRiskControl",
+    "Coverage",
+    "HistogramBinning",
+    "Interval",
+    "IsotonicCalibration",
+    "PlattScaling",
+    "QuantProb",
+    "QuantileClassifier",
+    "QuantileTemperature",
     "Reliability",
+    "SplitConformal",
+    "TemperatureScaling",
+    "VectorScaling",
     "accuracy",
+    "adaptive_calibration_error",
+    "area_under_risk_coverage",
+    "binary_calibration_error",
+    "bootstrap_interval",
+    "brier_decomposition",
     "brier_score",
     "calibration_error",
+    "conformal_quantile",
+    "context_distance",
+    "context_weights",
+    "coverage",
+    "coverage_by",
+    "mean_average_precision",
     "negative_log_likelihood",
     "reliability",
+    "risk_control",
+    "risk_coverage",
 ]

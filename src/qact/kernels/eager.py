@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from qact.grid import Grid, spanning
 from qact.histogram import Histogram, padded
@@ -75,8 +76,10 @@ def apply(
     knots = rank_table(context.to(torch.float64), rule)
     count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
-        table = level(knots, count).to(z.dtype)
-        return _Lookup.apply(z, table, live, context.grid, passes).to(dtype)
+        sharp = level.activation is F.relu  # a table would smear its kink over a bin
+        table = (level.linear() if sharp else level)(knots, count).to(z.dtype)
+        value = _Lookup.apply(z, table, live, context.grid, passes)
+        return (F.relu(value) if sharp else value).to(dtype)
     rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes)
     if rule.smooth:
         return _leveled(rank, level, count).to(dtype)

@@ -1,0 +1,108 @@
+"""Norm -> quantile -> norm as one differentiable operation.
+
+Called directly, or through ``torch.ops.qact.block`` where a compiler or a function transform must
+see it as one operator: the same kernels, the same numbers.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qact.kernels import library
+from qact.kernels.plan import Plan
+
+if TYPE_CHECKING:
+    from qact.context import Context
+
+# Scale and shift of the norm before, of the score, and of the norm behind.
+Affine = tuple[Tensor | None, ...]
+
+
+def fusable(engine: str | None, input: Tensor) -> bool:
+    """Whether a compiled engine is asked for, or may be chosen, and is there for this input."""
+    if engine not in (None, "cpu", "triton") or input.dtype == torch.float64:
+        return False
+    there = library.available(input.device.type)
+    if engine == "triton" and not there:
+        raise ModuleNotFoundError("engine='triton' needs Triton: pip install 'qact[triton]'")
+    return there
+
+
+def block(
+    z: Tensor,
+    plan: Plan,
+    affine: Affine,
+    running: tuple[Context, float | None] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The output for ``z`` (N, C, L), like it, and what each channel said of itself (C, 12).
+
+    A ``running`` context, with its momentum, follows the batch: see :meth:`qact.Context.follow`.
+    """
+    context, momentum = running or (None, None)
+    keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (z, *affine))
+    if torch.compiler.is_compiling():
+        numbers = plan.numbers()
+        out, state, _, _ = torch.ops.qact.block(z, *affine, numbers)
+        if context is not None:
+            rest = (*context.tensors, context.batches, momentum, numbers)
+            torch.ops.qact.follow(z, affine[0], affine[1], state, *rest)
+    else:
+        out, state, _, _ = _Block.apply(z, plan, context, momentum, keep, *affine)
+    if context is not None:
+        context.batches.add_(1)
+    return out, state
+
+
+class _Block(torch.autograd.Function):
+    """Saves the input, and tables that are small beside it."""
+
+    @staticmethod
+    def forward(
+        z: Tensor, plan: Plan, context: Any, momentum: Any, keep: bool, *affine: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        rate = 0.0 if context is None else library.rate(context.batches, momentum)
+        buffers = None if context is None else context.tensors
+        run = library.engine(z.device.type)
+        return run.forward(z.contiguous(), plan, affine, buffers, rate, keep)  # type: ignore[union-attr]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        z, ctx.plan, _, _, _, *affine = inputs
+        ctx.save_for_backward(z, *affine, *output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
+        if grad is None:
+            return (None,) * 11
+        z, *rest = ctx.saved_tensors
+        affine, saved = rest[:6], rest[6:]
+        if torch._C._are_functorch_transforms_active():
+            numbers = ctx.plan.numbers()
+            dz, grads = torch.ops.qact.block_backward(z, grad, *affine, *saved, numbers)
+        else:
+            dz, grads = library.gradients(z, grad, ctx.plan, affine, saved)
+        pairs = zip(affine, grads, ctx.needs_input_grad[5:], strict=True)
+        columns = (g.to(a.dtype) if need else None for a, g, need in pairs)
+        return dz, None, None, None, None, *columns
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, z: Tensor, plan: Plan, context: Any, *rest: Any) -> Any:
+        if context is not None:
+            raise RuntimeError(
+                "under vmap every slice is a context of its own, and no running context can follow "
+                "them; use qact.functional.quantile_activation, or the layer in eval()"
+            )
+        _, keep, *affine = rest
+        dims = (in_dims[0], *in_dims[5:])
+
+        def apply(z: Tensor, *affine: Tensor | None) -> tuple[Tensor, ...]:
+            return _Block.apply(z, plan, None, None, keep, *affine)
+
+        return library.over_slices(apply, info.batch_size, dims, z, *affine)

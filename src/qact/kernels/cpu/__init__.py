@@ -1,0 +1,15 @@
+"""The CPU engine, compiled by Numba: no compiler is needed to install it (extra ``qact[cpu]``).
+
+    pool       channels shared out among threads
+    rows       one channel as one contiguous row: gathered, summed up, put into bins
+    gauss      the kernel's taps, its convolution, the normal score
+    table      from a channel's bins to its ranks and levels
+    steps      exact step levels: the order statistics at which the level rises
+    forward    norm -> quantile -> norm, one channel after the other
+    backward   its gradient
+    lookup     a stored context: one interpolation per value
+    follow     the running context
+    passes     the five general passes of `qact.kernels.passes`
+
+A channel is worked through while it is in the cache, so memory is read once and written once.
+"""

@@ -1,0 +1,285 @@
+"""The gradient of the block: through the quantile, its context, and the statistics of both norms.
+
+With ``g = dL/dv`` for the values ``v = T(F_h(y))`` of a channel and ``T'`` the slope of its level,
+
+    dL/dy_j = g_j T'(F(y_j)) f_h(y_j) - w_j sum_i g_i T'(F(y_i)) phi_h(y_i - y_j)  + dL/dh dh/dy_j
+
+The sum over ``i`` is a second histogram, of gradients, smoothed by the same kernel; and by the heat
+equation ``dF/dh = h F''``, a second difference of the table of ranks.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from qact.kernels.columns import (
+    BANDWIDTH,
+    BINS,
+    FINITE,
+    IN_MEAN,
+    IN_VAR,
+    MEAN,
+    MOST,
+    OFFSET,
+    OUT_MEAN,
+    OUT_VAR,
+    RELU,
+    STD,
+    STEPS,
+    TAPS,
+    WIDTH,
+)
+from qact.kernels.cpu.gauss import convolve, taps
+from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.observe import count_row, scratch, tabulate
+from qact.kernels.cpu.rows import CHUNK, block, gather, interpolate, locate, scatter, shift, stretch
+from qact.kernels.cpu.table import lowest, ratio, side_weights, varies
+
+
+@inline
+def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):  # type: ignore[no-untyped-def]
+    """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
+    n, width = z.shape[0] * z.shape[2], block(z.shape[2])
+    rows, slopes = np.empty((width, n), np.float32), np.empty((width, n), np.float32)
+    score, value, work = np.empty(n, np.float32), np.empty(n, np.float32), scratch()
+    mass, pair = np.empty(2 * MOST + 8, np.float64), np.empty(2 * MOST + 24, np.float32)
+    for start in range(first, last, width):
+        channels = min(width, last - start)
+        gather(z, start, channels, rows)
+        gather(grad, start, channels, slopes)
+        for c in range(start, start + channels):
+            row, g, state = rows[c - start], slopes[c - start], saved.state[c]
+            if state[FINITE] == 0:
+                g[:] = np.nan
+                grads[:, c] = np.nan
+                continue
+            if eps[0] >= 0:
+                inverse = 1 / math.sqrt(state[IN_VAR] + eps[0])
+                shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
+                score[:] = row
+                stretch(row, affine.in_weight[c], affine.in_bias[c])
+            recall(row, rule, level.kind, affine, c, saved, work)
+            if eps[1] >= 0:
+                values(row, level, affine, c, saved, work, value)
+                inverse = 1 / math.sqrt(state[OUT_VAR] + eps[1])
+                shift(value, np.float32(state[OUT_MEAN]), np.float32(inverse))
+                through_norm(value, g, affine.out_weight[c] * inverse, grads[4:, c])
+            through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, grads[2:, c])
+            if eps[0] >= 0:
+                inverse = 1 / math.sqrt(state[IN_VAR] + eps[0])
+                through_norm(score, g, affine.in_weight[c] * inverse, grads[:, c])
+        scatter(slopes, start, channels, out)
+
+
+@jit
+def recall(row, rule, kind, affine, c, saved, work):  # type: ignore[no-untyped-def]
+    """Ranks and levels at the edges: as they were saved, or from the input once more."""
+    state, bins = saved.state[c], int(saved.state[c, BINS])
+    if saved.tables.shape[1] >= 2 * bins + 4 and affine.weight[c] != 0:
+        work.rise[: bins + 2] = saved.tables[c, : bins + 2]
+        work.table[: bins + 2] = saved.tables[c, bins + 2 : 2 * bins + 4]
+        return
+    count_row(row, state, work)
+    tabulate(row.size, rule, kind, affine.weight[c], affine.bias[c], state, work)
+
+
+@jit
+def values(row, level, affine, c, saved, work, value):  # type: ignore[no-untyped-def]
+    """What the forward pass gave, before the norm behind it."""
+    state = saved.state[c]
+    if level.kind == STEPS:
+        weight, codes = affine.weight[c] / np.float32(level.steps + 1), saved.codes[c]
+        for i in range(value.size):
+            value[i] = np.float32(codes[i]) * weight + affine.bias[c]
+        return
+    inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
+    least = lowest(level.kind)
+    interpolate(row, inverse, offset, bins, work.table, least, work.cell, work.place, value)
+
+
+@jit
+def through_norm(score, g, slope, grads):  # type: ignore[no-untyped-def]
+    """``g`` becomes ``slope (g - mean g - s mean(g s))``; ``grads``: of scale and shift."""
+    total, product = sums(g, score)
+    grads[0], grads[1] = product, total
+    mean, along = np.float32(total / g.size), np.float32(product / g.size)
+    slope = np.float32(slope)
+    for i in range(g.size):
+        g[i] = slope * (g[i] - mean - score[i] * along)
+
+
+@jit
+def sums(g, value):  # type: ignore[no-untyped-def]
+    """``sum g`` and ``sum g value``: over chunks in float32, of chunks in float64."""
+    total, product = 0.0, 0.0
+    for start in range(0, g.size, CHUNK):
+        a, b = g[start : start + CHUNK], value[start : start + CHUNK]
+        part, cross = np.float32(0), np.float32(0)
+        for i in range(a.size):
+            part += a[i]
+            cross += a[i] * b[i]
+        total += part
+        product += cross
+    return total, product
+
+
+@jit
+def through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, grads):  # type: ignore[no-untyped-def]
+    """``g`` becomes the gradient with respect to the row; ``grads``: of the score's affine."""
+    state, n = saved.state[c], row.size
+    weight, bias, bins = affine.weight[c], affine.bias[c], int(state[BINS])
+    alive = rule.relative == 0 or varies(state[MEAN], state[STD])
+    if rule.full or level.kind != STEPS:
+        spread(row, g, level.kind, state, work, mass)
+        score_grads(mass, work, bins, weight, bias, grads)
+    if level.kind == STEPS:
+        step_grads(g, saved.codes[c], level.steps, grads)
+    if not alive:
+        g[:] = 0
+        return
+    pull = 0.0
+    if rule.full:
+        pull = rank_grads(mass, state, work) * rule.relative * n**rule.power / n
+        pull = pull / state[STD] if state[STD] > 0 else 0.0
+    edge_slopes(state, rule.full, work, pair)
+    negative, positive, _ = side_weights(state, n, rule.grounded, rule.sentinels)
+    descend(row, state, pair, np.float32(negative), np.float32(positive), pull, work, g)
+
+
+@jit
+def spread(row, g, kind, state, work, mass):  # type: ignore[no-untyped-def]
+    """The histogram of gradients: per bin the sum of ``g``, and of ``g`` times the place.
+
+    A ReLU first stops the gradient of all values that it has set to zero.
+    """
+    inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
+    cell, place, table = work.cell, work.place, work.table
+    mass[: 2 * bins + 4] = 0
+    for start in range(0, row.size, CHUNK):
+        chunk = g[start : start + CHUNK]
+        locate(row[start : start + CHUNK], inverse, offset, bins, cell, place)
+        if kind == RELU:
+            for i in range(chunk.size):
+                left = table[cell[i]]
+                value = left + place[i] * (table[cell[i] + np.uint32(1)] - left)
+                chunk[i] *= np.float32(value > 0)  # a branch would be mispredicted half the time
+        for i in range(chunk.size):
+            k = cell[i] * np.uint32(2)
+            mass[k] += chunk[i]
+            mass[k + np.uint32(1)] += chunk[i] * place[i]
+
+
+@jit
+def score_grads(mass, work, bins, weight, bias, grads):  # type: ignore[no-untyped-def]
+    """Of ``weight s + bias``; levels give the scores ``s`` back, unless the weight is zero."""
+    table, score = work.table, work.score
+    scale, total = 0.0, 0.0
+    for k in range(bins + 1):
+        left, right = mass[2 * k] - mass[2 * k + 1], mass[2 * k + 1]
+        total += left + right
+        if weight != 0:
+            here, after = (table[k] - bias) / weight, (table[k + 1] - bias) / weight
+        else:
+            here, after = score[k], score[min(k + 1, bins)]
+        scale += left * here + right * after
+    grads[0], grads[1] = scale, total
+
+
+@jit
+def step_grads(g, codes, steps, grads):  # type: ignore[no-untyped-def]
+    """Of ``weight k / (steps + 1) + bias`` at the levels ``k``."""
+    scale, shift = 0.0, 0.0
+    for i in range(g.size):
+        scale += g[i] * codes[i]
+        shift += g[i]
+    grads[0], grads[1] = scale / (steps + 1), shift
+
+
+@jit
+def rank_grads(mass, state, work):  # type: ignore[no-untyped-def]
+    """``work.score[k + 1]``: the rise across bin ``k`` of the context's gradient; returns dL/dh.
+
+    The slope of the level at an edge is that of the line through the edges on either side.
+    """
+    bins, pad = int(state[BINS]), TAPS + 2
+    edges, rise, table = work.edges, work.rise, work.table
+    edges[:pad] = 0
+    edges[pad + bins + 1 : bins + 2 * pad + 1] = 0
+    own, slope = edges[pad : pad + bins + 1], work.tail[: bins + 1]
+    slope[0], slope[bins] = 0, 0  # outermost bins are empty
+    for k in range(1, bins):
+        slope[k] = (table[k + 1] - table[k - 1]) / max(rise[k] + rise[k + 1], np.float32(1e-30))
+    own[0] = (mass[0] - mass[1]) * slope[0]
+    for k in range(1, bins + 1):
+        own[k] = (mass[2 * k] - mass[2 * k + 1] + mass[2 * k - 1]) * slope[k]
+    bandwidth = 0.0
+    for k in range(own.size):
+        bandwidth += np.float64(own[k]) * (rise[k + 1] - rise[k])
+    reach = taps(ratio(state), work.kernel)
+    convolve(edges, bins, work.kernel, reach, work.score)
+    return bandwidth * state[BANDWIDTH] / state[WIDTH] ** 2
+
+
+@jit
+def edge_slopes(state, full, work, pair):  # type: ignore[no-untyped-def]
+    """Slopes of level and context at the middles of bins, for two straight lines per value.
+
+    ``pair[2 i]`` and ``pair[2 i + 1]`` for the middle of bin ``i - 1`` below zero and ``i - 3``
+    above: each side of zero is continued on its own, since levels and weights may jump there.
+    """
+    bins, inverse = int(state[BINS]), np.float32(1 / state[WIDTH])
+    zero = min(max(-int(state[OFFSET]), 0), bins)
+    for k in range(bins):
+        i = 2 * (k + 1 if k < zero else k + 3)
+        pair[i] = (work.table[k + 1] - work.table[k]) * inverse
+        pair[i + 1] = -work.score[k + 1] * inverse if full else np.float32(0)
+    for q in range(2):
+        _continue(pair[q:], 1, zero)
+        _continue(pair[q:], zero + 3, bins + 2)
+
+
+@jit
+def _continue(line, first, last):  # type: ignore[no-untyped-def]
+    """One more entry on either side of ``first ... last``, on a straight line."""
+    if last < first:
+        line[2 * (first - 1)] = line[2 * first] = 0
+        return
+    second, before = min(first + 1, last), max(last - 1, first)
+    line[2 * (first - 1)] = 2 * line[2 * first] - line[2 * second]
+    line[2 * (last + 1)] = 2 * line[2 * last] - line[2 * before]
+
+
+@jit
+def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignore[no-untyped-def]
+    """``g`` becomes ``g slope + w context + pull (row - mean)``.
+
+    The last in units of bins, so that it does not overflow where values are tiny.
+    """
+    inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
+    low, high = np.float32(offset), np.float32(offset + bins)
+    centre, pull = np.float32(state[MEAN]), np.float32(pull * state[WIDTH])
+    half = np.float32(0.5)
+    # Kept in memory, or a compiler would multiply ``pull`` by ``inverse`` first.
+    aside = work.edges
+    shift, cell, place = np.int32(offset - 1), work.cell, work.place
+    one, two, three = np.uint32(1), np.uint32(2), np.uint32(3)
+    for start in range(0, row.size, CHUNK):
+        chunk, target = row[start : start + CHUNK], g[start : start + CHUNK]
+        for i in range(chunk.size):
+            scaled = chunk[i] * inverse
+            scaled = scaled if scaled > low else low
+            scaled = scaled if scaled < high else high
+            floor = np.floor(scaled - half)
+            place[i] = scaled - half - floor
+            aside[i] = (chunk[i] - centre) * inverse
+            side = np.int32(2) if chunk[i] >= 0 else np.int32(0)
+            cell[i] = np.uint32(2 * (np.int32(floor) - shift + side))
+        for i in range(target.size):
+            k, p = cell[i], place[i]
+            slope, context = pair[k], pair[k + one]
+            slope += p * (pair[k + two] - slope)
+            context += p * (pair[k + three] - context)
+            weight = positive if chunk[i] >= 0 else negative
+            target[i] = target[i] * slope + weight * context + pull * aside[i]

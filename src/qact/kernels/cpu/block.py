@@ -1,0 +1,144 @@
+"""The fused block on tensors: memory handed to the compiled loops, channels shared out."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qact.kernels.columns import STATE
+from qact.kernels.cpu.backward import backward as _backward
+from qact.kernels.cpu.forward import Affine, Level, Saved
+from qact.kernels.cpu.forward import follow as _follow
+from qact.kernels.cpu.forward import forward as _forward
+from qact.kernels.cpu.frame import cube, line, numbers, opened, pack, plane
+from qact.kernels.cpu.jit import Kernel, inline
+from qact.kernels.cpu.observe import Numbers
+from qact.kernels.cpu.pool import run, share
+from qact.kernels.plan import Plan, code_columns, table_columns
+
+
+def forward(
+    z: Tensor,
+    plan: Plan,
+    affine: tuple[Tensor | None, ...],
+    context: tuple[Tensor, ...] | None = None,
+    rate: float = 0.0,
+    keep: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The output, and what the backward pass needs beside the input if ``keep``.
+
+    ``z`` (N, C, L) contiguous, computed in float32; ``affine``: six (C,) tensors or None;
+    ``context``: the buffers that move towards the batch by ``rate``. Returns output, state (C, 12)
+    float64, tables and codes.
+    """
+    channels, n = z.shape[1], z.shape[0] * z.shape[2]
+    dtype, z = z.dtype, z.detach().float()
+    out = torch.empty_like(z)
+    state = torch.zeros(channels, STATE, dtype=torch.float64)
+    tables = torch.empty(channels, table_columns(n, plan) if keep else 0)
+    codes = torch.empty(channels, code_columns(n, plan) if keep else 0, dtype=torch.uint8)
+    buffers = context or _no_context()
+    tensors = [z, out, state, tables, codes, *_affine(affine, channels), *buffers]
+    frame = pack(tensors, [*plan.numbers(), rate])
+    run(_forward_kernel, frame, channels, z.numel())
+    return out.to(dtype), state, tables, codes
+
+
+def backward(
+    z: Tensor, grad: Tensor, plan: Plan, affine: tuple[Tensor | None, ...], *saved: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``dL/dz`` and, for the six affine tensors, (6, C)."""
+    channels, dtype = z.shape[1], z.dtype
+    z, grad = z.detach().float(), grad.detach().float()
+    out, grads = torch.empty_like(z), torch.zeros(6, channels, dtype=torch.float64)
+    tensors = [z, out, *saved, *_affine(affine, channels), grad, grads]
+    frame = pack(tensors, [*plan.numbers(), 0.0])
+    run(_backward_kernel, frame, channels, z.numel())
+    return out.to(dtype), grads
+
+
+def follow(
+    z: Tensor,
+    plan: Plan,
+    affine: tuple[Tensor | None, ...],
+    state: Tensor,
+    context: tuple[Tensor, ...],
+    rate: float,
+) -> None:
+    """Move the buffers of a running context towards the batch that ``state`` describes."""
+    z, channels = z.detach().float(), z.shape[1]
+    tensors = [z, state, *_affine((*affine, *(None,) * 4), channels)[:2], *context]
+    run(_follow_kernel, pack(tensors, [*plan.numbers(), rate]), channels, z.numel())
+
+
+def _affine(affine: tuple[Tensor | None, ...], channels: int) -> list[Tensor]:
+    """All six, in float32: scales are one and shifts zero where there are none."""
+    filled = []
+    for tensor, default in zip(affine, (1.0, 0.0) * 3, strict=True):
+        given = tensor.detach().float() if tensor is not None else torch.full((channels,), default)
+        filled.append(given.contiguous())
+    return filled
+
+
+def _no_context() -> tuple[Tensor, ...]:
+    empty = torch.empty(0, 0)
+    return empty, empty, empty[0:0, :], empty[0:0, :], empty.int(), empty.long()
+
+
+@inline
+def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
+    """Rule, level and both eps; the plan's numbers stand behind the tensors."""
+    x = numbers(frame, tensors)
+    rule = Numbers(x[0] != 0, x[1], x[2], x[3], x[4], x[5] != 0)
+    return rule, Level(int(x[6]), int(x[7])), (x[8], x[9]), x[10]
+
+
+@inline
+def _affines(frame, k):  # type: ignore[no-untyped-def]
+    f = np.float32
+    first = line(frame, k, f), line(frame, k + 1, f), line(frame, k + 2, f)
+    return Affine(*first, line(frame, k + 3, f), line(frame, k + 4, f), line(frame, k + 5, f))
+
+
+@inline
+def _saved(frame, k):  # type: ignore[no-untyped-def]
+    tables, codes = plane(frame, k + 1, np.float32), plane(frame, k + 2, np.uint8)
+    return Saved(plane(frame, k, np.float64), tables, codes)
+
+
+@inline
+def _context(frame, k):  # type: ignore[no-untyped-def]
+    mass, moment = plane(frame, k, np.float32), plane(frame, k + 1, np.float32)
+    mean, std = line(frame, k + 2, np.float32), line(frame, k + 3, np.float32)
+    return mass, moment, mean, std, line(frame, k + 4, np.int32), line(frame, k + 5, np.int64)
+
+
+@Kernel
+def _forward_kernel(data):  # type: ignore[no-untyped-def]
+    frame = opened(data)
+    z, out, saved = cube(frame, 0), cube(frame, 1), _saved(frame, 2)
+    rule, level, eps, rate = _unpack(frame, 17)
+    first, last = share(frame, z.shape[1])
+    affine, context = _affines(frame, 5), _context(frame, 11)
+    _forward(first, last, z, rule, level, affine, eps, saved, context, rate, out)
+
+
+@Kernel
+def _backward_kernel(data):  # type: ignore[no-untyped-def]
+    frame = opened(data)
+    z, out, saved, affine = cube(frame, 0), cube(frame, 1), _saved(frame, 2), _affines(frame, 5)
+    grad, grads = cube(frame, 11), plane(frame, 12, np.float64)
+    rule, level, eps, _ = _unpack(frame, 13)
+    first, last = share(frame, z.shape[1])
+    _backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out)
+
+
+@Kernel
+def _follow_kernel(data):  # type: ignore[no-untyped-def]
+    frame = opened(data)
+    z, state = cube(frame, 0), plane(frame, 1, np.float64)
+    weight, bias = line(frame, 2, np.float32), line(frame, 3, np.float32)
+    _, _, eps, rate = _unpack(frame, 10)
+    first, last = share(frame, z.shape[1])
+    _follow(first, last, z, weight, bias, eps[0], state, _context(frame, 4), rate)

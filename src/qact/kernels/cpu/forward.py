@@ -1,0 +1,116 @@
+"""Norm -> quantile -> norm, one channel after the other, while it is in the cache."""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from qact.kernels.columns import (
+    BINS,
+    FINITE,
+    IN_MEAN,
+    IN_VAR,
+    OFFSET,
+    OUT_MEAN,
+    OUT_VAR,
+    STEPS,
+    WIDTH,
+)
+from qact.kernels.cpu import steps as exact
+from qact.kernels.cpu.follow import follow as move
+from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
+from qact.kernels.cpu.rows import block, gather, interpolate, scatter, shift, stretch
+from qact.kernels.cpu.table import lowest, table_moments
+
+# What a rank becomes: one of `qact.kernels.cpu.table`'s kinds, and how many steps it has.
+Level = namedtuple("Level", "kind steps")
+# Scale and shift (C,) of the norm before, of the score, and of the norm after.
+Affine = namedtuple("Affine", "in_weight in_bias weight bias out_weight out_bias")
+# What the backward pass may be handed: ranks and levels, and the codes of steps.
+Saved = namedtuple("Saved", "state tables codes")
+
+
+@inline
+def forward(first, last, z, rule, level, affine, eps, saved, context, rate, out):  # type: ignore[no-untyped-def]
+    """Channels ``first ... last``; ``eps`` of both norms, negative for none.
+
+    The buffers of the running ``context`` move towards the batch if ``rate`` is positive.
+    """
+    n, width = z.shape[0] * z.shape[2], block(z.shape[2])
+    rows, goals = np.empty((width, n), np.float32), np.empty((width, n), np.float32)
+    work, order = scratch(), exact.scratch(n if level.kind == STEPS else 0)
+    moved = np.empty((2, context[0].shape[1]), np.float32)
+    for start in range(first, last, width):
+        channels = min(width, last - start)
+        gather(z, start, channels, rows)
+        for c in range(start, start + channels):
+            row, goal, state = rows[c - start], goals[c - start], saved.state[c]
+            if not observe(row, affine.in_weight[c], affine.in_bias[c], eps[0], rule, state, work):
+                goal[:] = np.nan
+                continue
+            if level.kind != STEPS or rate > 0:
+                count_row(row, state, work)
+            if level.kind == STEPS:
+                codes = saved.codes[c] if saved.codes.shape[1] else order.codes
+                _step(row, rule, level.steps, affine, c, eps[1], state, work, order, codes, goal)
+            else:
+                _smooth(row, rule, level.kind, affine, c, eps[1], saved, work, goal)
+            if rate > 0:
+                move(work.hist, state, c, rate, context, moved)
+        scatter(goals, start, channels, out)
+
+
+@inline
+def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # type: ignore[no-untyped-def]
+    """Only the move of the running context, for channels whose ``states`` are known."""
+    n, width = z.shape[0] * z.shape[2], block(z.shape[2])
+    rows, work = np.empty((width, n), np.float32), scratch()
+    moved = np.empty((2, context[0].shape[1]), np.float32)
+    for start in range(first, last, width):
+        channels = min(width, last - start)
+        gather(z, start, channels, rows)
+        for c in range(start, start + channels):
+            row, state = rows[c - start], states[c]
+            if state[FINITE] == 1:
+                if eps >= 0:
+                    inverse = 1 / math.sqrt(state[IN_VAR] + eps)
+                    shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
+                    stretch(row, in_weight[c], in_bias[c])
+                count_row(row, state, work)
+                move(work.hist, state, c, rate, context, moved)
+
+
+@jit
+def _smooth(row, rule, kind, affine, c, eps, saved, work, goal):  # type: ignore[no-untyped-def]
+    """Interpolation in the table of levels, and the norm behind it."""
+    state, table, n = saved.state[c], work.table, row.size
+    tabulate(n, rule, kind, affine.weight[c], affine.bias[c], state, work)
+    bins = int(state[BINS])
+    if saved.tables.shape[1] >= 2 * bins + 4:
+        saved.tables[c, : bins + 2] = work.rise[: bins + 2]
+        saved.tables[c, bins + 2 : 2 * bins + 4] = table[: bins + 2]
+    inverse, least = np.float32(1 / state[WIDTH]), lowest(kind)
+    interpolate(row, inverse, int(state[OFFSET]), bins, table, least, work.cell, work.place, goal)
+    if eps >= 0:
+        mean, variance = table_moments(kind, work.hist, table, bins, n)
+        state[OUT_MEAN], state[OUT_VAR] = mean, variance
+        shift(goal, np.float32(mean), np.float32(1 / math.sqrt(variance + eps)))
+        stretch(goal, affine.out_weight[c], affine.out_bias[c])
+
+
+@jit
+def _step(row, rule, steps, affine, c, eps, state, work, order, codes, goal):  # type: ignore[no-untyped-def]
+    """The exact level of every value, and the norm behind it."""
+    exact.rank_codes(row, work, rule, steps, state, order, codes)
+    weight, bias = affine.weight[c] / np.float32(steps + 1), affine.bias[c]
+    for i in range(goal.size):
+        goal[i] = np.float32(codes[i]) * weight + bias
+    if eps >= 0:
+        first, second = exact.code_moments(codes)
+        mean, variance = weight * first + bias, np.float64(weight) ** 2 * second
+        state[OUT_MEAN], state[OUT_VAR] = mean, variance
+        shift(goal, np.float32(mean), np.float32(1 / math.sqrt(variance + eps)))
+        stretch(goal, affine.out_weight[c], affine.out_bias[c])

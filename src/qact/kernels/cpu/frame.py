@@ -1,0 +1,78 @@
+"""Arguments of a kernel as one array of integers: addresses and shapes.
+
+The threads that torch already keeps call a kernel with a single pointer. So every tensor that a
+kernel reads or writes is described in a `frame`, four integers each, and options follow as bits.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numba import carray, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from torch import Tensor
+
+from qact.kernels.cpu.jit import inline
+
+# Integers in a frame; the first two are for `qact.kernels.cpu.pool`.
+SIZE, FIRST = 128, 2
+
+
+def pack(tensors: list[Tensor], numbers: list[float]) -> np.ndarray:
+    """The frame of tensors (at most three dimensions, contiguous) and of numbers.
+
+    It holds addresses: the tensors must outlive the call.
+    """
+    frame: list[int] = [0, 0]
+    for tensor in tensors:
+        if not tensor.is_contiguous():
+            raise AssertionError(f"a kernel reads contiguous memory, not strides {tensor.stride()}")
+        frame += (tensor.data_ptr(), *(*tensor.shape, 1, 1, 1)[:3])
+    frame += struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
+    return np.array(frame + [0] * (SIZE - len(frame)), np.int64)
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any) -> Any:
+    """An integer as an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+
+    return types.voidptr(types.int64), generate
+
+
+@inline
+def opened(data):  # type: ignore[no-untyped-def]
+    """The frame at an address."""
+    return carray(data, (SIZE,), np.int64)
+
+
+@inline
+def cube(frame, k):  # type: ignore[no-untyped-def]
+    """The ``k``-th tensor, float32 of three dimensions."""
+    at = FIRST + 4 * k
+    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2], frame[at + 3]), np.float32)
+
+
+@inline
+def plane(frame, k, dtype):  # type: ignore[no-untyped-def]
+    """The ``k``-th tensor, of two dimensions."""
+    at = FIRST + 4 * k
+    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2]), dtype)
+
+
+@inline
+def line(frame, k, dtype):  # type: ignore[no-untyped-def]
+    """The ``k``-th tensor, of one dimension."""
+    at = FIRST + 4 * k
+    return carray(_pointer(frame[at]), (frame[at + 1],), dtype)
+
+
+@inline
+def numbers(frame, tensors):  # type: ignore[no-untyped-def]
+    """The numbers behind ``tensors`` tensors."""
+    return frame[FIRST + 4 * tensors :].view(np.float64)

@@ -1,0 +1,33 @@
+"""How kernels are compiled: once, kept on disk, without a door for Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+from numba import cfunc, njit
+
+# Sums may be taken in any order, so that they use the whole width of the processor; what is not a
+# number is found beforehand, on the bits.
+FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
+OPTIONS = {"error_model": "numpy", "fastmath": FAST, "no_cpython_wrapper": True}
+
+jit: Callable[..., Any] = njit(nogil=True, no_cfunc_wrapper=True, **OPTIONS)
+inline: Callable[..., Any] = njit(nogil=True, no_cfunc_wrapper=True, inline="always", **OPTIONS)
+
+
+class Kernel:
+    """A C function of one address, see `qact.kernels.cpu.frame`: compiled when it is first needed.
+
+    It is kept on disk, and all that it calls within it.
+    """
+
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
+
+    @cached_property
+    def compiled(self) -> Any:
+        """With ``address`` and ``ctypes``, its two doors."""
+        options = {"error_model": "numpy", "fastmath": FAST}
+        return cfunc("void(voidptr)", cache=True, **options)(self.function)

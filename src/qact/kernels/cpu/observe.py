@@ -1,0 +1,112 @@
+"""What one row says of itself: norm, grid, bins, ranks and levels, in scratch memory."""
+
+from __future__ import annotations
+
+import math
+from collections import namedtuple
+
+import numpy as np
+
+from qact.kernels.columns import (
+    BINS,
+    FINITE,
+    IN_MEAN,
+    IN_VAR,
+    MEAN,
+    MOST,
+    NEGATIVE,
+    OFFSET,
+    STD,
+    STEPS,
+    TAPS,
+    UNIFORM,
+    WIDTH,
+)
+from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.rows import CHUNK, count, extent, moments, negatives, shift, stretch
+from qact.kernels.cpu.table import choose_grid, edge_masses, level, ranks, side_weights, varies
+
+# What a rank is: `qact.rule.Rule` as numbers.
+Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")
+Work = namedtuple("Work", "ends cell place hist edges kernel rise rank above tail score table")
+
+
+@jit
+def scratch():  # type: ignore[no-untyped-def]
+    """Memory for one thread, used for one channel after the other."""
+    size = MOST + 8
+    return Work(
+        np.empty(2, np.float32),
+        np.empty(CHUNK, np.uint32),
+        np.empty(CHUNK, np.float32),
+        np.empty(size, np.int64),
+        np.empty(size + 2 * TAPS, np.float32),
+        np.empty(TAPS + 2, np.float32),
+        np.empty(size, np.float32),
+        np.empty(size, np.float64),
+        np.empty(size, np.float64),
+        np.empty(size, np.float32),
+        np.empty(size, np.float32),
+        np.empty(size, np.float32),
+    )
+
+
+@jit
+def normalise(row, weight, bias, eps, state):  # type: ignore[no-untyped-def]
+    """BatchNorm of the row in place, with ``eps`` not negative."""
+    mean, variance = moments(row)
+    scale = 1 / math.sqrt(variance + eps)
+    shift(row, np.float32(mean), np.float32(scale))
+    stretch(row, weight, bias)
+    state[IN_MEAN], state[IN_VAR] = mean, variance
+    state[MEAN], state[STD] = bias, abs(weight) * scale * math.sqrt(variance)
+
+
+@jit
+def observe(row, weight, bias, eps, rule, state, work):  # type: ignore[no-untyped-def]
+    """Norm, spread, sign and grid of a row into ``state``; whether all values are finite."""
+    state[FINITE] = 1.0 if extent(row, work.ends) else 0.0
+    if state[FINITE] == 0:
+        state[:] = np.nan
+        state[FINITE] = 0.0
+        return False
+    if eps >= 0:
+        normalise(row, weight, bias, eps, state)
+        extent(row, work.ends)
+    else:
+        mean, variance = moments(row)
+        state[MEAN], state[STD] = mean, math.sqrt(variance)
+    state[NEGATIVE] = negatives(row)
+    h = rule.absolute + rule.relative * state[STD] * row.size**rule.power
+    if rule.relative > 0 and not varies(state[MEAN], state[STD]):
+        h = 0.0
+    choose_grid(work.ends[0], work.ends[1], row.size, h, state)
+    return True
+
+
+@jit
+def count_row(row, state, work):  # type: ignore[no-untyped-def]
+    """The bins of a row, in ``work.hist``."""
+    inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
+    count(row, inverse, offset, bins, work.hist, work.cell, work.place)
+
+
+@jit
+def tabulate(values, rule, kind, weight, bias, state, work):  # type: ignore[no-untyped-def]
+    """Ranks and levels at the edges, from the bins; steps have the gradient of their rank."""
+    negative, positive, low = side_weights(state, values, rule.grounded, rule.sentinels)
+    edge_masses(work.hist, state, negative, positive, work.edges, work.tail)
+    ranks(work.edges, state, low, work.kernel, work.rise, work.rank, work.above)
+    bins, kind = int(state[BINS]), UNIFORM if kind == STEPS else kind
+    level(
+        kind,
+        work.rank,
+        work.above,
+        bins,
+        values,
+        weight,
+        bias,
+        work.tail,
+        work.score,
+        work.table,
+    )

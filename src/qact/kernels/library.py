@@ -1,0 +1,217 @@
+"""The fused block as operators of ``torch.library``: for compilers and function transforms.
+
+qact::block           output, state, tables, codes         (differentiable, vmap)
+qact::block_backward  gradients of input and affines
+qact::follow          moves a running context in place
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from qact.kernels.columns import STATE
+from qact.kernels.plan import Plan, code_columns, table_columns
+
+MODULES = {"cpu": "qact.kernels.cpu.block", "cuda": "qact.kernels.triton.block"}
+
+
+@lru_cache
+def engine(device: str) -> ModuleType | None:
+    """The compiled engine of a kind of device, or None where its package is not installed."""
+    if device not in MODULES:
+        return None
+    try:
+        return import_module(MODULES[device])
+    except ModuleNotFoundError:
+        return None
+
+
+@torch.compiler.assume_constant_result
+def available(device: str) -> bool:
+    """Whether there is one; a constant for a compiler."""
+    return engine(device) is not None
+
+
+def rate(batches: Tensor, momentum: float | None) -> float:
+    """How far a running context moves: the mean over batches at first, then ``momentum``."""
+    return max(1.0 / (int(batches) + 1), momentum or 0.0)
+
+
+def gradients(
+    z: Tensor,
+    grad: Tensor,
+    plan: Plan,
+    affine: Sequence[Tensor | None],
+    saved: Sequence[Tensor],
+) -> tuple[Tensor, Tensor]:
+    """``dL/dz``, like ``z``, and (6, C) for the affines."""
+    return _engine(z).backward(z.contiguous(), grad.contiguous(), plan, affine, *saved)
+
+
+@custom_op("qact::block", mutates_args=())
+def block(
+    z: Tensor,
+    in_weight: Tensor | None,
+    in_bias: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    out_weight: Tensor | None,
+    out_bias: Tensor | None,
+    numbers: Sequence[float],
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output like ``z`` (N, C, L), state (C, 12), tables and codes; see `qact.kernels.plan`."""
+    affine = (in_weight, in_bias, weight, bias, out_weight, out_bias)
+    return _engine(z).forward(z.contiguous(), Plan.of(numbers), affine)
+
+
+@block.register_fake
+def _(z, in_weight, in_bias, weight, bias, out_weight, out_bias, numbers):  # type: ignore[no-untyped-def]
+    plan, channels, n = Plan.of(numbers), z.shape[1], z.shape[0] * z.shape[2]
+    return (
+        z.new_empty(z.shape),
+        z.new_empty(channels, STATE, dtype=torch.float64),
+        z.new_empty(channels, table_columns(n, plan), dtype=torch.float32),
+        z.new_empty(channels, code_columns(n, plan), dtype=torch.uint8),
+    )
+
+
+@custom_op("qact::block_backward", mutates_args=())
+def block_backward(
+    z: Tensor,
+    grad: Tensor,
+    in_weight: Tensor | None,
+    in_bias: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    out_weight: Tensor | None,
+    out_bias: Tensor | None,
+    state: Tensor,
+    tables: Tensor,
+    codes: Tensor,
+    numbers: Sequence[float],
+) -> tuple[Tensor, Tensor]:
+    """``dL/dz``, and (6, C) for the affines."""
+    affine = (in_weight, in_bias, weight, bias, out_weight, out_bias)
+    return gradients(z, grad, Plan.of(numbers), affine, (state, tables, codes))
+
+
+@block_backward.register_fake
+def _(z, grad, a, b, c, d, e, f, state, tables, codes, numbers):  # type: ignore[no-untyped-def]
+    return z.new_empty(z.shape), z.new_empty(6, z.shape[1], dtype=torch.float64)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    z, *affine, numbers = inputs
+    ctx.save_for_backward(z, *affine, *output[1:])
+    ctx.numbers = numbers
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    z, *rest = ctx.saved_tensors
+    affine, saved = rest[:6], rest[6:]
+    dz, grads = torch.ops.qact.block_backward(z, grad, *affine, *saved, ctx.numbers)
+    affines = (None if a is None else g.to(a.dtype) for a, g in zip(affine, grads, strict=True))
+    return dz, *affines, None
+
+
+block.register_autograd(_backward, setup_context=_keep)
+
+
+@custom_op("qact::follow", mutates_args=("mass", "moment", "mean", "std", "exponent", "offset"))
+def follow(
+    z: Tensor,
+    in_weight: Tensor | None,
+    in_bias: Tensor | None,
+    state: Tensor,
+    mass: Tensor,
+    moment: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    exponent: Tensor,
+    offset: Tensor,
+    batches: Tensor,
+    momentum: float | None,
+    numbers: Sequence[float],
+) -> None:
+    """Move a running context towards the batch ``z`` that ``state`` describes."""
+    buffers = (mass, moment, mean, std, exponent, offset)
+    affine = (in_weight, in_bias)
+    step = rate(batches, momentum)
+    _engine(z).follow(z.contiguous(), Plan.of(numbers), affine, state, buffers, step)
+
+
+@follow.register_fake
+def _(z, in_weight, in_bias, state, *rest):  # type: ignore[no-untyped-def]
+    return None
+
+
+def over_slices(
+    function: Callable[..., tuple[Tensor, ...]],
+    size: int,
+    in_dims: Sequence[int | None],
+    z: Tensor,
+    *affine: Tensor | None,
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """A mapped dimension is more channels: every slice is a context of its own."""
+    z = _mapped(z, in_dims[0], size).movedim(0, 1)
+    outer, _, channels, inner = z.shape
+    wide = [
+        None if t is None else _mapped(t, d, size).flatten()
+        for t, d in zip(affine, in_dims[1:], strict=True)
+    ]
+    out, *saved = function(z.reshape(outer, size * channels, inner), *wide)
+    outs = [t.reshape(size, channels, *t.shape[1:]) for t in saved]
+    return (out.reshape(outer, size, channels, inner).movedim(1, 0), *outs), (0, 0, 0, 0)
+
+
+@block.register_vmap
+def _(info, in_dims, z, *rest):  # type: ignore[no-untyped-def]
+    *affine, numbers = rest
+
+    def apply(z: Tensor, *affine: Tensor | None) -> tuple[Tensor, ...]:
+        return block(z, *affine, numbers)
+
+    return over_slices(apply, info.batch_size, in_dims[:7], z, *affine)
+
+
+@block_backward.register_vmap
+def _(info, in_dims, z, grad, *rest):  # type: ignore[no-untyped-def]
+    *tensors, numbers = rest
+    size = info.batch_size
+    z, grad = (
+        _mapped(t, d, size).movedim(0, 1) for t, d in zip((z, grad), in_dims[:2], strict=True)
+    )
+    outer, _, channels, inner = z.shape
+    z, grad = (t.reshape(outer, size * channels, inner) for t in (z, grad))
+    wide = [
+        None if t is None else _mapped(t, d, size).flatten(0, 1)
+        for t, d in zip(tensors, in_dims[2:11], strict=True)
+    ]
+    dz, grads = block_backward(z, grad, *wide, numbers)
+    grads = grads.reshape(6, size, channels).movedim(1, 0)
+    return (dz.reshape(outer, size, channels, inner).movedim(1, 0), grads), (0, 0)
+
+
+def _mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:
+    """The mapped dimension in front; a tensor that is not mapped is repeated."""
+    if dim is None:
+        return tensor.expand(size, *tensor.shape)
+    return tensor.movedim(dim, 0)
+
+
+def _engine(z: Tensor) -> ModuleType:
+    found = engine(z.device.type)
+    if found is None:
+        raise ModuleNotFoundError(
+            f"qact::block on {z.device.type} needs Numba or Triton: pip install 'qact[cpu]'"
+        )
+    return found

@@ -1,0 +1,84 @@
+"""What a fused block does, as numbers and words: comparable, hashable, and short to write down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch.nn import functional as F
+
+from qact.bandwidth import Bandwidth
+from qact.kernels.columns import MOST
+from qact.levels import Level, Steps, normal_score, uniform_score
+from qact.rule import Rule
+
+KINDS = ("uniform", "normal", "relu", "steps")
+KNOWN = ((uniform_score, None), (normal_score, None), (normal_score, F.relu))
+# Levels are kept as bytes.
+STEPS = 255
+# Below so many values per channel tables would outweigh the data, and are made once more.
+SMALL = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Norm, rank, level, norm.
+
+    ``kind``: what a rank becomes, one of `KINDS`; ``steps``: how many of them. ``eps_in`` and
+    ``eps_out``: of the BatchNorms before and behind, None where there is none.
+    """
+
+    rule: Rule
+    kind: str = "uniform"
+    steps: int = 0
+    eps_in: float | None = None
+    eps_out: float | None = None
+
+    def numbers(self) -> list[float]:
+        """The plan for a compiled function or an operator's schema."""
+        rule, h = self.rule, self.rule.bandwidth
+        full = rule.gradient == "full"
+        options = (rule.grounded, h.absolute, h.relative, h.power, rule.sentinels, full)
+        eps = (-1.0 if e is None else e for e in (self.eps_in, self.eps_out))
+        return [*map(float, options), float(KINDS.index(self.kind)), float(self.steps), *eps]
+
+    @classmethod
+    def of(cls, numbers: Sequence[float]) -> Plan:
+        """The inverse of :meth:`numbers`.
+
+        >>> plan = Plan(Rule(), "relu", eps_in=1e-5)
+        >>> Plan.of(plan.numbers()) == plan
+        True
+        """
+        grounded, absolute, relative, power, sentinels, full, kind, steps, *eps = numbers
+        word = KINDS[int(kind)]
+        bandwidth = Bandwidth(absolute, relative, power)
+        gradient = "full" if full else "density"
+        rule = Rule(bool(grounded), word != "steps", bandwidth, gradient, sentinels)
+        return cls(rule, word, int(steps), *(None if e < 0 else e for e in eps))
+
+
+def fuse(rule: Rule, level: Level) -> Plan | None:
+    """The plan for this rank and this level, or None if the block cannot be fused."""
+    if any(t is not None and t.dim() != 2 for t in (level.weight, level.bias)):
+        return None
+    if isinstance(level.score, Steps):
+        fits = not rule.smooth and level.activation is None and level.score.n <= STEPS
+        return Plan(rule, "steps", level.score.n) if fits else None
+    pair = (level.score, level.activation)
+    for kind, known in zip(KINDS, KNOWN, strict=False):
+        if rule.smooth and pair == known:
+            return Plan(rule, kind)
+    return None
+
+
+def table_columns(values: int, plan: Plan) -> int:
+    """How many numbers of its tables a channel keeps for the backward pass."""
+    if plan.kind == "steps" or values < SMALL:
+        return 0
+    return min(values // 4, 2 * MOST + 8)
+
+
+def code_columns(values: int, plan: Plan) -> int:
+    """How many bytes of levels a channel keeps."""
+    return values if plan.kind == "steps" else 0

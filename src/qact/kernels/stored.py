@@ -1,0 +1,101 @@
+"""A stored context made ready for inference: a table per channel, and the norms folded into it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from qact.grid import Grid, power_of_two
+from qact.histogram import Histogram, padded
+from qact.kernels.passes import PARTS, flat, locate
+from qact.kernels.steps import stored_table
+from qact.kernels.tables import rank_table
+from qact.levels import Level
+from qact.rule import Rule
+
+
+@dataclass(frozen=True)
+class Stored:
+    """``out = table(scale z + shift)`` per channel, float32.
+
+    ``table`` (C, bins + 2) are the values at the edges of the grid, the last one twice; between
+    them lies a straight line, not below ``least`` (C,). With ``place`` (C, bins + 1) the value
+    jumps instead, where a bin's place in 256ths is reached. ``inverse`` (C,) is one over the bin
+    width, ``offset`` (C,) the first edge in bins.
+    """
+
+    table: Tensor
+    place: Tensor
+    inverse: Tensor
+    offset: Tensor
+    scale: Tensor
+    shift: Tensor
+    least: Tensor
+
+    def before(self, scale: Tensor, shift: Tensor) -> Stored:
+        """The same behind the affine map ``scale z + shift``, both (C,)."""
+        return replace(self, scale=scale.float(), shift=shift.float())
+
+    def behind(self, scale: Tensor, shift: Tensor) -> Stored:
+        """The same, and the affine map of its output behind it.
+
+        Where that leaves a floor other than a constant one (a ReLU under a negative scale), the
+        table takes the floor in at its edges.
+        """
+        table = torch.maximum(self.table, self.least[:, None]).double()
+        upright = scale[:, None] >= 0
+        table = torch.where(upright, self.table.double(), table) * scale[:, None] + shift[:, None]
+        floor = torch.where(upright[:, 0], self.least * scale + shift, -torch.inf)
+        floor = torch.where(torch.isnan(floor), shift, floor)  # scale zero: constant
+        return replace(self, table=table.float(), least=floor.float())
+
+
+def storable(rule: Rule, level: Level) -> bool:
+    """Whether the activation in a stored context is a table: a step rank, or a level in between."""
+    return not rule.smooth or level.interpolable
+
+
+def store(context: Histogram, level: Level, rule: Rule) -> Stored:
+    """The table of a context; a ReLU is left to the values, so that its kink stays sharp."""
+    least = -torch.inf
+    count = context.count[:, None]
+    if rule.smooth:
+        context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
+        knots = rank_table(context.to(torch.float64), rule)
+        if level.activation is F.relu:
+            level, least = level.linear(), 0.0
+        place = context.mass.new_empty(context.mass.shape[0], 0)
+    else:
+        knots = stored_table(context, rule)
+        mean = context.moment * PARTS / context.mass.clamp_min(torch.finfo(torch.float32).tiny)
+        place = torch.nn.functional.pad(mean - 1e-3, (0, 1), value=0.0).float()
+    table = level(knots, count).float()
+    ones = torch.ones_like(context.std, dtype=torch.float32)
+    return Stored(
+        torch.cat([table, table[:, -1:]], 1).contiguous(),
+        place.contiguous(),
+        power_of_two(-context.grid.exponent, torch.float32),
+        context.grid.offset.contiguous(),
+        ones,
+        torch.zeros_like(ones),
+        least * ones,
+    )
+
+
+def lookup(z: Tensor, stored: Stored) -> Tensor:
+    """:func:`qact.kernels.cpu.lookup.lookup` in plain PyTorch, on any device."""
+    y = z * stored.scale[:, None] + stored.shift[:, None]
+    bins = stored.table.shape[1] - 2
+    exponent = torch.frexp(stored.inverse)[1] - 1
+    cell, part = locate(y, Grid(-exponent, stored.offset, bins))
+    index = flat(cell, bins + 2)
+    values = stored.table.flatten()
+    if stored.place.shape[1] == 0:
+        low = stored.least[:, None]
+        return torch.maximum(torch.lerp(values[index], values[index + 1], part), low)
+    place = stored.place.flatten()[flat(cell, bins + 1)]
+    reached = ((part * PARTS).round() >= place) | (part >= 1)
+    return values[index + reached.long()] + 0 * part

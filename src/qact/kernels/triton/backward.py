@@ -1,0 +1,235 @@
+"""The gradient: up to five launches that share channels out, or one program for each channel.
+
+With ``g = dL/dv`` for the values ``v = T(F_h(y))`` of a channel and ``T'`` the slope of its level,
+
+    dL/dy_j = g_j T'(F(y_j)) f_h(y_j) - w_j sum_i g_i T'(F(y_i)) phi_h(y_i - y_j)  + dL/dh dh/dy_j
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from qact.kernels.triton import observe, slopes, sums
+from qact.kernels.triton.constants import SUM_IN
+from qact.kernels.triton.descent import out_terms, slope_numbers, summed
+from qact.kernels.triton.lookup import out_norm
+from qact.kernels.triton.observe import in_norm
+from qact.kernels.triton.table import tabulate
+from qact.kernels.triton.tiles import channel, given, single
+
+
+@triton.jit
+def _range(s, per, n, ROWS: tl.constexpr, V: tl.constexpr):
+    """The tiles of program ``s``."""
+    return s * per, tl.minimum((s + 1) * per, tl.cdiv(n, ROWS * V))
+
+
+@triton.jit
+def _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN: tl.constexpr):
+    """The first norm and the score's affine map, as numbers of this channel."""
+    norm = in_norm(state, c, exists, in_weight, in_bias, eps_in, NORM_IN)
+    return norm, (given(weight, c, exists, 1.0), given(bias, c, exists, 0.0))
+
+
+@triton.jit
+def _out(
+    partial, state, c, exists, out_weight, eps_out, C, n, S,
+    NORM_OUT: tl.constexpr, SPLITS: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The norm behind and its gradient, as numbers of this channel; and a bound of the latter."""
+    mean, along, slope, bound = out_terms(
+        partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K
+    )
+    out_mean, out_scale = out_norm(state, c, exists, eps_out, NORM_OUT)
+    return (out_mean, out_scale, mean, along, slope), bound
+
+
+@triton.jit
+def _within(
+    partial, state, c, exists, norm, C, n, S,
+    NORM_IN: tl.constexpr, SPLITS: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """Mean of the gradient at the quantile, its mean along the values, and the norm's slope."""
+    mean, scale, weight, _ = norm
+    along = mean
+    if NORM_IN:
+        along = single(summed(partial, c, C, SUM_IN, S, SPLITS, K) / n)
+        mean = single(summed(partial, c, C, SUM_IN + 1, S, SPLITS, K) / n)
+    return mean, along, scale * weight
+
+
+@triton.jit
+def sum_out(
+    z, grad, tables, span, codes, state, partial, in_weight, in_bias, weight, bias, eps_in, eps_out,
+    steps, C, L, n, per,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The first pass: sums along the norm behind, and bounds."""
+    c, exists = channel(C, K)
+    score = tables + c.to(tl.int64) * span + BLOCK
+    s = tl.program_id(1)
+    first, last = _range(s, per, n, ROWS, V)
+    norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
+    sums.sum_out(
+        z, grad, score, codes, state, partial, s, c, exists, first, last, norm, affine, eps_out,
+        steps, C, L, n, KIND, NORM_IN, NORM_OUT, ROWS, V, K,
+    )  # fmt: skip
+
+
+@triton.jit
+def spread(
+    z, grad, tables, span, codes, state, partial, mass, in_weight, in_bias, weight, bias,
+    out_weight, eps_in, eps_out, steps, C, L, n, per, S,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The second pass: the histogram of gradients, zero before."""
+    c, exists = channel(C, K)
+    score = tables + c.to(tl.int64) * span + BLOCK
+    first, last = _range(tl.program_id(1), per, n, ROWS, V)
+    norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
+    out, bound = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
+    sums.spread(
+        z, grad, score, codes, state, mass, c, exists, first, last, norm, affine, out, bound,
+        steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, K,
+    )  # fmt: skip
+
+
+@triton.jit
+def table(
+    mass, edges, pairs, tables, span, state, partial, weight, out_weight, eps_out, factor, C, n, S,
+    NORM_OUT: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,
+):  # fmt: skip
+    """Slopes of level and context, one channel a program."""
+    c, exists = channel(C, 1)
+    _, bound = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, 1)
+    _slopes(
+        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor, n,
+        FULL, RELATIVE, BLOCK,
+    )  # fmt: skip
+
+
+@triton.jit
+def _slopes(
+    mass, edges, pairs, row, state, c, weight, bound, factor, n,
+    FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    at = c.to(tl.int64) * BLOCK
+    slopes.tabulate(
+        mass + 2 * at, edges + at, pairs + c.to(tl.int64) * (2 * BLOCK + 16), row,
+        row + BLOCK, state, c, given(weight, c, c >= 0, 1.0), bound, factor, n,
+        FULL, RELATIVE, BLOCK,
+    )  # fmt: skip
+
+
+@triton.jit
+def sum_in(
+    z, grad, tables, span, codes, state, partial, pairs, in_weight, in_bias, weight, bias,
+    out_weight, eps_in, eps_out, sentinels, steps, C, L, n, per, S,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The third pass: sums along the first norm."""
+    c, exists = channel(C, K)
+    score = tables + c.to(tl.int64) * span + BLOCK
+    s = tl.program_id(1)
+    first, last = _range(s, per, n, ROWS, V)
+    norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
+    out, _ = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
+    numbers = slope_numbers(pairs, state, c, exists, sentinels, n, GROUNDED, BLOCK)
+    sums.sum_in(
+        z, grad, score, codes, state, pairs, partial, s, c, exists, first, last, norm, affine,
+        out, numbers, steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, K,
+    )  # fmt: skip
+
+
+@triton.jit
+def finish(
+    z, grad, tables, span, codes, state, partial, pairs, dz, in_weight, in_bias, weight, bias,
+    out_weight, eps_in, eps_out, sentinels, steps, C, L, n, per, S,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
+    SCORED: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The last pass: ``dL/dz``."""
+    c, exists = channel(C, K)
+    score = tables + c.to(tl.int64) * span + BLOCK
+    s = tl.program_id(1)
+    first, last = _range(s, per, n, ROWS, V)
+    norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
+    out, _ = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
+    numbers = slope_numbers(pairs, state, c, exists, sentinels, n, GROUNDED, BLOCK)
+    within = _within(partial, state, c, exists, norm, C, n, S, NORM_IN, SPLITS, K)
+    sums.finish(
+        z, grad, score, codes, state, pairs, partial, dz, s, c, exists, first, last, norm,
+        affine, out, numbers, within, steps, C, L, n,
+        KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, ROWS, V, K,
+    )  # fmt: skip
+
+
+@triton.jit
+def whole(
+    z, grad, tables, span, codes, state, partial, mass, edges, pairs, dz, hist, in_weight, in_bias,
+    weight, bias, out_weight, eps_in, eps_out, factor, sentinels, steps, C, L, n,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
+    SCORED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr,
+):  # fmt: skip
+    """All passes over one channel; what one writes the next reads behind a barrier.
+
+    With ``hist``, ranks and scores are made once more: they were not worth keeping.
+    """
+    c, exists = channel(C, 1)
+    score = tables + c.to(tl.int64) * span + BLOCK
+    tiles = tl.cdiv(n, ROWS * V)
+    if hist is not None:
+        row, at = score - BLOCK, hist + c.to(tl.int64) * BLOCK
+        tl.store(at + tl.arange(0, BLOCK), tl.zeros([BLOCK], tl.int64))
+        tl.debug_barrier()
+        observe.count(
+            z, hist, state, None, c, exists, 0, tiles, in_weight, in_bias, eps_in, C, L, n,
+            NORM_IN, BLOCK, ROWS, V, 1,
+        )  # fmt: skip
+        tl.debug_barrier()
+        tabulate(
+            at, row, row + BLOCK, state, c, weight, bias, sentinels, n,
+            KIND, GROUNDED, False, BLOCK,
+        )  # fmt: skip
+        tl.debug_barrier()
+    norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
+    if FULL:
+        tl.store(mass + c.to(tl.int64) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK), 0)
+    sums.sum_out(
+        z, grad, score, codes, state, partial, 0, c, exists, 0, tiles, norm, affine, eps_out,
+        steps, C, L, n, KIND, NORM_IN, NORM_OUT, ROWS, V, 1,
+    )  # fmt: skip
+    tl.debug_barrier()
+    out, bound = _out(partial, state, c, exists, out_weight, eps_out, C, n, 1, NORM_OUT, 1, 1)
+    if FULL:
+        sums.spread(
+            z, grad, score, codes, state, mass, c, exists, 0, tiles, norm, affine, out, bound,
+            steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, 1,
+        )  # fmt: skip
+        tl.debug_barrier()
+    _slopes(
+        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor, n,
+        FULL, RELATIVE, BLOCK,
+    )  # fmt: skip
+    tl.debug_barrier()
+    numbers = slope_numbers(pairs, state, c, exists, sentinels, n, GROUNDED, BLOCK)
+    if NORM_IN:
+        sums.sum_in(
+            z, grad, score, codes, state, pairs, partial, 0, c, exists, 0, tiles, norm, affine,
+            out, numbers, steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, 1,
+        )  # fmt: skip
+        tl.debug_barrier()
+    within = _within(partial, state, c, exists, norm, C, n, 1, NORM_IN, 1, 1)
+    sums.finish(
+        z, grad, score, codes, state, pairs, partial, dz, 0, c, exists, 0, tiles, norm, affine,
+        out, numbers, within, steps, C, L, n,
+        KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, ROWS, V, 1,
+    )  # fmt: skip

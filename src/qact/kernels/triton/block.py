@@ -1,0 +1,99 @@
+"""The fused block on tensors: what is kept, and the running context.
+
+The same three functions as `qact.kernels.cpu.block`, with the same arguments and results.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from qact.kernels.columns import STATE
+from qact.kernels.plan import Plan, table_columns
+from qact.kernels.triton import steps
+from qact.kernels.triton.follow import move
+from qact.kernels.triton.launch import cut, words
+from qact.kernels.triton.passes import (
+    Affine,
+    Work,
+    count,
+    descend,
+    descend_alone,
+    forward_alone,
+    look_up,
+    recount,
+    tabulate,
+)
+
+
+def forward(
+    z: Tensor,
+    plan: Plan,
+    affine: Affine,
+    context: tuple[Tensor, ...] | None = None,
+    rate: float = 0.0,
+    keep: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The output, and what the backward pass needs beside the input if ``keep``.
+
+    ``z`` (N, C, L) float32, float16 or bfloat16, contiguous; ``affine``: six (C,) tensors or None;
+    ``context``: the buffers that move towards the batch by ``rate``. Returns output, state (C, 12)
+    float64, tables (C, columns) float32 and codes (C, N L) uint8; the last two may be empty.
+    """
+    how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
+    out, exact = torch.empty_like(z), plan.kind == "steps"
+    state = z.new_empty(how.channels, STATE, dtype=torch.float64)
+    codes = z.new_empty(how.channels, how.n if keep and exact else 0, dtype=torch.uint8)
+    columns = table_columns(how.n, plan) if keep else 0
+    tables = state.new_empty(how.channels, max(columns, what.columns), dtype=torch.float32)
+    if how.alone and not exact:
+        hist = forward_alone(z, out, tables, state, affine, how, what)
+    else:
+        rows = z.new_empty(how.channels, how.n, dtype=torch.float32) if exact else None
+        hist = count(z, rows, state, affine, how, what)
+        tabulate(hist, tables, state, affine, how, what)
+        if rows is None:
+            look_up(z, out, tables, state, affine, how, what)
+        else:
+            steps.step(rows, out, codes, state, plan, affine, how, what)
+    if context is not None and rate > 0:
+        move(context, hist, state, rate)
+    kept = tables if columns >= what.columns else tables.new_empty(how.channels, columns)
+    return out, state, kept, codes
+
+
+def backward(
+    z: Tensor, grad: Tensor, plan: Plan, affine: Affine, *saved: Tensor
+) -> tuple[Tensor, Tensor]:
+    """``dL/dz`` in the dtype of ``z`` and, for the six affine tensors, (6, C) float64."""
+    how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
+    state, tables, codes = saved
+    dz = torch.empty_like(z)
+    hist = None
+    if tables.shape[1] < what.columns:  # they would have outweighed the data: once more
+        tables = state.new_empty(how.channels, what.columns, dtype=torch.float32)
+        hist = state.new_empty(how.channels, what.block, dtype=torch.int64)
+        if not how.alone:
+            recount(z, hist, state, affine, how, what)
+            tabulate(hist, tables, state, affine, how, what, fresh=False)
+    work = Work.make(z, grad, tables, codes, state, dz, how, what)
+    if how.alone:
+        descend_alone(work, hist, affine, plan.steps, how, what)
+    else:
+        descend(work, affine, plan.steps, how, what)
+    return dz, work.result()
+
+
+def follow(
+    z: Tensor,
+    plan: Plan,
+    affine: Affine,
+    state: Tensor,
+    context: tuple[Tensor, ...],
+    rate: float,
+) -> None:
+    """Move the buffers of a running context towards the batch that ``state`` describes."""
+    how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
+    hist = state.new_empty(how.channels, what.block, dtype=torch.int64)
+    recount(z, hist, state, affine, how, what)
+    move(context, hist, state, rate)

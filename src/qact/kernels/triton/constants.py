@@ -1,0 +1,30 @@
+"""The numbers of `qact.kernels.columns`, as kernels read them: known when they are compiled."""
+
+from __future__ import annotations
+
+import triton.language as tl
+
+from qact.kernels import columns
+
+MEAN, STD = tl.constexpr(columns.MEAN), tl.constexpr(columns.STD)
+WIDTH, OFFSET = tl.constexpr(columns.WIDTH), tl.constexpr(columns.OFFSET)
+BINS, NEGATIVE = tl.constexpr(columns.BINS), tl.constexpr(columns.NEGATIVE)
+BANDWIDTH, FINITE = tl.constexpr(columns.BANDWIDTH), tl.constexpr(columns.FINITE)
+IN_MEAN, IN_VAR = tl.constexpr(columns.IN_MEAN), tl.constexpr(columns.IN_VAR)
+OUT_MEAN, OUT_VAR = tl.constexpr(columns.OUT_MEAN), tl.constexpr(columns.OUT_VAR)
+STATE = tl.constexpr(columns.STATE)
+
+NORMAL, RELU = tl.constexpr(columns.NORMAL), tl.constexpr(columns.RELU)
+STEPS = tl.constexpr(columns.STEPS)
+
+COARSE, FEW = tl.constexpr(columns.COARSE), tl.constexpr(columns.FEW)
+FINENESS, REACH = tl.constexpr(columns.FINENESS), tl.constexpr(columns.REACH)
+KERNEL, TAPS = tl.constexpr(columns.KERNEL), tl.constexpr(columns.TAPS)
+PARTS, ONE = tl.constexpr(columns.PARTS), tl.constexpr(columns.ONE)
+
+# What the programs of a channel hand on: columns of the forward pass's parts.
+COUNT, AVERAGE, SQUARE, LOW, HIGH, BITS = map(tl.constexpr, range(6))
+PARTIAL = tl.constexpr(6)
+# And of the backward pass's: sums along each affine tensor, and two bounds.
+SUM_IN, SUM_SCORE, SUM_OUT, TOP_GRAD, TOP_VALUE = map(tl.constexpr, (0, 2, 4, 6, 7))
+SUMS = tl.constexpr(8)

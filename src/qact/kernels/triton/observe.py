@@ -1,0 +1,242 @@
+"""What a channel says of itself: statistics, norm and grid; and its values in their bins."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from qact.kernels.triton.constants import (
+    AVERAGE,
+    BANDWIDTH,
+    BINS,
+    BITS,
+    COARSE,
+    COUNT,
+    FEW,
+    FINENESS,
+    FINITE,
+    HIGH,
+    IN_MEAN,
+    IN_VAR,
+    LOW,
+    MEAN,
+    OFFSET,
+    ONE,
+    PARTIAL,
+    PARTS,
+    REACH,
+    SQUARE,
+    STATE,
+    STD,
+    WIDTH,
+)
+from qact.kernels.triton.tiles import given, largest, single, tile, total, wide
+
+
+@triton.jit
+def measure(
+    z, c, exists, first, last, C, L, n, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr
+):
+    """Of tiles ``first ... last``: count, mean, sum of squared gaps, ends, and the largest bits.
+
+    A tile is two passes over registers; tiles join as in Chan, Golub and LeVeque 1979. Gaps are
+    squared in units of the largest, since the squares of large values overflow.
+    """
+    count, mean, square = wide(c), wide(c), wide(c)
+    low, high, bits = single(wide(c)) + float("inf"), single(wide(c)) - float("inf"), c * 0
+    for t in range(first, last):
+        offset, _, mask, size = tile(t, c, exists, C, L, n, ROWS, V, K)
+        x = tl.load(z + offset, mask=mask, other=0.0).to(tl.float32)
+        bits = tl.maximum(bits, largest(x.to(tl.int32, bitcast=True) & 0x7FFFFFFF, K))
+        low = tl.minimum(low, -largest(tl.where(mask, -x, -float("inf")), K))
+        high = tl.maximum(high, largest(tl.where(mask, x, -float("inf")), K))
+        centre = total(x * (1.0 / (ROWS * V)), K) * (ROWS * V / size)
+        gap = tl.where(mask, x - centre, 0.0)
+        unit = largest(tl.abs(gap), K)
+        unit = tl.maximum(unit, 2.0**-120)
+        gap = gap / unit
+        unit, aside = unit.to(tl.float64), total(gap, K).to(tl.float64)
+        here = centre.to(tl.float64) + aside * unit / size
+        spread = (total(gap * gap, K).to(tl.float64) - aside * aside / size) * unit * unit
+        joint = count + size
+        step = here - mean
+        square += spread + step * step * count * size / joint
+        mean += step * size / joint
+        count = joint
+    return count, mean, square, low, high, bits
+
+
+@triton.jit
+def hand_on(parts, s, c, exists, C, count, mean, square, low, high, bits):
+    """The statistics of one program, for all programs of the next launch."""
+    at = parts + s * PARTIAL * C + c
+    tl.store(at + COUNT * C, count, mask=exists)
+    tl.store(at + AVERAGE * C, mean, mask=exists)
+    tl.store(at + SQUARE * C, square, mask=exists)
+    tl.store(at + LOW * C, low.to(tl.float64), mask=exists)
+    tl.store(at + HIGH * C, high.to(tl.float64), mask=exists)
+    tl.store(at + BITS * C, bits.to(tl.float64), mask=exists)
+
+
+@triton.jit
+def _part(parts, c, C, column: tl.constexpr, S, SPLITS: tl.constexpr, other: tl.constexpr):
+    s = tl.arange(0, SPLITS)[:, None]
+    channels = c + tl.zeros([1, 1], tl.int32)
+    at = parts + (s * PARTIAL + column) * C + channels
+    return tl.load(at, mask=(s < S) & (channels < C), other=other)
+
+
+@triton.jit
+def gather(parts, c, C, n, S, SPLITS: tl.constexpr, K: tl.constexpr):
+    """The statistics of all programs together, summed up in one order."""
+    infinity = float("inf")
+    count = _part(parts, c, C, COUNT, S, SPLITS, 0.0)
+    mean = _part(parts, c, C, AVERAGE, S, SPLITS, 0.0)
+    centre = total(count * mean, K) / n
+    step = mean - centre
+    square = total(_part(parts, c, C, SQUARE, S, SPLITS, 0.0) + count * step * step, K)
+    low = -largest(-_part(parts, c, C, LOW, S, SPLITS, infinity), K)
+    high = largest(_part(parts, c, C, HIGH, S, SPLITS, -infinity), K)
+    bits = largest(_part(parts, c, C, BITS, S, SPLITS, 0.0), K)
+    return centre, square, low.to(tl.float32), high.to(tl.float32), bits.to(tl.int32)
+
+
+@triton.jit
+def normed(x, in_mean, in_scale, weight, bias, NORM: tl.constexpr):
+    """The values after the first norm, and before its scale and shift."""
+    score = x
+    if NORM:
+        score = (x - in_mean) * in_scale
+        x = score * weight + bias
+    return x, score
+
+
+@triton.jit
+def in_norm(state, c, exists, weight, bias, eps, NORM: tl.constexpr):
+    """Mean, ``1 / sqrt(variance + eps)``, scale and shift of the first norm, in float32."""
+    at = state + c * STATE
+    if NORM:
+        mean = single(tl.load(at + IN_MEAN, mask=exists, other=0.0))
+        scale = single(1 / tl.sqrt(tl.load(at + IN_VAR, mask=exists, other=1.0) + eps))
+    else:
+        mean = single(wide(c))
+        scale = single(wide(c))
+    return mean, scale, given(weight, c, exists, 1.0), given(bias, c, exists, 0.0)
+
+
+@triton.jit
+def settle(
+    state, c, exists, mean, square, low, high, bits, weight, bias, eps, absolute, factor, n,
+    NORM: tl.constexpr, RELATIVE: tl.constexpr, LIMIT: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """Norm, spread and grid of a channel, written into ``state``: see `qact.kernels.columns`."""
+    finite = bits < 0x7F800000
+    variance = tl.where(finite, tl.maximum(square / n, 0.0), 0.0)
+    mean = tl.where(finite, mean, 0.0)
+    low, high = tl.where(finite, low, 0.0), tl.where(finite, high, 0.0)
+    at = state + c * STATE
+    w, b = given(weight, c, exists, 1.0), given(bias, c, exists, 0.0)
+    std = tl.sqrt(variance)
+    tl.store(at + FINITE, finite.to(tl.float64), mask=exists)
+    if NORM:
+        tl.store(at + IN_MEAN, mean, mask=exists)
+        tl.store(at + IN_VAR, variance, mask=exists)
+        scale = 1 / tl.sqrt(variance + eps)
+        left, _ = normed(low, single(mean), single(scale), w, b, NORM)
+        right, _ = normed(high, single(mean), single(scale), w, b, NORM)
+        low, high = tl.minimum(left, right), tl.maximum(left, right)
+        mean, std = b.to(tl.float64), tl.abs(w).to(tl.float64) * scale * std
+    h = wide(c) + absolute
+    if RELATIVE:
+        h = tl.where(varies(mean, std), h + factor * std, 0.0)
+    width, offset, bins = grid(low.to(tl.float64), high.to(tl.float64), mean, std, h, n, LIMIT, K)
+    tl.store(at + MEAN, mean, mask=exists)
+    tl.store(at + STD, std, mask=exists)
+    tl.store(at + WIDTH, width, mask=exists)
+    tl.store(at + OFFSET, offset, mask=exists)
+    tl.store(at + BINS, bins, mask=exists)
+    # A constant channel has no bandwidth; four bins of rounding noise centre its rank.
+    tl.store(at + BANDWIDTH, tl.where(h > 1e-3 * width, h, 4 * width), mask=exists)
+
+
+@triton.jit
+def varies(mean, std):
+    """Whether the spread of a channel is more than rounding; see `qact.histogram.varied`."""
+    return std > tl.maximum(2.0**-23 * tl.abs(mean), 2.0**-110)
+
+
+@triton.jit
+def grid(low, high, mean, std, h, n, LIMIT: tl.constexpr, K: tl.constexpr):
+    """The dyadic grid: `FINENESS` bins per bandwidth, or as fine as ``LIMIT`` bins allow.
+
+    The largest power of two below a number is the number without its mantissa.
+    """
+    low, high = tl.maximum(low, mean - std * REACH), tl.minimum(high, mean + std * REACH)
+    finest = tl.maximum(tl.maximum(tl.abs(low), tl.abs(high)) * 2.0**-22, 2.0**-119)
+    fineness = FINENESS if n >= FEW else COARSE
+    bits = tl.maximum(h / fineness, finest).to(tl.int64, bitcast=True)
+    width = (bits & 0x7FF0000000000000).to(tl.float64, bitcast=True)
+    cells = tl.floor(high / width) - tl.floor(low / width)
+    while (tl.max(cells, 0) if K > 1 else cells) > LIMIT - 3:
+        width = tl.where(cells > LIMIT - 3, width * 2, width)
+        cells = tl.floor(high / width) - tl.floor(low / width)
+    # One bin more on either side: slopes are interpolated between the middles of bins.
+    return width, tl.floor(low / width) - 1, cells + 3
+
+
+@triton.jit
+def axis(state, c, exists):
+    """One over the bin width in float32, first bin and number of bins."""
+    at = state + c * STATE
+    width = tl.load(at + WIDTH, mask=exists, other=1.0)
+    offset = tl.load(at + OFFSET, mask=exists, other=0.0)
+    bins = tl.load(at + BINS, mask=exists, other=1.0)
+    return single(1 / width), offset.to(tl.int32), bins.to(tl.int32)
+
+
+@triton.jit
+def sound(state, c, exists):
+    """Whether all values of a channel are finite, (1,) or (K,): ready to be spread over a tile."""
+    return (
+        tl.load(state + c * STATE + FINITE, mask=exists, other=0.0) + tl.zeros([1], tl.float64) > 0
+    )
+
+
+@triton.jit
+def locate(y, inverse, offset, bins):
+    """Bin of each value, and its place inside in [0, 1]; beyond the grid, the outermost edges.
+
+    Flooring before the shift keeps every sign: a tiny negative value stays below zero's edge.
+    """
+    scaled = tl.maximum(y * inverse, offset.to(tl.float32))
+    scaled = tl.minimum(scaled, (offset + bins).to(tl.float32))
+    floor = tl.floor(scaled)
+    return floor.to(tl.int32) - offset, scaled - floor
+
+
+@triton.jit
+def count(
+    z, hist, state, rows, c, exists, first, last, weight, bias, eps, C, L, n,
+    NORM: tl.constexpr, BLOCK: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """Counts and places of every bin, packed; the last column counts the values below zero.
+
+    ``rows`` (C, n), if given, receives the values after the norm.
+    """
+    in_mean, in_scale, w, b = in_norm(state, c, exists, weight, bias, eps, NORM)
+    inverse, offset, bins = axis(state, c, exists)
+    finite = sound(state, c, exists)
+    row, negative = hist + c.to(tl.int64) * BLOCK, c * 0
+    for t in range(first, last):
+        place, index, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
+        x = tl.load(z + place, mask=mask, other=0.0).to(tl.float32)
+        y, _ = normed(x, in_mean, in_scale, w, b, NORM)
+        mask = mask & finite
+        if rows is not None:
+            tl.store(rows + c.to(tl.int64) * n + index, y, mask=mask)
+        cell, part = locate(y, inverse, offset, bins)
+        packed = (part * PARTS + 0.5).to(tl.int64) + ONE
+        tl.atomic_add(row + cell, packed, mask=mask, sem="relaxed")
+        negative += total((mask & (y < 0)).to(tl.int32), K)
+    tl.atomic_add(row + BLOCK - 1, negative.to(tl.int64), mask=exists, sem="relaxed")

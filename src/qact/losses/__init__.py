@@ -1,0 +1,21 @@
+"""Losses: cross-entropy on logits; triplet, watershed and Triplet-Watershed on embeddings."""
+
+from qact.losses.classifier import WatershedClassifier
+from qact.losses.entropy import CrossEntropy, cross_entropy
+from qact.losses.forest import propagate
+from qact.losses.triplet import TripletLoss, triplet_loss
+from qact.losses.triplet_watershed import TripletWatershedLoss, triplet_watershed_loss
+from qact.losses.watershed import WatershedLoss, watershed_loss
+
+__all__ = [
+    "CrossEntropy",
+    "TripletLoss",
+    "TripletWatershedLoss",
+    "WatershedClassifier",
+    "WatershedLoss",
+    "cross_entropy",
+    "propagate",
+    "triplet_loss",
+    "triplet_watershed_loss",
+    "watershed_loss",
+]

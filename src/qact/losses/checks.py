@@ -1,0 +1,23 @@
+"""What every loss of embeddings asks of its input, and in which precision it computes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def embedded(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Return embeddings in float32 (float64 stays) and int64 labels, or say what is wrong."""
+    if embeddings.ndim != 2 or 0 in embeddings.shape:
+        raise ValueError(
+            f"embeddings must be (N, D) with N, D >= 1, got {tuple(embeddings.shape)}; "
+            "flatten or pool feature maps first"
+        )
+    if not embeddings.is_floating_point():
+        raise TypeError(f"embeddings must be floating, got {embeddings.dtype}")
+    if labels.shape != embeddings.shape[:1]:
+        raise ValueError(f"labels must be ({len(embeddings)},), got {tuple(labels.shape)}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise TypeError(f"labels must be integers, got {labels.dtype}")
+    wide = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
+    return wide, labels.long()

@@ -1,0 +1,81 @@
+"""The triplet loss (Schroff et al. 2015, arXiv 1503.03832; Hermans et al. 2017, 1703.07737)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from qact import checks
+from qact.losses.checks import embedded
+from qact.losses.distances import pairwise_distances
+from qact.losses.mining import MINERS
+
+
+def triplet_loss(
+    embeddings: Tensor, labels: Tensor, *, margin: float = 1.0, miner: str = "semi_hard"
+) -> Tensor:
+    """Return ``(1/T) sum max(0, margin + d_ap - d_an)`` over mined triplets, a scalar.
+
+    ``d`` is the Euclidean distance (not squared), ``a`` and ``p`` are of one class, ``n`` of
+    another (Hermans et al. eq. 2; FaceNet's eq. 3 squares the distances).
+
+    Args:
+        embeddings: (N, D), floating; half precision is computed in float32.
+        labels: (N,) integer.
+        margin: in units of the embeddings, positive.
+        miner: ``"all"`` triplets, of which only those with a positive term are averaged ("batch
+            all", without them the mean goes to 0 as training goes on); ``"hard"``: farthest
+            positive, nearest negative of each anchor, which from scratch may collapse the
+            embedding to a point; ``"semi_hard"``: negatives beyond the positive but within the
+            margin. See :mod:`qact.losses.mining`.
+
+    Returns:
+        The loss; 0 with zero gradient if there is no triplet (one class, one sample of each, or
+        every negative beyond the margin).
+
+    Raises:
+        ValueError: shapes, ``margin`` or ``miner`` are not as described.
+        TypeError: embeddings are not floating or labels not integer.
+
+    Example:
+        >>> import torch
+        >>> x = torch.tensor([[0.0], [1.0], [1.5]])
+        >>> triplet_loss(x, torch.tensor([0, 0, 1]), miner="hard")  # 1 + 1 - 1.5, 1 + 1 - 0.5
+        tensor(1.)
+    """
+    checks.number("margin", margin, "a positive number", 0)
+    checks.choice("miner", miner, tuple(MINERS))
+    x, y = embedded(embeddings, labels)
+    d = pairwise_distances(x)
+    a, p, n = MINERS[miner](d.detach(), y, margin)
+    return hinge(d, a, p, n, margin, active=miner == "all")
+
+
+def hinge(d: Tensor, a: Tensor, p: Tensor, n: Tensor, margin: float, active: bool) -> Tensor:
+    """Return the mean of ``max(0, margin + d_ap - d_an)``; ``active``: over positive terms only."""
+    terms = (margin + d[a, p] - d[a, n]).clamp_min(0)
+    if active:
+        terms = terms[terms > 0]
+    return terms.mean() if len(terms) else (d * 0).sum()
+
+
+class TripletLoss(nn.Module):
+    """:func:`triplet_loss` as a module.
+
+    Example:
+        >>> import torch
+        >>> TripletLoss(miner="all")(torch.randn(8, 3), torch.arange(8) % 2).shape
+        torch.Size([])
+    """
+
+    def __init__(self, margin: float = 1.0, miner: str = "semi_hard") -> None:
+        super().__init__()
+        self.margin = checks.number("margin", margin, "a positive number", 0)
+        self.miner = checks.choice("miner", miner, tuple(MINERS))
+
+    def forward(self, embeddings: Tensor, labels: Tensor) -> Tensor:
+        """Return the loss of a batch."""
+        return triplet_loss(embeddings, labels, margin=self.margin, miner=self.miner)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"margin={self.margin}, miner={self.miner!r}"

@@ -1,0 +1,210 @@
+"""Norm -> quantile -> norm: `NormedQAct` in one pass, and the published layer as one setting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qact import levels as _levels
+from qact.functional import check, recall
+from qact.kernels.block import block, fusable
+from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
+from qact.kernels.plan import Plan, fuse
+from qact.kernels.stored import Stored, storable
+from qact.layer import QAct
+from qact.layout import fold, unfold
+
+
+class ChannelNorm(nn.BatchNorm1d):
+    """BatchNorm over all but one dimension, wherever that stands."""
+
+    def __init__(
+        self, num_features: int, *, dim: int = 1, device: Any = None, dtype: Any = None
+    ) -> None:
+        super().__init__(num_features, device=device, dtype=dtype)
+        self.dim = dim
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``input`` over every dimension but ``dim``."""
+        return unfold(super().forward(fold(input, self.dim)), input, self.dim)
+
+    def follow(self, mean: Tensor, variance: Tensor, values: int) -> None:
+        """Move the running statistics as a training step does (with the unbiased variance)."""
+        if not self.track_running_stats or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked.add_(1)
+        rate = self.momentum
+        if rate is None:
+            rate = 1.0 / float(self.num_batches_tracked)
+        unbiased = variance * (values / max(values - 1, 1))
+        for running, seen in ((self.running_mean, mean), (self.running_var, unbiased)):
+            running.lerp_(seen.to(running.dtype), rate)  # type: ignore[union-attr]
+
+
+class NormedQAct(nn.Module):
+    """BatchNorm, then :class:`qact.QAct`, then (``after``) another BatchNorm: one operation.
+
+    In training, with the batch as context, an engine that can fuses the three: the statistics of
+    both norms come from the histogram that the quantile needs anyway, and the gradient passes
+    through all of them exactly. In ``eval()`` with a stored context the three are one table. Else
+    they run one after the other, with the same result.
+
+    With ``bandwidth`` relative to the spread the first norm changes one thing only: where zero
+    lies, and with it the grounding.
+
+    Args:
+        num_features: channels ``C`` of the input at ``dim``.
+        after: whether a BatchNorm follows the quantile.
+        **options: of :class:`qact.QAct`.
+
+    Shape: any with ``C`` channels at ``dim``; the output is like the input.
+
+    Example:
+        >>> NormedQAct(8)(torch.randn(4, 8, 5, 5)).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        dim: int = 1,
+        after: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        place: dict[str, Any] = {"dim": dim, "device": device, "dtype": dtype}
+        self.norm_in = ChannelNorm(num_features, **place)
+        self.quantile = QAct(num_features, **place, **options)
+        self.norm_out = ChannelNorm(num_features, **place) if after else None
+        self._stored: tuple[Stored, tuple, Stored] | None = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Norm, quantile, norm."""
+        quantile = self.quantile
+        plan = self._plan()
+        if plan is not None:
+            check(input, quantile.dim, self.norm_in.weight, None, None)
+            several = input.numel() > input.shape[quantile.dim]
+            if several and fusable(quantile.engine, input):
+                return self._fused(input, plan)
+        elif self._ready() and quantile.mode == "running" and not torch.is_grad_enabled():
+            check(input, quantile.dim, self.norm_in.weight, None, quantile.context)
+            return recall(input, quantile.dim, self.stored(), quantile.engine)
+        middle = quantile(self.norm_in(input))
+        return middle if self.norm_out is None else self.norm_out(middle)
+
+    def _plan(self) -> Plan | None:
+        """What to fuse, if every part is as this class made it and in training."""
+        parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
+        if not all(part.training and _untouched(part) for part in parts):
+            return None
+        plan = fuse(self.quantile.rule, self.quantile.level)
+        if plan is None:
+            return None
+        after = None if self.norm_out is None else self.norm_out.eps
+        return Plan(plan.rule, plan.kind, plan.steps, self.norm_in.eps, after)
+
+    def _fused(self, input: Tensor, plan: Plan) -> Tensor:
+        quantile, before, after = self.quantile, self.norm_in, self.norm_out
+        scales = (before.weight, before.bias, quantile.weight, quantile.bias)
+        outer = (None, None) if after is None else (after.weight, after.bias)
+        running = quantile.context, quantile.momentum
+        with torch.autocast(input.device.type, enabled=False):
+            z = fold(input, quantile.dim)
+            output, state = block(z, plan, (*scales, *outer), running)
+        values = z.shape[0] * z.shape[2]
+        with torch.no_grad():
+            before.follow(state[:, IN_MEAN], state[:, IN_VAR], values)
+            if after is not None:
+                after.follow(state[:, OUT_MEAN], state[:, OUT_VAR], values)
+        return unfold(output, input, quantile.dim)
+
+    def _ready(self) -> bool:
+        """Whether all three may be read off one table."""
+        norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
+        untouched = all(_untouched(m) and not m.training for m in (*norms, self.quantile))
+        known = all(n.running_mean is not None for n in norms)
+        return untouched and known and storable(self.quantile.rule, self.quantile.level)
+
+    def stored(self) -> Stored:
+        """Stored context and running statistics as one table; kept until something changes."""
+        if torch.compiler.is_compiling():
+            return self._fold()
+        norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
+        tensors = [t for n in norms for t in (*n.buffers(), *n.parameters())]
+        middle, key = self.quantile.stored(), tuple((t.data_ptr(), t._version) for t in tensors)
+        if self._stored is None or self._stored[0] is not middle or self._stored[1] != key:
+            self._stored = middle, key, self._fold()
+        return self._stored[2]
+
+    def _fold(self) -> Stored:
+        folded = self.quantile.stored().before(*_affine(self.norm_in))
+        return folded if self.norm_out is None else folded.behind(*_affine(self.norm_out))
+
+
+class PaperQAct(NormedQAct):
+    """The published layer (arXiv 2405.11573v1): BatchNorm, QAct in 100 steps, BatchNorm.
+
+    Grounded step rank with one sentinel a side (+-100 stand so far out that they are taken at
+    infinity), 100 levels ``k / 101``, and the density gradient of a Gaussian kernel, ``h = 0.5``.
+    The paper estimates that density from 1000 random samples; here it is exact. ``eval()`` uses
+    the stored context unless asked otherwise, see :func:`qact.adapting`.
+
+    Example:
+        >>> QAct.paper(8)(torch.randn(4, 8, 5, 5)).shape
+        torch.Size([4, 8, 5, 5])
+    """
+
+    norm_out: ChannelNorm
+
+    def __init__(
+        self,
+        num_features: int,
+        *,
+        dim: int = 1,
+        context: str = "running",
+        momentum: float | None = 0.1,
+        engine: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__(
+            num_features,
+            dim=dim,
+            after=True,
+            levels=_levels.steps(100),
+            grounded=True,
+            smooth=False,
+            bandwidth=0.5,
+            gradient="density",
+            context=context,
+            momentum=momentum,
+            affine=False,
+            sentinels=1.0,
+            engine=engine,
+            device=device,
+            dtype=dtype,
+        )
+
+
+def _untouched(module: nn.Module) -> bool:
+    """No hook that a fused pass would leave out, and the class as it was made."""
+    hooks = (
+        module._forward_hooks,
+        module._forward_pre_hooks,
+        module._backward_hooks,
+        module._backward_pre_hooks,
+    )
+    return type(module) in (ChannelNorm, QAct) and not any(hooks)
+
+
+def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:
+    """Scale and shift (C,) of a norm with its running statistics."""
+    mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr]
+    scale = norm.weight.double() / (variance + norm.eps).sqrt()
+    return scale, norm.bias.double() - mean * scale

@@ -1,0 +1,208 @@
+import math
+import warnings
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qact.calibration import (
+    HistogramBinning,
+    IsotonicCalibration,
+    PlattScaling,
+    QuantileTemperature,
+    TemperatureScaling,
+    VectorScaling,
+    calibration_error,
+    negative_log_likelihood,
+)
+from qact.calibration.calibrator import log_odds
+from qact.calibration.isotonic import interpolated, isotonic
+
+ALL = [
+    TemperatureScaling,
+    VectorScaling,
+    PlattScaling,
+    IsotonicCalibration,
+    HistogramBinning,
+    QuantileTemperature,
+    lambda: QuantileTemperature("batch"),
+]
+ORDER_KEEPING = [TemperatureScaling, QuantileTemperature, lambda: QuantileTemperature("batch")]
+
+
+def case(n=2000, classes=4, temperature=1.0, seed=0):
+    """Logits, and labels drawn from ``softmax(logits / temperature)``."""
+    generator = torch.Generator().manual_seed(seed)
+    z = 2 * torch.randn(n, classes, generator=generator, dtype=torch.float64)
+    p = (z / temperature).softmax(1)
+    return z, torch.multinomial(p, 1, generator=generator)[:, 0]
+
+
+def fitted(make, *data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return make().fit(*data)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_temperature_is_found(temperature):
+    model = TemperatureScaling().fit(*case(20_000, temperature=temperature))
+    assert model.temperature == pytest.approx(temperature, rel=0.05)
+
+
+def test_temperature_is_the_minimum_of_the_likelihood():
+    optimize = pytest.importorskip("scipy.optimize")
+    z, y = case(temperature=2.3)
+
+    def nll(log_t):
+        return negative_log_likelihood((z / math.exp(log_t)).softmax(1), y)
+
+    best = optimize.minimize_scalar(nll, bounds=(-3, 3), method="bounded", options={"xatol": 1e-9})
+    model = TemperatureScaling().fit(z, y)
+    assert math.log(model.temperature) == pytest.approx(best.x, abs=1e-5)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_what_is_overconfident_becomes_calibrated(make):
+    z, y = case(4000, temperature=3.0)
+    new, truth = case(4000, temperature=3.0, seed=1)
+    model = fitted(make, z, y)
+    options = {"p": 2, "binning": "equal_mass", "debias": True}
+    before = calibration_error(new.softmax(1), truth, **options)
+    after = calibration_error(model.predict(new), truth, **options)
+    assert before > 0.2
+    assert after < 0.05
+
+
+@pytest.mark.parametrize("make", ORDER_KEEPING)
+@given(st.integers(0, 10_000), st.integers(2, 6), st.integers(60, 120))
+def test_the_argmax_never_changes(make, seed, classes, n):
+    z, y = case(n, classes, seed=seed)
+    model = fitted(make, z, y)
+    new = 5 * torch.randn(50, classes, dtype=torch.float64)
+    assert torch.equal(model.predict(new).argmax(1), new.argmax(1))
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("kind", ["plain", "all right", "all wrong", "one class", "equal logits"])
+def test_ten_samples_warn_and_stay_finite(make, kind):
+    z, y = case(10, 3)
+    if kind == "all right":
+        y = z.argmax(1)
+    if kind == "all wrong":
+        y = z.argmin(1)
+    if kind == "one class":
+        y = torch.zeros(10, dtype=torch.long)
+    if kind == "equal logits":
+        z = torch.zeros(10, 3)
+    with pytest.warns(UserWarning, match="is fitted on 10 samples; take at least"):
+        model = make().fit(z, y)
+    for new in (z, 100 * torch.randn(20, 3), torch.zeros(1, 3)):
+        p = model.predict(new)
+        assert torch.isfinite(p).all()
+        assert (p >= 0).all()
+        assert torch.allclose(p.sum(1), torch.ones(len(p), dtype=torch.float64))
+
+
+def test_temperature_at_its_bound_says_so():
+    z, _ = case(200)
+    with pytest.warns(UserWarning, match=r"temperature 0\.01, the bound"):
+        assert TemperatureScaling().fit(z, z.argmax(1)).temperature == pytest.approx(0.01)
+    with pytest.warns(UserWarning, match="temperature 100, the bound"):
+        assert TemperatureScaling().fit(z, z.argmin(1)).temperature == pytest.approx(100)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_leading_dimensions_are_free(make):
+    z, y = case(600, 3)
+    flat = fitted(make, z, y)
+    shaped = fitted(make, z.reshape(10, 60, 3), y.reshape(10, 60))
+    assert torch.allclose(flat.predict(z).reshape(10, 60, 3), shaped.predict(z.reshape(10, 60, 3)))
+    assert flat.predict(z[0]).shape == (3,)
+    assert flat.predict(z[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("make", ALL)
+def test_narrow_and_large_logits(make):
+    z, y = case(600, 3)
+    model = fitted(make, z.half(), y)
+    assert torch.allclose(model.predict(z.half()), model.predict(z.half().double()))
+    extreme = torch.tensor([[1e4, 0.0, -1e4], [0.0, 1e-4, 0.0]])
+    assert torch.isfinite(model.predict(extreme)).all()
+
+
+def test_platt_is_scikit_learns_sigmoid_on_a_binary_problem():
+    calibration = pytest.importorskip("sklearn.calibration")
+    if not hasattr(calibration, "_sigmoid_calibration"):
+        pytest.skip("scikit-learn moved its sigmoid")
+    z, y = case(500, 2, temperature=2.0)
+    s = z[:, 1] - z[:, 0]
+    a, b = calibration._sigmoid_calibration(s.numpy(), y.numpy())  # 1 / (1 + exp(a s + b))
+    found = PlattScaling().fit(z, y).predict(z)[:, 1]
+    assert torch.allclose(found, torch.sigmoid(-(a * s + b)), atol=1e-3)
+
+
+def test_isotonic_is_scikit_learns():
+    oracle = pytest.importorskip("sklearn.isotonic")
+    x = torch.randint(0, 30, (300,)).double() / 7  # with ties
+    y = (torch.rand(300, dtype=torch.float64) < x / 5).double()
+    reference = oracle.IsotonicRegression(out_of_bounds="clip").fit(x.numpy(), y.numpy())
+    new = torch.linspace(-1, 6, 200, dtype=torch.float64)
+    expected = torch.from_numpy(reference.predict(new.numpy()))
+    assert torch.allclose(interpolated(new, *isotonic(x, y)), expected, atol=1e-9)
+
+
+def test_histogram_binning_gives_frequencies():
+    z, y = case(1500, 3, temperature=2.0)
+    model = HistogramBinning(5).fit(z, y)
+    p = z.softmax(1)[:, 0]
+    order = p.argsort()
+    top = order[1200:]  # the highest of 5 bins of equal mass
+    expected = ((y[top] == 0).sum() + 0.5) / 301
+    edges, rates = model._bins[0]
+    assert len(edges) == 4
+    assert rates[-1] == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_log_odds_of_softmax():
+    z = torch.randn(50, 4, dtype=torch.float64)
+    assert torch.allclose(log_odds(z), z.softmax(1).logit())
+    assert log_odds(torch.tensor([[300.0, 0.0]], dtype=torch.float64)).tolist() == [[300, -300]]
+
+
+def test_quantile_temperature_follows_the_quantile():
+    # The confident half is right as often as it says, the other is overconfident.
+    z, _ = case(6000, 3)
+    margin = log_odds(z).amax(1)
+    high = margin > margin.median()
+    p = torch.where(high[:, None], z, z / 4).softmax(1)
+    y = torch.multinomial(p, 1, generator=torch.Generator().manual_seed(0))[:, 0]
+    model, plain = QuantileTemperature().fit(z, y), TemperatureScaling().fit(z, y)
+    assert model.slope > 0.5  # hotter where confidence is low
+    assert negative_log_likelihood(model.predict(z), y) < negative_log_likelihood(
+        plain.predict(z), y
+    )
+    alone = torch.cat([model.predict(row[None]) for row in z[:20]])
+    assert torch.allclose(alone, model.predict(z)[:20])
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda m, z, y: m.predict(z), RuntimeError, "is not fitted"),
+        (lambda m, z, y: m.fit(z, y).predict(z[:, :2]), ValueError, "must have 4 classes"),
+        (lambda m, z, y: m.fit(z[:, :1], y), ValueError, "two columns"),
+        (lambda m, z, y: m.fit(z, y[:5]), ValueError, r"labels must be \(2000,\), got \(5,\)"),
+        (lambda m, z, y: m.fit(z, y + 1), ValueError, r"labels must be 0\.\.3, got 1\.\.4"),
+        (lambda m, z, y: m.fit(z * torch.nan, y), ValueError, "finite"),
+        (lambda m, z, y: m.fit(z[:0], y[:0]), ValueError, "no sample"),
+        (lambda m, z, y: m.fit(z.long(), y), TypeError, "int64"),
+        (lambda m, z, y: m.fit(z, y.double()), TypeError, "float64"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("make", [TemperatureScaling, IsotonicCalibration])
+def test_wrong_use_is_named(make, call, error, message):
+    with pytest.raises(error, match=message):
+        call(make(), *case())

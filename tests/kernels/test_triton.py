@@ -1,0 +1,392 @@
+"""The Triton engine against the exact reference and the CPU engine.
+
+Without a GPU its kernels run in Triton's interpreter, which must be chosen before Triton is
+imported: so in a process of its own, started by `test_in_the_interpreter`.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from qact import Context, levels
+from qact.bandwidth import parse
+from qact.kernels import reference
+from qact.kernels.plan import Plan
+from qact.rule import Rule
+
+triton = pytest.importorskip("triton")
+
+from qact.kernels.cpu import block as cpu  # noqa: E402
+from qact.kernels.triton import block, launch  # noqa: E402
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
+here = pytest.mark.skipif(
+    not INTERPRETED and DEVICE == "cpu",
+    reason="no GPU; run in the interpreter, in a process of its own",
+)
+
+
+@pytest.mark.skipif(INTERPRETED, reason="this is the interpreter")
+def test_in_the_interpreter():
+    environment = {**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, __file__], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+def test_kernels_compile_for_a_gpu(monkeypatch):
+    if INTERPRETED:
+        pytest.skip("nothing is compiled in the interpreter")
+    compiled: dict[str, int] = {}
+
+    def compile_only(self, *args, grid, warmup, **constants):
+        name, size = compile_for(self, args, constants)
+        compiled[name] = compiled.get(name, 0) + size
+
+    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", compile_only)
+    affine = tuple(torch.ones(3) for _ in range(6))
+    for alone, inner, dtype in ((2**14, 16, torch.float32), (0, 1, torch.bfloat16)):
+        shrink(monkeypatch, alone, launch.TILE)
+        z = torch.randn(40, 3, inner, dtype=dtype)
+        for plan in (Plan(Rule(), "relu", 0, 1e-5, 1e-5), Plan(Rule(), "steps", 9, None, 1e-5)):
+            _, *saved = block.forward(z, plan, affine)
+            block.backward(z, z, plan, affine, *saved)
+    names = {"whole", "measure", "count", "recount", "table", "lookup", "assign"}
+    names |= {"sum_out", "spread", "sum_in", "finish"}
+    assert set(compiled) == names
+    assert min(compiled.values()) > 0
+
+
+def compile_for(function, args, constants, capability=90):
+    """Machine code for what a launch with these arguments would run."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = [parameter.name for parameter in function.params]
+    given = {**dict(zip(names, args, strict=False)), **constants}
+    fixed = {p.name: given[p.name] for p in function.params if p.is_constexpr}
+    fixed |= {name: None for name in names if given[name] is None}
+    kinds = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
+    kinds |= {torch.int64: "*i64", torch.uint8: "*u8", int: "i32", float: "fp32"}
+    signature = {
+        name: "constexpr" if name in fixed else kinds[getattr(value, "dtype", type(value))]
+        for name, value in ((name, given[name]) for name in names)
+    }
+    source = ASTSource(function, signature, constexprs=fixed)
+    code = triton.compile(source, target=GPUTarget("cuda", capability, 32))
+    return function.__name__, len(code.asm["cubin"])
+
+
+def shrink(monkeypatch, alone: int, tile: int, features: int = 32) -> None:
+    """Make even small tensors fall into several programs."""
+    monkeypatch.setattr(launch, "ALONE", alone)
+    monkeypatch.setattr(launch, "TILE", tile)
+    monkeypatch.setattr(launch, "FEATURES", features)
+    monkeypatch.setattr(launch, "WAVES", 4)
+    monkeypatch.setattr(launch, "_cut", getattr(launch._cut, "__wrapped__", launch._cut))
+
+
+@pytest.fixture(params=["alone", "shared"])
+def cut(request, monkeypatch):
+    if request.param == "shared":
+        shrink(monkeypatch, 0, 128, 4)
+
+
+def affine(channels: int, seed: int = 1) -> tuple[Tensor, ...]:
+    make = torch.Generator().manual_seed(seed)
+    scales = [torch.rand(channels, generator=make) + 0.5 for _ in range(3)]
+    shifts = [torch.randn(channels, generator=make) for _ in range(3)]
+    return tuple(t for pair in zip(scales, shifts, strict=True) for t in pair)
+
+
+def move(tensors):
+    return tuple(None if t is None else t.to(DEVICE) for t in tensors)
+
+
+def both(z: Tensor, g: Tensor, plan: Plan, numbers) -> tuple[list[Tensor], list[Tensor]]:
+    """Output, gradient and the affines' gradients: of this engine, and of the CPU engine."""
+    mine, theirs = move(numbers), [None if t is None else t.cpu() for t in numbers]
+    out, *saved = block.forward(z.to(DEVICE), plan, mine)
+    dz, grads = block.backward(z.to(DEVICE), g.to(DEVICE), plan, mine, *saved)
+    want, *kept = cpu.forward(z.float(), plan, tuple(theirs))
+    want_dz, want_grads = cpu.backward(z.float(), g.float(), plan, tuple(theirs), *kept)
+    return [out.cpu(), dz.cpu(), grads.cpu()], [want, want_dz, want_grads]
+
+
+def close(z: Tensor, g: Tensor, plan: Plan, numbers, tight: float = 2e-4) -> None:
+    got, want = both(z, g, plan, numbers)
+    assert (got[0] - want[0]).abs().max() <= tight
+    size = want[1].norm() + 1e-6 * g.norm()
+    assert (got[1] - want[1]).norm() <= tight * size
+    for row, other, number in zip(got[2], want[2], numbers, strict=True):
+        if number is not None:
+            assert (row - other).abs().max() <= tight * (other.abs().max() + g.norm())
+
+
+RULES = {
+    "default": Rule(),
+    "ungrounded": Rule(grounded=False, bandwidth=parse("silverman")),
+    "density": Rule(gradient="density", bandwidth=parse("0.2std")),
+    "paper": Rule(gradient="density", bandwidth=parse(0.5), sentinels=1.0),
+    "absolute": Rule(bandwidth=parse(0.3), sentinels=2.0),
+}
+NORMS = [(None, None), (1e-5, 1e-5)]
+PLANS = [("uniform", 0), ("normal", 0), ("relu", 0), ("steps", 20)]
+
+
+@here
+@pytest.mark.parametrize("norms", NORMS)
+@pytest.mark.parametrize(("kind", "steps"), PLANS)
+def test_agrees_with_the_cpu(cut, kind, steps, norms):
+    z, g = torch.randn(40, 2, 4) * 2 + 0.4, torch.randn(40, 2, 4)
+    close(z, g, Plan(Rule(), kind, steps, *norms), affine(2))
+
+
+@here
+@pytest.mark.parametrize("name", [name for name in RULES if name != "default"])
+def test_every_rule(cut, name):
+    norms = (None, 1e-3) if name in ("density", "absolute") else (1e-3, None)
+    z, g = torch.randn(60, 2, 1) * 2 - 0.4, torch.randn(60, 2, 1)
+    close(z, g, Plan(RULES[name], "normal", 0, *norms), affine(2))
+    close(z, g, Plan(RULES[name], "steps", 7, *norms), (None,) * 6)
+
+
+@here
+@pytest.mark.parametrize("shape", [(1, 1, 1), (5, 2, 7), (2, 3, 33), (70, 1, 1), (90, 5, 1)])
+def test_odd_shapes(cut, shape):
+    z, g = torch.randn(shape) + 0.1, torch.randn(shape)
+    close(z, g, Plan(Rule(), "uniform", 0, None, 1e-5), affine(shape[1]))
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_single(dtype):
+    z, g, plan = torch.randn(40, 2, 2).to(dtype), torch.randn(40, 2, 2).to(dtype), Plan(Rule())
+    got, want = both(z, g, plan, (None,) * 6)
+    assert got[0].dtype == got[1].dtype == dtype
+    step = torch.finfo(dtype).eps
+    assert ((got[0].float() - want[0]).abs() <= step * want[0].abs() + 1e-6).all()
+    assert ((got[1].float() - want[1]).abs() <= step * want[1].abs() + 1e-4 * want[1].max()).all()
+
+
+def norm(x: Tensor, eps: float | None, weight: Tensor, bias: Tensor) -> Tensor:
+    if eps is None:
+        return x
+    return torch.nn.functional.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+
+
+def exact(z: Tensor, plan: Plan, numbers) -> Tensor:
+    """Norm, the definition, norm, in float64."""
+    smooth = plan.kind != "steps"
+    rule = Rule(plan.rule.grounded, smooth, plan.rule.bandwidth, plan.rule.gradient)
+    level = levels.parse(plan.kind) if smooth else levels.steps(plan.steps)
+    y = norm(z, plan.eps_in, numbers[0], numbers[1])
+    value = reference.apply(y, reference.observe(y), level.affine(*numbers[2:4]), rule)
+    return norm(value, plan.eps_out, numbers[4], numbers[5])
+
+
+def sample(name: str, n: int) -> Tensor:
+    g = torch.randn(n, generator=torch.Generator().manual_seed(n))
+    u = torch.rand(n, generator=torch.Generator().manual_seed(n + 1))
+    return {
+        "normal": g,
+        "lognormal": g.exp(),
+        "humps": torch.where(u < 0.3, 0.05 * g - 1, 0.3 * g + 1),
+        "tied": (2 * g).round() / 2,
+        "relu": g.relu(),
+        "negative": -g.abs() - 0.1,
+        "one_positive": torch.cat([-g[1:].abs(), torch.tensor([0.3])]),
+        "shifted": 2 * g + 100,
+        "cauchy": torch.tan(torch.pi * (u - 0.5)),
+    }[name]
+
+
+NAMES = ["normal", "lognormal", "humps", "tied", "relu", "negative", "one_positive", "shifted"]
+
+
+@here
+@pytest.mark.parametrize("grounded", [True, False])
+def test_smooth_ranks_within_one_in_400(grounded):
+    z = torch.stack([sample(name, 400) for name in [*NAMES, "cauchy"]], 1)[:, :, None]
+    plan = Plan(Rule(grounded=grounded))
+    got = block.forward(z.to(DEVICE), plan, (None,) * 6)[0].cpu()
+    want = reference.apply(z.double(), reference.observe(z), levels.parse("uniform"), plan.rule)
+    assert (got - want).abs().max() <= 1 / 400
+
+
+@here
+@pytest.mark.parametrize("norms", NORMS)
+@pytest.mark.parametrize(("kind", "steps"), [("normal", 0), ("relu", 0), ("steps", 20)])
+@pytest.mark.parametrize("gradient", ["full", "density"])
+def test_gradients_within_one_percent(kind, steps, norms, gradient):
+    if kind == "relu":  # the norm behind would send a gradient into the kink
+        norms = (norms[0], None)
+    z = torch.stack([sample(name, 400) for name in NAMES[:3]], 1)[:, :, None]
+    plan = Plan(Rule(gradient=gradient), kind, steps, *norms)
+    numbers = [t.double().requires_grad_() for t in affine(z.shape[1])]
+    leaf = z.double().requires_grad_()
+    out = exact(leaf, plan, numbers)
+    g = torch.randn(z.shape)
+    if kind == "relu":  # no value near the kink passes a gradient
+        plain = Plan(plan.rule, "normal", 0, plan.eps_in)
+        g = g * (exact(z.double(), plain, [t.detach() for t in numbers]).abs() > 0.1)
+    wanted = torch.autograd.grad(out, [leaf, *numbers], g.double(), allow_unused=True)
+    mine = move(t.detach().float() for t in numbers)
+    got, *saved = block.forward(z.to(DEVICE), plan, mine)
+    dz, grads = block.backward(z.to(DEVICE), g.to(DEVICE), plan, mine, *saved)
+    if kind == "steps" and norms == (None, None):
+        torch.testing.assert_close(got.cpu().double(), out.detach(), rtol=0, atol=2e-6)
+    assert (dz.cpu() - wanted[0]).norm() <= 0.01 * wanted[0].norm()
+    for k, (row, want) in enumerate(zip(grads.cpu(), wanted[1:], strict=True)):
+        # Those of the first norm are differences of large numbers, if the gradient is full
+        # next to nothing.
+        if want is not None and (k > 1 or gradient == "density"):
+            bound = 0.02 if k < 2 else 0.01
+            assert (row - want).norm() <= bound * (want.norm() + g.norm())
+
+
+@here
+@pytest.mark.parametrize("name", ["tied", "relu", "negative", "one_positive"])
+@pytest.mark.parametrize("sentinels", [0.0, 1.0])
+def test_steps_are_exact(cut, name, sentinels):
+    z = sample(name, 120)[:, None, None]
+    for grounded in (True, False):
+        rule = Rule(grounded, False, parse("scott"), "full", sentinels)
+        got = block.forward(z.to(DEVICE), Plan(rule, "steps", 100), (None,) * 6, keep=False)[0]
+        want = reference.apply(z.double(), reference.observe(z), levels.steps(100), rule)
+        torch.testing.assert_close(got.cpu().double(), want, rtol=0, atol=1e-6)
+
+
+@here
+@pytest.mark.parametrize(
+    ("kind", "steps", "bad"),
+    [("normal", 0, float("nan")), ("normal", 0, -float("inf")), ("steps", 5, float("inf"))],
+)
+def test_what_is_not_finite_spoils_its_channel_alone(cut, kind, steps, bad):
+    z, g = torch.randn(10, 3, 4), torch.randn(10, 3, 4)
+    plan, numbers = Plan(Rule(), kind, steps, 1e-5, 1e-5), move(affine(3))
+    clean = both(z, g, plan, affine(3))[0]
+    z[7, 1, 2] = bad
+    out, *saved = block.forward(z.to(DEVICE), plan, numbers)
+    dz, grads = block.backward(z.to(DEVICE), g.to(DEVICE), plan, numbers, *saved)
+    for got, want in zip((out, dz, grads), clean, strict=True):
+        assert torch.isnan(got[:, 1]).all()
+        assert torch.equal(got[:, [0, 2]].cpu(), want[:, [0, 2]])
+
+
+@here
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_bad_gradient_stays_in_its_channel(cut, bad):
+    z, g = torch.randn(40, 2, 1), torch.randn(40, 2, 1)
+    plan = Plan(Rule())
+    clean = both(z, g, plan, (None,) * 6)[0][1]
+    _, *saved = block.forward(z.to(DEVICE), plan, (None,) * 6)
+    g[3, 1] = bad
+    dz, _ = block.backward(z.to(DEVICE), g.to(DEVICE), plan, (None,) * 6, *saved)
+    assert torch.equal(dz[:, 0].cpu(), clean[:, 0])
+    assert not torch.isfinite(dz[3, 1]).any()
+
+
+@here
+@pytest.mark.parametrize("factor", [1e-30, 1e30])
+def test_extremes(cut, factor):
+    z, g = torch.randn(60, 2, 1) * factor, torch.randn(60, 2, 1)
+    z[:, 1] = 0.7 * factor  # a constant channel ranks in the middle and passes no gradient
+    plan = Plan(Rule(grounded=False))
+    out, *saved = block.forward(z.to(DEVICE), plan, (None,) * 6)
+    dz, _ = block.backward(z.to(DEVICE), g.to(DEVICE), plan, (None,) * 6, *saved)
+    want = reference.apply(
+        z[:, :1].double(), reference.observe(z[:, :1]), levels.parse("uniform"), plan.rule
+    )
+    assert (out[:, :1].cpu() - want).abs().max() <= 1 / 400
+    assert (out[:, 1].cpu() - 0.5).abs().max() <= 1e-5
+    assert torch.equal(dz[:, 1].cpu(), torch.zeros(60, 1))
+    assert torch.isfinite(dz).all()
+
+
+@here
+def test_a_scale_of_zero_still_has_a_gradient():
+    z, g, plan = torch.randn(60, 1, 1), torch.randn(60, 1, 1), Plan(Rule(), "normal")
+    ones = (None, None, torch.ones(1), torch.zeros(1), None, None)
+    zeros = (None, None, torch.zeros(1), torch.zeros(1), None, None)
+    results = []
+    for numbers in (move(ones), move(zeros)):
+        _, *saved = block.forward(z.to(DEVICE), plan, numbers)
+        results.append(block.backward(z.to(DEVICE), g.to(DEVICE), plan, numbers, *saved)[1])
+    torch.testing.assert_close(results[0], results[1])
+
+
+@here
+def test_identical_calls_are_identical_to_the_bit(cut):
+    z, g = torch.randn(50, 2, 4).to(DEVICE), torch.randn(50, 2, 4).to(DEVICE)
+    plan, numbers, results = Plan(Rule(), "normal", 0, 1e-5, 1e-5), move(affine(2)), []
+    for _ in range(2):
+        out, *saved = block.forward(z, plan, numbers)
+        results.append((out, *block.backward(z, g, plan, numbers, *saved)))
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+@here
+def test_channels_laid_out_otherwise_count_the_same_bins(monkeypatch):
+    z, plan = torch.randn(50, 3, 4).to(DEVICE), Plan(Rule(), "uniform")
+    alone = block.forward(z, plan, (None,) * 6)[0]
+    shrink(monkeypatch, 0, 64)
+    assert (block.forward(z, plan, (None,) * 6)[0] - alone).abs().max() <= 1e-6
+
+
+NUMBERS = ("mass", "moment", "mean", "std", "exponent", "offset")
+
+
+@here
+@pytest.mark.parametrize("kind", ["uniform", "steps"])
+def test_a_running_context_follows(cut, kind):
+    plan = Plan(Rule(), kind, 10, 1e-5)
+    mine, theirs = Context(3).to(DEVICE), Context(3)
+    for k in range(3):
+        z = torch.randn(40, 3, 2) + k
+        if k == 2:
+            z[0, 1] = torch.nan
+        ours = tuple(getattr(mine, name) for name in NUMBERS)
+        _, state, *_ = block.forward(z.to(DEVICE), plan, move(affine(3)), ours, 1 / (k + 1))
+        cpu.forward(z, plan, affine(3), tuple(getattr(theirs, n) for n in NUMBERS), 1 / (k + 1))
+    for name in NUMBERS:
+        ours, others = getattr(mine, name).cpu(), getattr(theirs, name)
+        assert (ours.double() - others.double()).abs().max() <= 1e-4 * (1 + others.abs().max()), (
+            name
+        )
+    again = Context(3).to(DEVICE)
+    buffers = tuple(getattr(again, name) for name in NUMBERS)
+    block.follow(z.to(DEVICE), plan, move(affine(3))[:2], state, buffers, 1.0)
+    assert again.count.cpu()[0] == 80
+    assert again.count.cpu()[1] == 0
+
+
+@here
+def test_what_is_kept_is_what_was_promised(cut):
+    from qact.kernels.plan import code_columns, table_columns
+
+    for plan in (Plan(Rule()), Plan(Rule(), "steps", 5)):
+        for n in (40, 520):
+            for keep in (True, False):
+                z = torch.randn(n, 2, 1).to(DEVICE)
+                *_, tables, codes = block.forward(z, plan, (None,) * 6, keep=keep)
+                assert tables.shape == (2, table_columns(n, plan) if keep else 0)
+                assert codes.shape == (2, code_columns(n, plan) if keep else 0)
+
+
+@here
+@pytest.mark.skipif(DEVICE == "cpu", reason="too much for the interpreter")
+@pytest.mark.parametrize("shape", [(128, 64, 1024), (128, 512, 16), (25216, 384, 1), (128, 512, 1)])
+@pytest.mark.parametrize(("kind", "steps"), PLANS)
+def test_shapes_of_networks(shape, kind, steps):
+    z, g = torch.randn(shape), torch.randn(shape)
+    close(z, g, Plan(Rule(), kind, steps, 1e-5, 1e-5), affine(shape[1]), 2e-3)
