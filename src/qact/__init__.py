@@ -1,6 +1,6 @@
 """Activations that know their context: Quantile Activation for PyTorch."""
 
-from qact import functional, levels
+from qact import adapt, functional, levels
 from qact.activations import activation, list_activations
 from qact.adapt import adapting
 from qact.context import Context
@@ -16,6 +16,7 @@ __all__ = [
     "NormedQAct",
     "QAct",
     "activation",
+    "adapt",
     "adapting",
     "functional",
     "init_",

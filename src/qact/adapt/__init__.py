@@ -1,0 +1,37 @@
+"""Adaptation at test time: one interface, one file per method, each from its paper.
+
+Example:
+    >>> import qact
+    >>> qact.adapt.methods(learns="statistics")
+    ['alpha_bn', 'batch', 'mixed', 'prior']
+"""
+
+from qact.adapt import (
+    batch,
+    lame,
+    prior,
+    pseudo_label,
+    source,
+    t3a,
+    tent,
+)
+from qact.adapt.contexts import adapting
+from qact.adapt.method import Method
+from qact.adapt.registry import Entry, create, entry, methods, register
+
+__all__ = [
+    "Entry",
+    "Method",
+    "adapting",
+    "batch",
+    "create",
+    "entry",
+    "lame",
+    "methods",
+    "prior",
+    "pseudo_label",
+    "register",
+    "source",
+    "t3a",
+    "tent",
+]
