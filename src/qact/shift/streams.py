@@ -87,7 +87,7 @@ class Stream:
         return Batch(x if self._transform is None else self._transform(x), y, step.name)
 
     def _shifted(self, x: Tensor, step: Step) -> Tensor:
-        if len(step.conditions) == 1:
+        if len(set(step.conditions)) == 1:
             name, severity = step.conditions[0]
             return corrupt(x, name, severity, seed=self.seed, index=step.index)
         out = torch.empty_like(x)
@@ -124,7 +124,7 @@ def stream(
       over as many slots as there are classes by shares drawn from Dirichlet(0.1).
     - ``imbalanced``: a long tail, the most frequent class ten times the rarest.
     - ``garbage``: i.i.d. batches with bursts between them: black, NaN, one frame repeated.
-    - ``mixed``: every image under a corruption of its own.
+    - ``mixed``: all pairs of image and corruption in random order, so a batch holds many kinds.
     - ``continual``: the corruptions one after the other, without a new start.
     - ``recurring``: the same, three times round.
     - ``gradual``: within each corruption the severity rises from 1 to 5.
@@ -248,12 +248,11 @@ def _garbage(plan: Plan) -> list[Step]:
 
 
 def _mixed(plan: Plan) -> list[Step]:
-    order = _shuffled(plan)
-    which = torch.randint(len(plan.conditions), (len(order),), generator=plan.draw)
+    count, kinds = len(plan.labels), len(plan.conditions)
     steps = []
-    for part, picks in zip(order.split(plan.batch), which.split(plan.batch), strict=True):
-        mine = tuple(plan.conditions[i] for i in picks.tolist())
-        steps.append(Step(part, mine, "mixed"))
+    for part in torch.randperm(count * kinds, generator=plan.draw).split(plan.batch):
+        mine = tuple(plan.conditions[i] for i in (part // count).tolist())
+        steps.append(Step(part % count, mine, "mixed"))
     return steps
 
 
