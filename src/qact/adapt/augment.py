@@ -57,9 +57,14 @@ class Views:
         """Rotated by up to 15 degrees, scaled by up to 10%, moved by up to a sixteenth."""
         angle = self._uniform(x, -math.pi / 12, math.pi / 12)
         scale = 1 / self._uniform(x, 0.9, 1.1)
-        mirror = 1 - 2 * (self._uniform(x, 0, 1) < 0.5).to(x) if self.flip else torch.ones_like(scale)
+        mirror = (
+            1 - 2 * (self._uniform(x, 0, 1) < 0.5).to(x) if self.flip else torch.ones_like(scale)
+        )
         cos, sin = scale * angle.cos(), scale * angle.sin()
         right, down = self._uniform(x, -1 / 8, 1 / 8), self._uniform(x, -1 / 8, 1 / 8)
-        rows = (torch.stack([cos * mirror, -sin, right], 1), torch.stack([sin * mirror, cos, down], 1))
+        rows = (
+            torch.stack([cos * mirror, -sin, right], 1),
+            torch.stack([sin * mirror, cos, down], 1),
+        )
         grid = affine_grid(torch.stack(rows, 1), list(x.shape), align_corners=False)
         return grid_sample(x, grid, padding_mode="border", align_corners=False)

@@ -13,7 +13,9 @@ from qact.adapt.registry import register
 from qact.adapt.teacher import copy_, follow_, twin
 
 
-@register("cotta", paper="Wang et al. 2022, arXiv 2203.13591, equations 1 to 8", learns="parameters")
+@register(
+    "cotta", paper="Wang et al. 2022, arXiv 2203.13591, equations 1 to 8", learns="parameters"
+)
 class CoTTA(Gradient):
     """All parameters follow a slow teacher, and a few jump back to the source at random.
 

@@ -47,7 +47,9 @@ class Renormalised:
         return unfold(z.to(input.dtype), input, getattr(module, "dim", 1))
 
 
-@register("delta", paper="Zhao et al. 2023, arXiv 2301.13018, equations 2 to 4", learns="parameters")
+@register(
+    "delta", paper="Zhao et al. 2023, arXiv 2301.13018, equations 2 to 4", learns="parameters"
+)
 class DELTA(Gradient):
     """Weighted entropy under running test statistics, rare predictions weighing more.
 

@@ -1,4 +1,4 @@
-"""Stored statistics that move with the stream: for BatchNorm a mean and a variance, for QAct a context."""
+"""Stored statistics that move with the stream: mean and variance, or a context."""
 
 from __future__ import annotations
 

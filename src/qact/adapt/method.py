@@ -101,9 +101,9 @@ class Method(nn.Module):
             raise TypeError(f"x={x!r} must be a tensor (N, ...)")
         if x.dim() < 1 or x.numel() == 0:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, ...) with N >= 1")
-        if self.episodic or not self._begun:
-            self.reset()
         with torch.inference_mode(False), torch.enable_grad():
+            if self.episodic or not self._begun:
+                self.reset()
             x = x.detach().clone() if x.is_inference() else x.detach()
             sound = finite_rows(x)
             if bool(sound.all()):
@@ -129,6 +129,7 @@ class Method(nn.Module):
             )
         return logits.detach()
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def reset(self) -> None:
         """Put every parameter and buffer back, bit for bit, and forget the stream."""

@@ -31,7 +31,7 @@ class Prior(Method):
         super().__init__(model, **options)
         if not isinstance(N, Real) or isinstance(N, bool) or math.isnan(N) or N < 0:
             raise ValueError(f"N={N!r} must be a number of samples, 0 to infinity")
-        self.N = float(N)
+        self.N: float = float(N)
 
     def statistics(self) -> AbstractContextManager:
         """Mixed by pseudo-count."""

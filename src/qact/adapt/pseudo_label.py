@@ -26,7 +26,9 @@ class PseudoLabel(Gradient):
     def __init__(self, model: nn.Module, *, threshold: float = 0.0, **options: object) -> None:
         super().__init__(model, **options)  # type: ignore[arg-type]
         valid = "a confidence, 0 to 1"
-        self.threshold = 0.0 if threshold == 0 else checks.number("threshold", threshold, valid, 0, 1)
+        self.threshold = (
+            0.0 if threshold == 0 else checks.number("threshold", threshold, valid, 0, 1)
+        )
 
     def loss(self, logits: Tensor, x: Tensor) -> Tensor | None:
         """Mean over the samples that are believed."""

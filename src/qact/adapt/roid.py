@@ -13,7 +13,9 @@ from qact.adapt.gradient import Gradient
 from qact.adapt.registry import register
 
 
-@register("roid", paper="Marsden et al. 2024, arXiv 2306.00650, equations 2 to 9", learns="parameters")
+@register(
+    "roid", paper="Marsden et al. 2024, arXiv 2306.00650, equations 2 to 9", learns="parameters"
+)
 class ROID(Gradient):
     """A certainty- and diversity-weighted likelihood ratio, and a pull back to the source.
 

@@ -16,7 +16,9 @@ from qact.adapt.registry import register
 from qact.adapt.teacher import copy_, follow_, twin
 
 
-@register("rotta", paper="Yuan et al. 2023, arXiv 2303.13899, equations 5 to 9", learns="parameters")
+@register(
+    "rotta", paper="Yuan et al. 2023, arXiv 2303.13899, equations 5 to 9", learns="parameters"
+)
 class RoTTA(Gradient):
     """A balanced memory moves statistics and parameters slowly; a teacher predicts.
 

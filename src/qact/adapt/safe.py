@@ -47,7 +47,7 @@ class Safe(Method):
 
     With ``m`` samples in the memory, of which class ``c`` has the share ``s_c``, the effective
     sample size is ``m (exp(H(s)) / C)^balance``, and late layers mix in the memory by
-    ``m_eff / (m_eff + prior)``. Early layers mix in the ``n`` recent samples by ``n / (n + prior)``.
+    ``m_eff / (m_eff + prior)``. Early layers mix in ``n`` recent samples by ``n / (n + prior)``.
 
     Args:
         prior: samples that the source counts for.
@@ -65,11 +65,11 @@ class Safe(Method):
         model: nn.Module,
         *,
         prior: float = 16.0,
-        early: float = 0.34,
+        early: float = 0.2,
         window: int = 64,
         capacity: int = 128,
         every: int = 16,
-        balance: float = 2.0,
+        balance: float = 4.0,
         jump: float = 0.5,
         **options: bool,
     ) -> None:

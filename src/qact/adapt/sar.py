@@ -88,14 +88,14 @@ class SAR(Gradient):
         self.optimizer.zero_grad()
         second = entropy(self.logits(x))[sure]
         second = second[second.detach() < bound]
-        loss = second.mean() if len(second) else None
-        if loss is not None and bool(torch.isfinite(loss)):
-            value = float(loss)
+        worst = second.mean() if len(second) else None
+        if worst is not None and bool(torch.isfinite(worst)):
+            value = worst.item()
             self.average = value if self.average is None else 0.9 * self.average + 0.1 * value
-            loss.backward()
+            worst.backward()
         with torch.no_grad():
             for p, w in zip(moved, before, strict=True):
                 p.copy_(w)
-        if loss is not None:
+        if worst is not None:
             self.optimizer.step()
         self.optimizer.zero_grad()

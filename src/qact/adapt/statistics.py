@@ -24,7 +24,7 @@ Rule = Callable[[Any, Tensor], Any]
 
 @contextmanager
 def lending(module: _BatchNorm, rule: Rule) -> Iterator[None]:
-    """Within the block ``module`` in ``eval()`` follows ``rule``; blocks nest, it leaves no trace."""
+    """Within the block ``module`` in ``eval()`` follows ``rule``; nests, leaves no trace."""
     outer = module.__dict__.get("_adapting")
     module.__dict__["_adapting"] = rule
     hooks = []

@@ -162,9 +162,7 @@ def stream(
     conditions = [(one, int(severity)) for one in corruptions]
     plan = Plan(labels, conditions, checks.integer("batch", batch, 1), draw)
     make, fresh = PLANS[name]
-    return Stream(
-        name, images, labels, make(plan), seed=seed, transform=transform, fresh=fresh
-    )
+    return Stream(name, images, labels, make(plan), seed=seed, transform=transform, fresh=fresh)
 
 
 def _check_labels(labels: Tensor, count: int) -> None:
