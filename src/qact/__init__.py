@@ -2,7 +2,7 @@
 
 from qact import adapt, functional, levels
 from qact.activations import activation, list_activations
-from qact.adapt import adapting
+from qact.adapt import adapting, drift
 from qact.context import Context
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
@@ -18,6 +18,7 @@ __all__ = [
     "activation",
     "adapt",
     "adapting",
+    "drift",
     "functional",
     "init_",
     "levels",

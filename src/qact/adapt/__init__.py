@@ -3,7 +3,7 @@
 Example:
     >>> import qact
     >>> qact.adapt.methods(learns="statistics")
-    ['alpha_bn', 'batch', 'mixed', 'prior']
+    ['alpha_bn', 'batch', 'mixed', 'prior', 'safe']
 """
 
 from qact.adapt import (
@@ -24,17 +24,21 @@ from qact.adapt import (
     tent,
 )
 from qact.adapt.contexts import adapting
+from qact.adapt.drifting import Drift, LayerDrift, drift
 from qact.adapt.method import Method
 from qact.adapt.registry import Entry, create, entry, methods, register
 
 __all__ = [
+    "Drift",
     "Entry",
+    "LayerDrift",
     "Method",
     "adapting",
     "batch",
     "cotta",
     "create",
     "delta",
+    "drift",
     "eata",
     "entry",
     "lame",

@@ -34,6 +34,7 @@ def adapting(
             own (16 for BatchNorm).
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(3, 4), QAct(4))
         >>> _ = model(torch.randn(32, 3))  # training: the contexts follow
         >>> with adapting(model.eval(), context="batch"):

@@ -78,15 +78,20 @@ class DELTA(Gradient):
         self.keep_shares = checks.number("keep_shares", keep_shares, share, 0, 1)
 
     def begin(self) -> None:
-        """No batch has been seen: contexts are empty, shares uniform."""
+        """No batch has been seen: no running means, uniform shares."""
         super().begin()
         self.shares: Tensor | None = None
         self.rules: dict[_BatchNorm, Renormalised] = {}
-        for module in self.model.modules():
-            if isinstance(module, QAct):
-                module.context.decay(0.0)
-            elif isinstance(module, _BatchNorm):
-                self.rules[module] = Renormalised(self.keep_statistics)
+
+    def forward_and_adapt(self, x: Tensor) -> Tensor:
+        """Predict, then take a step; the first batch begins the running means and contexts."""
+        if self.shares is None:
+            for module in self.model.modules():
+                if isinstance(module, QAct):
+                    module.context.decay(0.0)
+                elif isinstance(module, _BatchNorm):
+                    self.rules[module] = Renormalised(self.keep_statistics)
+        return super().forward_and_adapt(x)
 
     def statistics(self) -> AbstractContextManager:
         """Running over the test batches."""

@@ -31,6 +31,7 @@ from qact.adapt.method import Method
 from qact.adapt.registry import register
 from qact.adapt.statistics import folded
 from qact.context import Context, moved
+from qact.distance import wasserstein
 from qact.histogram import Histogram
 from qact.kernels import eager
 from qact.layer import QAct
@@ -208,15 +209,24 @@ def store(context: Context, histogram: Histogram) -> None:
 
 
 def distance(module: Any, before: Any) -> float:
-    """How far a layer's statistics have moved, in its own standard deviations, mean of channels."""
+    """Wasserstein-1 distance to what was stored before, in its deviations, mean over channels."""
     if isinstance(module, QAct):
-        mean, std, old = module.context.mean, module.context.std, before.mean
-        old_std = before.std
+        w1, std = wasserstein(module.context, before), before.std
     else:
-        mean, std = module.running_mean, module.running_var.sqrt()
-        old, old_std = before[0], before[1].sqrt()
-    scale = torch.maximum(std, old_std).clamp_min(1e-12)
-    return float((((mean - old) / scale) ** 2 + ((std - old_std) / scale) ** 2).sqrt().mean())
+        mean, std = before[0], before[1].sqrt()
+        w1 = between_normals(module.running_mean - mean, module.running_var.sqrt() - std)
+    return float((w1 / std.clamp_min(torch.finfo(std.dtype).tiny)).mean())
+
+
+def between_normals(mean: Tensor, std: Tensor) -> Tensor:
+    """``W_1 = E |mean + std Z|`` of two normals that are ``mean`` and ``std`` apart.
+
+    >>> between_normals(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]))
+    tensor([2.0000, 0.7979])
+    """
+    far = mean.abs() / std.abs().clamp_min(torch.finfo(std.dtype).tiny)
+    near = math.sqrt(2 / math.pi) * std.abs() * torch.exp(-(far**2) / 2)
+    return near + mean.abs() * torch.special.erf(far / math.sqrt(2))
 
 
 def effective(sizes: Tensor, power: float) -> float:
