@@ -68,9 +68,9 @@ class Calibrator(ABC):
             raise ValueError(f"logits must have {self.classes} classes, got {tuple(logits.shape)}")
         return self._predict(z).reshape(logits.shape)
 
+    @abstractmethod
     def _numbers(self, classes: int) -> int:
         """How many numbers are fitted."""
-        raise NotImplementedError
 
     @abstractmethod
     def _fit(self, z: Tensor, y: Tensor) -> None: ...
