@@ -70,11 +70,12 @@ def tanh(x):  # type: ignore[no-untyped-def]
 
 @strict
 def softplus(x):  # type: ignore[no-untyped-def]
-    """``log(1 + e^x) = max(0, x) + log1p(e^-|x|)``."""
+    """``log(1 + e^x) = max(0, x) + 2 artanh(s / (2 + s))`` with ``s = e^-|x|``."""
     small = exp(-abs(x))
-    wide = ONE + small
-    # log1p by the logarithm of the rounded sum and a first-order correction of the rounding
-    return (x if x > ZERO else ZERO) + log(wide) + (small - (wide - ONE)) / wide
+    z = small / (TWO + small)
+    q = z * z
+    series = ONE + q * (f4(0.3333320819) + q * (f4(0.2001076047) + q * (f4(0.1400095966) + q * f4(0.1400568821))))
+    return (x if x > ZERO else ZERO) + TWO * z * series
 
 
 @strict
