@@ -17,7 +17,7 @@ from qact.activations import fused
 pytest.importorskip("numba")
 from numba import njit
 
-from qact.kernels.cpu import elementary, lowering, pointwise
+from qact.kernels.cpu import elementary, generated, lowering, paired, pointwise
 
 C = 6
 # Every activation that is a formula of one number, and a few of all shapes of parameters.
@@ -92,6 +92,49 @@ def test_values_and_gradients(name, layout, monkeypatch):
         torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=2e-5 * scale)
 
 
+@pytest.mark.parametrize(
+    "name", ["drelu", "geglu", "glu", "maxout", "reglu", "simple_gate", "swiglu"]
+)
+@pytest.mark.parametrize("layout", ["contiguous", "last", "other gradient"])
+def test_gates(name, layout, monkeypatch):
+    torch.manual_seed(0)
+    module = qact.activation(name, dim=-1 if layout == "last" else 1)
+    shape = (3, 5, 8) if layout == "last" else (3, 8, 5, 7)
+    x = torch.randn(shape)
+    slope = torch.randn_like(module(x))
+    if layout == "other gradient":
+        slope = slope.transpose(0, 1).contiguous().transpose(0, 1)
+    calls = []
+    original = paired.Paired.backward
+    monkeypatch.setattr(
+        paired.Paired, "backward", lambda self, *a: calls.append(1) or original(self, *a)
+    )
+    exact = run(copy.deepcopy(module), x.double(), slope.double())
+    assert not calls
+    found = run(module, x, slope)
+    assert len(calls) == 1
+    for got, want in zip(found, exact, strict=True):
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=1e-5)
+
+
+def test_a_tie_of_maxout_goes_to_the_first():
+    x = torch.ones(1, 2, 3, requires_grad=True)
+    qact.activation("maxout")(x).sum().backward()
+    assert torch.equal(x.grad, torch.tensor([[[1.0] * 3, [0.0] * 3]]))
+
+
+@pytest.mark.parametrize("name", ["swiglu", "golu"])
+def test_second_derivatives_are_those_of_the_formula(name):
+    module = qact.activation(name)
+    x = torch.randn(2, 4, 3, requires_grad=True)
+    (first,) = torch.autograd.grad(module(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum(), x)
+    xd = x.detach().double().requires_grad_()
+    (first,) = torch.autograd.grad(module(xd).sum(), xd, create_graph=True)
+    (want,) = torch.autograd.grad(first.square().sum(), xd)
+    torch.testing.assert_close(second.double(), want, rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("threads", [2, 3])
 def test_threads_change_no_bit(threads):
     torch.manual_seed(0)
@@ -154,7 +197,7 @@ def test_elementary_functions(name):
 
 def test_a_formula_with_another_operation_is_left_to_torch():
     with pytest.raises(lowering.LoweringError, match=r"no line stands for .*cumsum"):
-        lowering.lower(lambda x: torch.cumsum(x, 0), [])
+        lowering.lower(lambda x: torch.cumsum(x, 0), ["x"])
     x = torch.randn(100, requires_grad=True)
     y = fused.fused(lambda x: torch.special.i0(x), lambda x: (torch.special.i1(x),), x)
     y.sum().backward()
@@ -163,18 +206,18 @@ def test_a_formula_with_another_operation_is_left_to_torch():
 
 def test_an_altered_file_is_written_anew(monkeypatch, tmp_path):
     monkeypatch.setenv("QACT_CACHE_DIR", str(tmp_path))
-    pointwise._folder.cache_clear()
+    generated._folder.cache_clear()
     try:
-        first = pointwise._load("answer = 1\n")
+        first = generated.load("answer = 1\n")
         path = tmp_path / f"{first.__name__}.py"
         path.write_text("answer = 2\n")
-        assert pointwise._load("answer = 1\n").answer == 1
+        assert generated.load("answer = 1\n").answer == 1
         assert path.read_text() == "answer = 1\n"
         monkeypatch.setenv("QACT_CACHE_DIR", str(path / "no folder"))
-        pointwise._folder.cache_clear()
-        assert pointwise._load("answer = 3\n").answer == 3
+        generated._folder.cache_clear()
+        assert generated.load("answer = 3\n").answer == 3
     finally:
-        pointwise._folder.cache_clear()
+        generated._folder.cache_clear()
 
 
 def test_a_module_can_be_copied_and_trained_on():

@@ -58,6 +58,16 @@ def recomputed(value: Value, input: Tensor, *parameters: Tensor) -> Tensor:
     return _Recomputed.apply(value, input, *parameters)
 
 
+def halved(value: Value, partials: Partials, input: Tensor, rows: int) -> Tensor | None:
+    """``value(a, b)`` of two halves, as one compiled pass that saves its input; else None.
+
+    The input is read as (rows, 2, L), and the output is (rows, L).
+    """
+    if torch.compiler.is_compiling() or not (_compiles(input) and input.is_contiguous()):
+        return None
+    return _Halved.apply(value, partials, input.view(rows, 2, -1))
+
+
 def widened(input: Tensor) -> Tensor:
     """``input`` in float32 if it is of half precision, else as it is."""
     return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
@@ -104,17 +114,20 @@ def _compiled(
     value: Value, partials: Partials, input: Tensor, parameters: tuple[Tensor, ...]
 ) -> Any:
     """The formula as one compiled pass, where that pays and Numba is installed; else None."""
-    if (
-        input.numel() < COMPILED
-        or input.device.type != "cpu"
-        or not _dense(input)
-        or any(t.dtype != torch.float32 or type(t) not in PLAIN for t in (input, *parameters))
-        or find_spec("numba") is None
-    ):
+    if not (_compiles(input, *parameters) and _dense(input)):
         return None
     from qact.kernels.cpu.pointwise import pointwise
 
     return pointwise(value, partials, input, parameters)
+
+
+def _compiles(input: Tensor, *parameters: Tensor) -> bool:
+    return (
+        input.numel() >= COMPILED
+        and input.device.type == "cpu"
+        and all(t.dtype == torch.float32 and type(t) in PLAIN for t in (input, *parameters))
+        and find_spec("numba") is not None
+    )
 
 
 def _dense(input: Tensor) -> bool:
@@ -145,6 +158,24 @@ class _Recomputed(torch.autograd.Function):
             for total, part in zip(sums, others, strict=True):
                 total += part
         return None, output, *_like(sums, parameters)
+
+
+class _Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, value: Value, partials: Partials, input: Tensor) -> Tensor:
+        from qact.kernels.cpu.paired import paired
+
+        ctx.partials, ctx.compiled = partials, paired(value, partials)
+        ctx.save_for_backward(input)
+        return ctx.compiled.forward(input)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
+        (input,) = ctx.saved_tensors
+        if torch.is_grad_enabled():  # asked for a gradient that can be differentiated again
+            both = ctx.partials(*input.unbind(1))
+            return None, None, torch.stack([grad * partial for partial in both], 1)
+        return None, None, ctx.compiled.backward(input, grad)
 
 
 def _again(value: Value, tensors: list[Tensor], grad: Tensor) -> list[Tensor | None]:

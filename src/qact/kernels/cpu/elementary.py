@@ -74,7 +74,9 @@ def softplus(x):  # type: ignore[no-untyped-def]
     small = exp(-abs(x))
     z = small / (TWO + small)
     q = z * z
-    series = ONE + q * (f4(0.3333320819) + q * (f4(0.2001076047) + q * (f4(0.1400095966) + q * f4(0.1400568821))))
+    series = ONE + q * (
+        f4(0.3333320819) + q * (f4(0.2001076047) + q * (f4(0.1400095966) + q * f4(0.1400568821)))
+    )
     return (x if x > ZERO else ZERO) + TWO * z * series
 
 

@@ -37,9 +37,12 @@ CALLS: dict[Any, str] = {
     torch.erfc: "erfc({0})",
     torch.relu: "({0} if not {0} < ZERO else ZERO)",
     torch.square: "({0} * {0})",
+    torch.maximum: "({1} if {0} < {1} else {0})",
     torch.where: "({1} if {0} else {2})",
     torch.ones_like: "ONE",
     torch.zeros_like: "ZERO",
+    F.gelu: "(HALF * {0} * erfc(f4(-0.7071067811865476) * {0}))",
+    F.silu: "({0} * sigmoid({0}))",
     F.softplus: "softplus({0})",
     F.softshrink: "({0} - clamp({0}, -{1}, {1}))",
     "abs": "abs({0})",
@@ -57,17 +60,17 @@ class LoweringError(Exception):
     """The formula has an operation that has no line here."""
 
 
-def lower(formula: Callable[..., Any], parameters: list[str]) -> tuple[list[str], list[str]]:
-    """The lines of a formula of ``x`` and of parameters, and the names of its results.
+def lower(formula: Callable[..., Any], arguments: list[str]) -> tuple[list[str], list[str]]:
+    """The lines of a formula of these arguments, and the names of its results.
 
     A result that is None has no name.
 
     Example:
-        >>> lower(lambda x, a: (a * x).clamp_min(0.0), ["a"])
+        >>> lower(lambda x, a: (a * x).clamp_min(0.0), ["x", "a"])
         (['t0 = (a * x)', 't1 = (f4(0.0) if t0 < f4(0.0) else t0)'], ['t1'])
     """
     graph = fx.Graph()
-    names = {graph.placeholder(f"argument_{name}"): name for name in ["x", *parameters]}
+    names = {graph.placeholder(f"argument_{name}"): name for name in arguments}
     try:
         tracer = fx.proxy.GraphAppendingTracer(graph)
         found = formula(*(fx.Proxy(node, tracer) for node in names))
@@ -79,7 +82,7 @@ def lower(formula: Callable[..., Any], parameters: list[str]) -> tuple[list[str]
         if node in names or node.target is getattr:
             continue  # an attribute is a dtype, which is float32 here
         template = CALLS.get(node.target)
-        if template is None or node.kwargs:
+        if template is None or any(node.kwargs.values()):
             raise LoweringError(f"no line stands for {node.format_node()}")
         values = [_written(value, names) for value in node.args]
         names[node] = f"t{len(lines)}"

@@ -1,31 +1,19 @@
-"""Formulas of one number compiled to a pass over a tensor, at little more than the cost of ReLU.
-
-For a formula and its partial derivatives a small module is written into the user's cache, so that
-Numba can keep what it compiles, and loaded. ``QACT_CACHE_DIR`` says where; where nothing can be
-written, every process compiles anew.
-"""
+"""Formulas of one number compiled to a pass over a tensor, at little more than the cost of ReLU."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import math
-import os
-import re
-import sys
-import tempfile
-import textwrap
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qact.kernels.cpu import elementary, lowering
+from qact.kernels.cpu import lowering
 from qact.kernels.cpu.frame import pack
+from qact.kernels.cpu.generated import filled, load
 from qact.kernels.cpu.pool import run
 
 # Values that one thread works through at a time: sums for parameters are taken over so many.
@@ -123,28 +111,32 @@ def pointwise(
     """
     if any(p.numel() != 1 and not _by_channel(input, p) for p in parameters):
         return None
-    return _compiled(_key(value), _key(partials), len(parameters))
+    return _compiled(key(value), key(partials), len(parameters))
 
 
-def _key(formula: Formula) -> tuple[Any, ...]:
+def key(formula: Formula) -> tuple[Any, ...]:
     """What tells formulas apart: a partial is what it calls and with what."""
     if isinstance(formula, partial):
         return formula.func, formula.args, tuple(sorted(formula.keywords.items()))
     return formula, (), ()
 
 
+def called(key: tuple[Any, ...]) -> Formula:
+    """The formula of a key."""
+    function, arguments, named = key
+    return partial(function, *arguments, **dict(named))
+
+
 @lru_cache(maxsize=256)
 def _compiled(value: tuple, partials: tuple, count: int) -> Pointwise | None:
     names = [f"p{k}" for k in range(count)]
     try:
-        lines, (output,) = lowering.lower(partial(value[0], *value[1], **dict(value[2])), names)
-        back, (slope, *others) = lowering.lower(
-            partial(partials[0], *partials[1], **dict(partials[2])), names
-        )
+        lines, (output,) = lowering.lower(called(value), ["x", *names])
+        back, (slope, *others) = lowering.lower(called(partials), ["x", *names])
     except lowering.LoweringError:
         return None
     terms = {k: term for k, term in enumerate(others) if term}
-    filled = {
+    written = {
         "given": [f"{name} = given[c, {k}]" for k, name in enumerate(names)],
         "value": lines,
         "partials": back,
@@ -152,41 +144,8 @@ def _compiled(value: tuple, partials: tuple, count: int) -> Pointwise | None:
         "sum": [f"s{k} = plus(s{k}, g * {term})" for k, term in terms.items()],
         "keep": [f"sums[row, {column}] = s{k}" for column, k in enumerate(terms)],
     }
-    text = _MODULE.replace("{output}", output).replace("{slope}", slope)
-    # A hole stands on a line of its own, and its lines take over its indentation.
-    holes = re.compile(r"( *)\{(" + "|".join(filled) + r")\}\n")
-    text = holes.sub(lambda hole: textwrap.indent("\n".join([*filled[hole[2]], ""]), hole[1]), text)
-    return Pointwise(_load(text), list(terms))
-
-
-def _load(text: str) -> ModuleType:
-    """The module of this text, from the cache; its file is written anew if it differs."""
-    source = Path(elementary.__file__).read_text(encoding="utf-8")
-    name = f"qact_pointwise_{hashlib.sha256((text + source).encode()).hexdigest()[:16]}"
-    path = _folder() / f"{name}.py"
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        os.replace(file.name, path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    # Numba asks for the module by its name when it loads what it has kept.
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@lru_cache(maxsize=1)
-def _folder() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(os.environ.get("QACT_CACHE_DIR") or Path(root) / "qact")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return Path(tempfile.mkdtemp(prefix="qact-"))
+    module = load(filled(_MODULE, written, {"output": output, "slope": slope}))
+    return Pointwise(module, list(terms))
 
 
 def _flat(tensor: Tensor) -> Tensor:
