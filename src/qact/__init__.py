@@ -4,6 +4,7 @@ from qact import functional, levels
 from qact.activations import activation, list_activations
 from qact.adapt import adapting
 from qact.context import Context
+from qact.convert import convert, convert_, layer, summary
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
@@ -17,8 +18,12 @@ __all__ = [
     "QAct",
     "activation",
     "adapting",
+    "convert",
+    "convert_",
     "functional",
     "init_",
+    "layer",
     "levels",
     "list_activations",
+    "summary",
 ]
