@@ -14,9 +14,10 @@ from qact.convert import static
 from qact.convert.lazy import Layer
 from qact.convert.sites import Site
 from qact.layer import LazyQAct, QAct
-from qact.normed import NormedQAct, PaperQAct
+from qact.normed import NormedQAct
 
 KNOWN = ("num_features", "dim", "device", "dtype", "inplace")
+HELP = "give example_inputs, from which it is read"
 # The level of a QAct that repeats a function where the context is normal.
 LEVELS = {
     "ReLU": "relu",
@@ -79,7 +80,9 @@ class Maker:
         try:
             made = self._lazy(site, named) if not site.uses else self._sized(site, named)
         except TypeError as error:
-            raise TypeError(f"to={self.name!r} cannot be made for {site.name!r}: {error}") from error
+            raise TypeError(
+                f"to={self.name!r} cannot be made for {site.name!r}: {error}"
+            ) from error
         if not isinstance(made, nn.Module):
             raise TypeError(f"to={self.name!r} returned {made!r}, not a module")
         if not {"device", "dtype"} <= set(self.takes):
@@ -87,7 +90,7 @@ class Maker:
         return made.train(site.module.training)
 
     def _named(self, site: Site, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-        dim = site.uses[0].dim if site.uses else static.dim(site)
+        dim = site.uses[0].dim if site.uses else (site.hint or static.dim(site))
         named: dict[str, Any] = {"dim": dim, "device": device, "dtype": dtype}
         if self.is_quantile and "levels" in self.takes:
             named["levels"] = LEVELS.get(type(site.module).__name__, "relu")
@@ -111,13 +114,9 @@ class Maker:
     def _lazy(self, site: Site, named: dict[str, Any]) -> Any:
         if self.make is QAct:
             return LazyQAct(**named)
-        if any(self.takes.values()) and not set(self.takes) <= set(named):
-            needed = [name for name, need in self.takes.items() if need and name not in named]
-            if needed:
-                raise ValueError(
-                    f"to={self.name!r} needs {needed[0]} for {site.name!r}: give example_inputs "
-                    "that reach it"
-                )
+        needed = [name for name, must in self.takes.items() if must and name not in named]
+        if needed:
+            raise ValueError(f"to={self.name!r} needs {needed[0]} for {site.name!r}: {HELP}")
         return self.make(**named)
 
 
@@ -127,14 +126,10 @@ def _takes(make: Callable[..., Any]) -> dict[str, bool]:
         known = inspect.signature(make).parameters.values()
     except (TypeError, ValueError):
         return {}
-    takes = {
-        p.name: p.default is p.empty
-        for p in known
-        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
-    }
-    if make is NormedQAct or make is PaperQAct:
-        takes.setdefault("levels", False) if make is NormedQAct else None
-    return takes
+    plain = [p for p in known if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+    # A NormedQAct hands its further options on.
+    more = {"levels": False} if make is NormedQAct else {}
+    return {p.name: p.default is p.empty for p in plain} | more
 
 
 def home(site: Site, model: nn.Module) -> tuple[torch.dtype, torch.device]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -52,22 +51,30 @@ def observe(model: nn.Module, inputs: Any, wanted: set[nn.Module]) -> Record:
         ValueError: the model does not run on these inputs.
     """
     record = Record()
-    with untouched(model, training=False):
-        with adapting(model, "batch", norms=False), _listening(model, wanted, record):
-            record.output = run(model, inputs)
-    if not all(record.visited(module) for module in wanted):
-        with untouched(model, training=True):
-            more = Record()
-            try:
-                with _listening(model, wanted, more):
-                    run(model, inputs)
-            except ValueError:  # such as a norm that wants more than one value; nothing is lost
-                return record
-        for owner in more.passes:
-            if owner not in record.passes:
-                record.passes[owner] = more.passes[owner]
-                record.plain[owner] = more.plain.get(owner, {})
+    with (
+        untouched(model, training=False),
+        adapting(model, "batch", norms=False),
+        _listening(model, wanted, record),
+    ):
+        record.output = run(model, inputs)
+    asleep = (m for m in model.modules() if m in wanted or kinds.mentioned(type(m)))
+    if not all(record.visited(module) for module in asleep):
+        _in_training(model, inputs, wanted, record)
     return record
+
+
+def _in_training(model: nn.Module, inputs: Any, wanted: set[nn.Module], record: Record) -> None:
+    """Add what runs in training alone, such as auxiliary heads."""
+    more = Record()
+    try:
+        with untouched(model, training=True), _listening(model, wanted, more):
+            run(model, inputs)
+    except ValueError:  # a norm may want more than one value; what was not seen stays as it is
+        return
+    for owner in more.passes:
+        if owner not in record.passes:
+            record.passes[owner] = more.passes[owner]
+            record.plain[owner] = more.plain.get(owner, {})
 
 
 def run(model: nn.Module, inputs: Any) -> Any:
@@ -133,9 +140,7 @@ def _listening(model: nn.Module, wanted: set[nn.Module], record: Record) -> Iter
         if not is_one(module):
             record.plain.setdefault(module, _plain(module, args, kwargs))
         tensor = next((a for a in (*args, *kwargs.values()) if isinstance(a, Tensor)), None)
-        inputs.append(
-            None if tensor is None else Use(tuple(tensor.shape), dims.dim(tensor), tensor.device, True)
-        )
+        inputs.append(None if tensor is None else _use(tensor, dims.dim(tensor)))
 
     def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         _, events = stack.pop()
@@ -168,6 +173,10 @@ def _listening(model: nn.Module, wanted: set[nn.Module], record: Record) -> Iter
         yield
 
 
+def _use(input: Tensor, dim: int) -> Use:
+    return Use(tuple(input.shape), dim, input.device, True)
+
+
 def _checked(use: Use, output: Any) -> Use:
     same = isinstance(output, Tensor) and tuple(output.shape) == use.shape
     return Use(use.shape, use.dim, use.device, same)
@@ -183,8 +192,7 @@ def _plain(module: nn.Module, args: Any, kwargs: Any) -> dict[str, Any]:
     return {k: v for k, v in bound.arguments.items() if isinstance(v, PLAIN)}
 
 
-@lru_cache(maxsize=512)
-def signature(kind: type[nn.Module]) -> inspect.Signature:
+def signature(kind: Any) -> inspect.Signature:
     """The signature of a class's ``forward``, with ``self``."""
-    written: type[nn.Module] = kind.base if issubclass(kind, Grafted) else kind
+    written = kind.base if issubclass(kind, Grafted) else kind
     return inspect.signature(written.forward)

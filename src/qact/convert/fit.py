@@ -57,7 +57,8 @@ def _affine(core: QAct, z: Tensor, target: Tensor, mass: Tensor) -> Tensor:
     if core._level.activation is None:
         slope, shift = _line(score, target, mass)
     slope, shift = _marquardt(activation, score, target, mass, slope, shift)
-    assert core.weight is not None and core.bias is not None
+    assert core.weight is not None
+    assert core.bias is not None
     core.weight.copy_(slope[:, 0])
     core.bias.copy_(shift[:, 0])
     return activation(slope * score + shift)
@@ -96,8 +97,7 @@ def _marquardt(
         new_loss = (mass * new_gap**2).sum(1, keepdim=True)
         better = new_loss < loss
         slope, shift = (
-            torch.where(better, new, old)
-            for new, old in zip(tried, (slope, shift), strict=True)
+            torch.where(better, new, old) for new, old in zip(tried, (slope, shift), strict=True)
         )
         gap, rate = torch.where(better, new_gap, gap), torch.where(better, new_rate, rate)
         loss = torch.where(better, new_loss, loss)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import linecache
-from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 from torch import nn
+
+# Blocks of one kind share their class, as they did before.
+_MADE: dict[Any, type[nn.Module]] = {}
 
 
 class Forward:
@@ -57,9 +59,14 @@ def _blank(base: type[nn.Module], forwards: tuple[Forward, Forward]) -> nn.Modul
     return object.__new__(grafted(base, forwards))
 
 
-@lru_cache(maxsize=None)
 def grafted(base: type[nn.Module], forwards: tuple[Forward, Forward]) -> type[nn.Module]:
     """A subclass of ``base`` with these forwards for training and ``eval()``, by the same name."""
+    if (base, forwards) not in _MADE:
+        _MADE[base, forwards] = _made(base, forwards)
+    return _MADE[base, forwards]
+
+
+def _made(base: type[nn.Module], forwards: tuple[Forward, Forward]) -> type[nn.Module]:
     body: dict[str, Any] = {"base": base, "forwards": forwards, "__doc__": base.__doc__}
     body |= {"__module__": base.__module__, "__qualname__": base.__qualname__}
     if forwards[0] == forwards[1]:

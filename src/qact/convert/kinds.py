@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from types import CodeType, FunctionType
 from typing import Any
 
 import torch
@@ -141,3 +143,20 @@ def _home(module: nn.Module) -> str:
     return type(module).__module__
 
 
+def mentioned(kind: Any) -> frozenset[str]:
+    """The names of functions in `FUNCTIONS` that the methods of a class mention."""
+    found: set[str] = set()
+    for base in kind.__mro__:
+        if base.__module__.startswith("torch.nn."):
+            break
+        for name, method in vars(base).items():
+            if isinstance(method, FunctionType) and name != "__init__":
+                found |= set(_words(method.__code__))
+    return frozenset(word.removesuffix("_") for word in found) & set(FUNCTIONS)
+
+
+def _words(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _words(constant)

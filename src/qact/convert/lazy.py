@@ -35,7 +35,7 @@ class Layer:
             return OpenQAct(**given) if num_features is None else QAct(num_features, **given)
         if isinstance(known, Entry):
             return known(num_features, **given)
-        return activation(known, num_features, **given)  # type: ignore[arg-type]
+        return activation(known, num_features, **given)
 
     @property
     def __name__(self) -> str:

@@ -10,15 +10,16 @@ from torch import nn
 
 from qact.convert import kinds, static
 from qact.convert import where as _where
-from qact.convert.dryrun import Record, observe
+from qact.convert.dryrun import observe
 from qact.convert.graft import Grafted, grafted
-from qact.convert.rewrite import Untraceable, fixed, rewritten
+from qact.convert.rewrite import UntraceableError, fixed, rewritten
 from qact.convert.sites import CLOSED, Event, Site, free, held, joined, owners, within
 
 GATE = "bounds a gate or an output: name it to take it"
 WELDED = "norm and activation are one operation"
 PARAMETER = "computes a parameter"
 UNASKED = "not asked for"
+ASLEEP = "not reached by the example inputs"
 
 
 @dataclass
@@ -55,6 +56,12 @@ class Survey:
             self.sites += [site for site in self.stock if site.owner is owner]
             self._follow(owner, path, where)
 
+    def awake(self, site: Site) -> bool:
+        """Whether the dry run, if there was one, came by."""
+        return self.record is None or any(
+            site is other for calls in self.calls.values() for _, other in calls
+        )
+
     def _follow(self, owner: nn.Module, path: str, where: Any) -> None:
         """Give every call of an activation in the forward of ``owner`` its site."""
         if self.record is None:
@@ -69,6 +76,7 @@ class Survey:
             else:
                 site = self._use(path, owner, event.what, count[event.what], taken)
                 count[event.what] += 1
+            site.hint = event.hint
             self.calls[owner].append((event, site))
 
     def _use(self, path: str, owner: nn.Module, act: nn.Module, turn: int, taken: set[str]) -> Site:
@@ -96,11 +104,12 @@ def plan(model: nn.Module, where: Any, inputs: Any, held: bool) -> Plan:
     survey = Survey(model, where, inputs)
     if held:
         survey.sites[0].asked = ""
-    taken = [site for site in survey.sites if chosen(site.module, site.asked)]
+    wanted = [site for site in survey.sites if chosen(site.module, site.asked)]
+    taken = [site for site in wanted if survey.awake(site)]
     if not taken:
-        raise ValueError(_nothing(model, where, survey.sites))
+        raise ValueError(_nothing(model, where, wanted or survey.sites, bool(wanted)))
     rewrite = {site.owner: None for site in taken if site.kind in ("call", "repeat")}
-    found = Plan(taken, left=_left(model, survey, taken))
+    found = Plan(taken, left=_left(model, survey, taken, wanted))
     found.grafts = [(owner, _graft(owner, survey, taken)) for owner in rewrite]
     if survey.record is not None:
         found.output = survey.record.output
@@ -131,23 +140,29 @@ def _graft(owner: nn.Module, survey: Survey, taken: list[Site]) -> type[nn.Modul
     base: Any = type(owner)
     try:
         forwards = rewritten(owner, fixed(owner, seen), order, keys)
-    except Untraceable as error:
-        uses = ", ".join(e.name or f"{type(e.what).__name__} (again)" for e, s in calls if s in taken)
+    except UntraceableError as error:
+        names = [e.name or f"{type(e.what).__name__} (again)" for e, s in calls if s in taken]
         raise ValueError(
-            f"{path or 'the model'!r} ({base.__name__}) calls {uses} in its forward, which torch.fx "
-            f"cannot rewrite: {error}. Give it a module per use (nn.ReLU() and so on), or leave it "
-            "out with where="
+            f"{path or 'the model'!r} ({base.__name__}) calls {', '.join(names)} in its forward, "
+            f"which torch.fx cannot rewrite: {error}. Give it a module per use (nn.ReLU() and so "
+            "on), or leave it out with where="
         ) from error
     return grafted(base.base if issubclass(base, Grafted) else base, forwards)
 
 
-def _left(model: nn.Module, survey: Survey, taken: list[Site]) -> list[tuple[str, str, str]]:
+def _left(
+    model: nn.Module, survey: Survey, taken: list[Site], wanted: list[Site]
+) -> list[tuple[str, str, str]]:
     """What stays: name, what it is, why."""
     found = [
-        (site.name, type(site.module).__name__, UNASKED if kinds.is_hidden(site.module) else GATE)
+        (site.name, type(site.module).__name__, ASLEEP if site in wanted else unasked(site.module))
         for site in survey.sites
         if site not in taken and not kinds.is_ours(site.module)
     ]
+    for owner, path in survey.owners.items():
+        if survey.record is not None and not survey.record.visited(owner):
+            names = kinds.mentioned(type(owner))
+            found += [(joined(path, name), f"{name}()", ASLEEP) for name in sorted(names)]
     for name, module in model.named_modules():
         if kinds.is_welded(module):
             found.append((name, type(module).__name__, WELDED))
@@ -157,8 +172,16 @@ def _left(model: nn.Module, survey: Survey, taken: list[Site]) -> list[tuple[str
     return found
 
 
-def _nothing(model: nn.Module, where: Any, sites: list[Site]) -> str:
+def unasked(module: nn.Module) -> str:
+    """Why an activation was not chosen."""
+    return UNASKED if kinds.is_hidden(module) else GATE
+
+
+def _nothing(model: nn.Module, where: Any, sites: list[Site], asleep: bool) -> str:
     """Why there is nothing to convert, with what there is."""
+    if asleep:
+        names = ", ".join(repr(site.name) for site in sites[:8])
+        return f"the example inputs reach none of the activations where={where!r} takes: {names}"
     wanted = "of hidden layers (where=None)" if where is None else f"matches where={where!r}"
     welded = [type(m).__name__ for m in model.modules() if kinds.is_welded(m)]
     some = ", ".join(f"{s.asked or '(root)'} ({type(s.module).__name__})" for s in sites[:8])

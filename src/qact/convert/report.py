@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 from qact.convert import kinds
-from qact.convert.plan import GATE, UNASKED, Plan
+from qact.convert.plan import Plan, unasked
 from qact.convert.sites import Site
 from qact.convert.wrapped import inner
 
@@ -48,10 +49,11 @@ class Summary:
         title = f"{self.model}: {len(self.converted)} converted, {len(self.left)} left"
         parts = [title]
         if self.converted:
-            heads = ("converted", "was", "is", "")
-            parts.append(_table(heads, [(r.name, r.was, r.now or "", r.note) for r in self.converted]))
+            rows = [(r.name, r.was, r.now or "", r.note) for r in self.converted]
+            parts.append(_table(("converted", "was", "is", ""), rows))
         if self.left:
-            parts.append(_table(("left", "is", "why"), [(r.name, r.was, r.note) for r in self.left]))
+            rest = [(r.name, r.was, r.note) for r in self.left]
+            parts.append(_table(("left", "is", "why"), rest))
         return "\n\n".join(parts)
 
 
@@ -92,8 +94,8 @@ def summary(model: nn.Module) -> Summary:
         elif kinds.is_ours(module):
             rows[name] = Row(name, "", kind, _note(module, ""))
         else:
-            reason = UNASKED if kinds.is_hidden(module) else GATE
-            rows[name] = Row(name, type(module).__name__, None, old.note if old else reason)
+            reason = old.note if old else unasked(module)
+            rows[name] = Row(name, kind, None, reason)
     # Calls and welded layers are no modules of their own: only the conversion knew of them.
     rows = {name: row for name, row in past.items() if row.now is None} | rows
     return Summary(type(model).__name__, tuple(rows.values()))
@@ -127,13 +129,12 @@ def _note(module: nn.Module, how: str) -> str:
     channels = getattr(core, "num_features", None)
     if channels is None:
         return how
-    size = f"{channels} channels at dim {core.dim}" if hasattr(core, "dim") else f"{channels} channels"
-    if channels == 0:
-        size = f"lazy, dim {core.dim}"
+    place = f" at dim {core.dim}" if hasattr(core, "dim") else ""
+    size = f"{channels} channels{place}" if channels else f"lazy{place}"
     return f"{size}; {how}" if how else size
 
 
-def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Columns side by side; what is too long for the line is cut at the front of the name."""
     columns = list(zip(heads, *rows, strict=True))
     widths = [max(map(len, column)) for column in columns]

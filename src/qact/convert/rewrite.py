@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -12,7 +13,7 @@ from qact.convert.dryrun import PLAIN, signature
 from qact.convert.graft import Forward, Grafted
 
 
-class Untraceable(ValueError):
+class UntraceableError(ValueError):
     """A ``forward`` that torch.fx cannot follow."""
 
 
@@ -25,10 +26,13 @@ class _Tracer(fx.Tracer):
 
     def create_arg(self, a: Any) -> Any:
         """Refuse tensors that the model does not own."""
-        if isinstance(a, Tensor) and not isinstance(a, nn.Parameter):
-            if not any(a is buffer for buffer in self.root.buffers()):
-                raise Untraceable("it computes with a tensor that would be frozen at its value")
+        if isinstance(a, Tensor) and not any(a is own for own in self._owned()):
+            raise UntraceableError("it computes with a tensor that would be frozen at its value")
         return super().create_arg(a)
+
+    def _owned(self) -> Iterator[Tensor]:
+        yield from self.root.parameters()
+        yield from self.root.buffers()
 
 
 def fixed(owner: nn.Module, seen: dict[str, Any] | None) -> dict[str, Any]:
@@ -45,7 +49,7 @@ def trace(owner: nn.Module, constants: dict[str, Any], training: bool) -> fx.Gra
     """The graph of ``owner.forward`` in one mode; the owner is only read.
 
     Raises:
-        Untraceable: torch.fx cannot follow it.
+        UntraceableError: torch.fx cannot follow it.
     """
     # The twin shares everything but the flag and, with constants, the signature.
     kind: Any = type(owner)
@@ -58,10 +62,10 @@ def trace(owner: nn.Module, constants: dict[str, Any], training: bool) -> fx.Gra
     twin.__dict__["training"] = training
     try:
         return _Tracer().trace(twin)
-    except Untraceable:
+    except UntraceableError:
         raise
     except Exception as error:
-        raise Untraceable(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        raise UntraceableError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
 
 
 def _narrowed(forward: Any, known: inspect.Signature, constants: dict[str, Any]) -> Any:
@@ -101,14 +105,14 @@ def rewritten(
     where a key is None the activation stays.
 
     Raises:
-        Untraceable: the trace does not meet the same activations in the same order.
+        UntraceableError: the trace does not meet the same activations in the same order.
     """
     sources = []
     for training in (True, False):
         graph = trace(owner, constants, training)
         nodes = [(n, w) for n, w in working(graph, owner) if isinstance(w, str) or w in order]
         if [w for _, w in nodes] != order:
-            raise Untraceable(
+            raise UntraceableError(
                 f"traced {'in training' if training else 'in eval()'}, it calls "
                 f"{[_shown(w) for _, w in nodes]}; the dry run saw {[_shown(w) for w in order]}"
             )

@@ -10,7 +10,6 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from qact.convert import kinds
 
-
 # What computes a parameter, and what cannot be edited.
 CLOSED = (ParametrizationList, torch.jit.ScriptModule)
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
@@ -38,6 +37,7 @@ class Event:
     what: nn.Module
     name: str | None = None
     use: Use | None = None
+    hint: int | None = None
 
 
 @dataclass(eq=False)
@@ -53,6 +53,7 @@ class Site:
             (a further use of a module that its owner calls several times).
         asked: the name that ``where`` is asked about.
         uses: what the dry run saw of it.
+        hint: without a dry run, the channel dimension by the layer before it in a trace.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Site:
     kind: str
     asked: str
     uses: list[Use] = field(default_factory=list)
+    hint: int | None = None
 
     @property
     def path(self) -> str:
@@ -118,6 +120,6 @@ def within(owner: nn.Module) -> set[nn.Module]:
     """``owner`` and the lists, dicts and sequences in it, whose items its forward may call."""
     found = {owner}
     for child in owner._modules.values():
-        if type(child) in CONTAINERS:
+        if child is not None and type(child) in CONTAINERS:
             found |= within(child)
     return found

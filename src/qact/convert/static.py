@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from types import CodeType, FunctionType
+from collections.abc import Callable
+from typing import Any
 
-from torch import nn
+from torch import fx, nn
+from torch.nn import functional as F
 
 from qact.convert import kinds
-from qact.convert.rewrite import Untraceable, fixed, trace, working
+from qact.convert.rewrite import UntraceableError, fixed, trace, working
 from qact.convert.sites import Event, Site, held, joined, within
 
 LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
@@ -28,7 +29,7 @@ def events(
         return [Event(m) for m in owner._modules.values() if m in acts]
     if kind.__module__.startswith("torch.nn."):
         return _functions_held(owner)
-    words = mentioned(kind)
+    words = kinds.mentioned(kind)
     mine = [
         (joined(path, name), act)
         for name, act in owner.named_modules(remove_duplicate=False)
@@ -38,13 +39,15 @@ def events(
         return []
     try:
         nodes = working(trace(owner, fixed(owner, None), owner.training), owner)
-    except Untraceable as error:
+    except UntraceableError as error:
         _refuse(owner, path, mine, words, chosen, error)
         return []
+    found = [(node, what) for node, what in nodes if isinstance(what, str) or what in acts]
     return [
-        Event(what) if isinstance(what, nn.Module) else Event(kinds.stand_in(what), what)
-        for _, what in nodes
-        if isinstance(what, str) or what in acts
+        Event(kinds.stand_in(what), what, hint=hint(node, owner))
+        if isinstance(what, str)
+        else Event(what, hint=hint(node, owner))
+        for node, what in found
     ]
 
 
@@ -56,7 +59,7 @@ def _refuse(
     owner: nn.Module,
     path: str,
     mine: list[tuple[str, nn.Module]],
-    words: set[str],
+    words: frozenset[str],
     chosen: Callable[[nn.Module, str], bool],
     error: Exception,
 ) -> None:
@@ -70,37 +73,39 @@ def _refuse(
         ) from error
 
 
-def mentioned(kind: type[nn.Module]) -> set[str]:
-    """The names of functions in `kinds.FUNCTIONS` that the methods of a class mention."""
-    found: set[str] = set()
-    for base in kind.__mro__:
-        if base is nn.Module:
-            break
-        for name, method in vars(base).items():
-            if isinstance(method, FunctionType) and name != "__init__":
-                found |= set(_words(method.__code__))
-    return {word.removesuffix("_") for word in found} & set(kinds.FUNCTIONS)
-
-
-def _words(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _words(constant)
-
-
 def dim(site: Site) -> int:
     """The channel dimension at a site that no pass has seen: that of the layer registered nearest.
 
     -1 next to Linear or LayerNorm, 1 next to a convolution or a norm of channels, else 1. The
     layers of the owner count, those before the site first.
     """
-    before = [m for m in _until(site)]
+    before = _until(site)
     behind = [m for m in site.owner.modules() if m not in before]
     for module in (*reversed(before), *behind):
-        if isinstance(module, LAST) or isinstance(module, FIRST):
-            return -1 if isinstance(module, LAST) else 1
+        found = written_by(module)
+        if found is not None:
+            return found
     return 1
+
+
+def written_by(module: nn.Module) -> int | None:
+    """Where a layer with weights puts its features; None for other modules."""
+    return -1 if isinstance(module, LAST) else 1 if isinstance(module, FIRST) else None
+
+
+def hint(node: Any, owner: nn.Module) -> int | None:
+    """Where the features stand in the input of a node: as the layer before it in the graph put."""
+    while node.args and isinstance(node.args[0], fx.Node):
+        node = node.args[0]
+        if node.op == "call_module":
+            inside = [*owner.get_submodule(str(node.target)).modules()]
+            found = (written_by(module) for module in reversed(inside))
+            told = next((dim for dim in found if dim is not None), None)
+            if told is not None:
+                return told
+        elif node.target in (F.linear, "permute", "transpose", "movedim"):
+            return -1 if node.target is F.linear else None
+    return None
 
 
 def _until(site: Site) -> list[nn.Module]:

@@ -1,9 +1,10 @@
-"""The edit itself: layers put at their sites, classes grafted, and every step undone on an error."""
+"""The edit itself: layers put at their sites, classes grafted; an error undoes every step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 from torch import nn
@@ -33,7 +34,7 @@ class Swap(AbstractContextManager["Swap"]):
     def graft(self, plan: Plan) -> None:
         """Give every owner whose forward was rewritten its new class."""
         for owner, kind in plan.grafts:
-            self._undo.append(lambda owner=owner, old=type(owner): _become(owner, old))
+            self._undo.append(partial(_become, owner, type(owner)))
             _become(owner, kind)
 
     def put(self, site: Site, new: nn.Module) -> None:
@@ -52,15 +53,13 @@ class Swap(AbstractContextManager["Swap"]):
 
     def set(self, module: nn.Module, name: str, value: Any) -> None:
         """Set a plain attribute."""
-        before = vars(module).get(name, self)
-        self._undo.append(
-            lambda: vars(module).pop(name) if before is self else vars(module).update({name: before})
-        )
+        before = {name: vars(module)[name]} if name in vars(module) else {}
+        self._undo.append(lambda: (vars(module).pop(name, None), vars(module).update(before)))
         vars(module)[name] = value
 
 
 def _become(owner: nn.Module, kind: type[nn.Module]) -> None:
-    owner.__class__ = kind  # type: ignore[assignment]
+    owner.__class__ = kind
 
 
 def _restorer(owner: nn.Module, key: str) -> Callable[[], Any]:

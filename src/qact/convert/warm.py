@@ -23,15 +23,17 @@ from qact.normed import NormedQAct
 class Teacher(Stand):
     """The old function, which lets the context of the new layer follow its input."""
 
-    def __init__(self, site: Site, layer: QAct | NormedQAct) -> None:
+    def __init__(self, site: Site, layer: Any) -> None:
         super().__init__(site)
         self.layer = layer
 
     def forward(self, input: Tensor) -> Tensor:
         """Apply it, and count the input."""
-        core, z = self.layer, input.detach()
+        core: Any = self.layer
+        z = input.detach()
         if isinstance(core, NormedQAct):
-            core, z = core.quantile, self._normed(core, z)
+            z = self._normed(core, z)
+            core = core.quantile
         seen = eager.observe(fold(z, core.dim), core.rule, core.context.bins)
         core.context.follow(seen.to(core.context.mass.dtype), None)
         return super().forward(input)
@@ -110,7 +112,7 @@ def warm(
     seen = {site: layer for site, layer in layers.items() if site.uses}
     modes = {layer: layer.training for layer in seen.values()}
     for site, layer in seen.items():
-        swap.put(site, Teacher(site, layer))  # type: ignore[arg-type]
+        swap.put(site, Teacher(site, layer))
     with untouched(model, training=False):
         source.pass_over(model)
     for layer in seen.values():
@@ -121,5 +123,5 @@ def warm(
 def _fitted(site: Site, layer: Any) -> float:
     core = layer.quantile if isinstance(layer, NormedQAct) else layer
     if core.context.is_empty:
-        raise ValueError(f"the batches of warm_start did not reach {site.name!r}, or not as numbers")
+        raise ValueError(f"warm_start gave {site.name!r} nothing, or nothing finite")
     return fit_(layer, site.module)
