@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
+
+# Newer versions of torch have renamed it.
+SYNC = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
 
 
 def inner(model: nn.Module) -> nn.Module:
@@ -34,7 +42,7 @@ def _parallel(model: Any) -> Callable[[nn.Module], nn.Module]:
         "device_ids": model.device_ids,
         "output_device": model.output_device,
         "dim": model.dim,
-        "broadcast_buffers": model.broadcast_buffers,
+        SYNC: getattr(model, SYNC),
         "process_group": model.process_group,
         "find_unused_parameters": model.find_unused_parameters,
         "gradient_as_bucket_view": model.gradient_as_bucket_view,
