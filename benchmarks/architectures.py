@@ -101,12 +101,12 @@ def examine(name: str) -> dict[str, Any]:
     model, size = build(name)
     row: dict[str, Any] = {"name": name, "size": size}
     row["parameters"] = sum(p.numel() for p in model.parameters())
-    step = "converted"
-    try:
-        for step, check in _steps(model, torch.randn(4, 3, size, size)):
+    for step, check in _steps(model, torch.randn(4, 3, size, size)):
+        try:
             row |= check()
-    except Exception as error:
-        row |= {step: False, "why": f"{type(error).__name__}: {_first_line(error)}"}
+        except Exception as error:
+            why = f"{type(error).__name__}: {_first_line(error)}"
+            return row | {step: False, "why": why}
     return row
 
 

@@ -33,7 +33,9 @@ FAST = {
         "vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=48, num_heads=3, num_classes=10
     ),
     # Channels last in four dimensions.
-    "convnext": lambda: timm.models.ConvNeXt(depths=(1, 1), dims=(8, 16), num_classes=10),
+    "convnext": lambda: timm.models.ConvNeXt(
+        depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), num_classes=10
+    ),
 }
 
 

@@ -38,6 +38,9 @@ def net() -> nn.Sequential:
     return nn.Sequential(Block(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3))
 
 
+NAMES = ("relu", "relu_1", "relu_2", "relu_3", "relu_4", "gelu")
+
+
 def images(n: int = 6) -> torch.Tensor:
     return torch.randn(n, 4, 5, 5)
 
@@ -149,6 +152,7 @@ def test_functions_that_a_module_holds():
     layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, dropout=0.0)
     model = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
     x = torch.randn(3, 5, 8)
+    seen: list[int] = []
     for inputs in (x, None):
         new = qact.convert(model, example_inputs=inputs)
         assert names(new) == ["layers.0.activation", "layers.1.activation"]
@@ -157,7 +161,7 @@ def test_functions_that_a_module_holds():
         assert new.layers[0].activation.dim == -1
         y.sum().backward()
         # In eval() torch has a fast path, which knows ReLU and GELU alone.
-        seen = []
+        seen.clear()
         new.layers[0].activation.register_forward_hook(lambda *a: seen.append(1))
         with torch.no_grad():
             new.eval()(x)

@@ -208,7 +208,7 @@ def test_an_activation_that_no_input_reaches():
     assert [(row.name, row.note) for row in qact.summary(new).left] == [
         ("spare", "not reached by the example inputs")
     ]
-    with pytest.raises(ValueError, match="reach none.*'spare'"):
+    with pytest.raises(ValueError, match=r"reach none.*'spare'"):
         qact.convert(Idle(), where="spare", example_inputs=X)
 
 

@@ -135,15 +135,15 @@ def _note(module: nn.Module, how: str) -> str:
 
 
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Columns side by side; what is too long for the line is cut at the front of the name."""
-    columns = list(zip(heads, *rows, strict=True))
-    widths = [max(map(len, column)) for column in columns]
-    widths[-1] = 0
-    spare = WIDTH - sum(widths[1:]) - 2 * len(heads) - max(len(r[-1]) for r in rows)
-    widths[0] = max(8, min(widths[0], spare))
+    """Columns side by side; a name that is too long for the line has a line of its own."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    widths[0] = max(len(heads[0]), min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:])))
     lines = []
     for row in (heads, *rows):
-        name = row[0] if len(row[0]) <= widths[0] else "…" + row[0][1 - widths[0] :]
-        cells = [name, *row[1:]]
-        lines.append("  ".join(c.ljust(w) for c, w in zip(cells, widths, strict=True)).rstrip())
+        name, *cells = row
+        if len(name) > widths[0]:
+            lines.append(name)
+            name = ""
+        padded = (c.ljust(w) for c, w in zip((name, *cells), widths, strict=True))
+        lines.append("  ".join(padded).rstrip())
     return "\n".join(lines)
