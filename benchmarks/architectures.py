@@ -254,13 +254,12 @@ def main() -> None:
     if options.row:
         print(json.dumps(examine(options.row)))
         return
+    for name in [] if options.table else options.names:
+        if options.again or name not in known():
+            row = alone(name, options.limit)
+            save(known() | {name: row})  # read again: another run may have added to it
+            print(json.dumps(row), flush=True)
     rows = known()
-    if not options.table:
-        for name in options.names:
-            if options.again or name not in rows:
-                rows[name] = alone(name, options.limit)
-                save(rows)
-                print(json.dumps(rows[name]), flush=True)
     print(table([rows[name] for name in ARCHITECTURES if name in rows]))
 
 

@@ -61,6 +61,7 @@ def raising(module, name):
         ({"to": lambda a, b: nn.ReLU()}, TypeError, "cannot be made for '1'"),
         ({"to": (lambda made: lambda: made)(nn.Mish())}, ValueError, "same module twice"),
         ({"slope": 3}, TypeError, "slope"),
+        ({"where": nn.Linear}, ValueError, "'0' changes the shape"),
         ({"levels": "nothing"}, ValueError, "levels='nothing'"),
         ({"example_inputs": torch.randn(5, 3)}, ValueError, r"does not run on .*\(5, 3\)"),
         ({"example_inputs": {"images": X}}, ValueError, "does not run.*images"),

@@ -74,8 +74,8 @@ class Maker:
 
     def __call__(self, site: Site, dtype: torch.dtype, device: torch.device) -> nn.Module:
         """A fresh layer for ``site``, in its mode, on its device."""
-        if site.uses and not self.is_quantile and not site.uses[0].same_shape:
-            raise ValueError(f"{site.name!r} changes the shape of its input")
+        if site.uses and not site.uses[0].same_shape:
+            raise ValueError(f"{site.name!r} changes the shape of its input: it is no activation")
         named = self._named(site, dtype, device)
         try:
             made = self._lazy(site, named) if not site.uses else self._sized(site, named)
