@@ -2,7 +2,7 @@
 
     python benchmarks/architectures.py                # those that the file does not have yet
     python benchmarks/architectures.py --names timm/resnet18 --again
-    python benchmarks/architectures.py --table        # print the table of docs/convert.md
+    python benchmarks/architectures.py --table        # write the table of docs/convert.md alone
 
 Each architecture has random weights, ten classes, the smallest input that it takes, and a process
 of its own. A row says how far it came: converted (every hidden activation, none left), trained
@@ -31,6 +31,8 @@ import qact
 from torchvision_schemas import import_torchvision
 
 DATA = Path(__file__).parent / "data" / "architectures.json"
+PAGE = Path(__file__).parents[1] / "docs" / "convert.md"
+MARKS = "<!-- architectures -->\n", "<!-- end of architectures -->\n"
 STEPS = ("converted", "trained", "evaluated", "exported", "agreed")
 TOLERANCE = 1e-4
 # library/name: side of the image, and what keeps the model small.
@@ -237,6 +239,19 @@ def save(rows: dict[str, dict[str, Any]]) -> None:
     os.replace(part, DATA)
 
 
+def write_table() -> None:
+    """Put the table of the file into the page, between its marks."""
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(MARKS[0])
+    behind = rest.split(MARKS[1])[1]
+    rows = known()
+    shown = table(list(rows.values()))
+    waiting = [f"`{name}`" for name in ARCHITECTURES if name not in rows]
+    if waiting:
+        shown += f"\n\nNot run yet: {', '.join(waiting)}."
+    PAGE.write_text(f"{before}{MARKS[0]}{shown}\n{MARKS[1]}{behind}", encoding="utf-8")
+
+
 def known() -> dict[str, dict[str, Any]]:
     if not DATA.exists():
         return {}
@@ -247,7 +262,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--names", nargs="*", default=list(ARCHITECTURES), help="which of them")
     parser.add_argument("--again", action="store_true", help="measure what the file has too")
-    parser.add_argument("--table", action="store_true", help="print the table and stop")
+    parser.add_argument("--table", action="store_true", help="write the table and stop")
     parser.add_argument("--limit", type=int, default=900, help="seconds per architecture")
     parser.add_argument("--row", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -259,8 +274,7 @@ def main() -> None:
             row = alone(name, options.limit)
             save(known() | {name: row})  # read again: another run may have added to it
             print(json.dumps(row), flush=True)
-    rows = known()
-    print(table([rows[name] for name in ARCHITECTURES if name in rows]))
+    write_table()
 
 
 if __name__ == "__main__":
