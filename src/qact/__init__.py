@@ -7,6 +7,7 @@ from qact.context import Context
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
+from qact.recalibrate import recalibrated, record
 
 __version__ = "0.1.0"
 
@@ -21,4 +22,6 @@ __all__ = [
     "init_",
     "levels",
     "list_activations",
+    "recalibrated",
+    "record",
 ]
