@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 import qact
-from qact.recalibrate import SourceContext, attach, remove
+from qact import Context
+from qact.recalibrate import attach, remove
 from qact.recalibrate.sites import sites
 
 
@@ -168,7 +169,7 @@ def test_blocks_nest():
     plain = model(x)
     with torch.no_grad(), qact.recalibrated(model, "batch"):
         outer = model(x)
-        with qact.recalibrated(model, "mixed", prior=1e7, adaptive=False):
+        with qact.recalibrated(model, "mixed", prior=1e7):
             assert (model(x) - plain).abs().max() < 0.1 * plain.abs().max()
         assert torch.equal(model(x), outer)
     assert not torch.allclose(outer, plain, atol=1e-2)
@@ -215,7 +216,7 @@ def test_where():
     x = torch.randn(20, 3, 4, 4)
     model(x)
     qact.record(model, [x], where="norm2")
-    assert isinstance(model.norm2.source_context, SourceContext)
+    assert isinstance(model.norm2.source_context, Context)
     assert not hasattr(model.norm1, "source_context")
     with qact.recalibrated(model.eval()):
         model(x)
@@ -241,7 +242,7 @@ def test_the_root_module_and_modes():
 def test_forms_of_batches(batch, calls):
     model, x = made("layer")
     qact.record(model, [batch(x)])
-    assert int(model.norm.source_context.samples) == len(x)
+    assert int(model.norm.source_context.count[0]) == x.shape[0] * x.shape[1]
 
 
 def refused(model, error, match, loader, **options):
@@ -300,6 +301,6 @@ def test_contexts_of_another_architecture_are_refused():
     with pytest.raises(RuntimeError, match=r"source_context\.mass has shape \(8, 128\)"):
         other.load_state_dict(found, strict=False)
     assert all(torch.equal(before[k], v) for k, v in other.state_dict().items())
-    model[1].source_context = SourceContext(5).add(torch.randn(9, 5))
+    model[1].source_context = Context(5).add(torch.randn(9, 5))
     with pytest.raises(ValueError, match=r"at layer '1'.*5 channels"), qact.recalibrated(model):
         model(x)

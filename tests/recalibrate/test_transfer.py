@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from qact import Context
 from qact.kernels import eager
-from qact.recalibrate import SourceContext, Stream, by_rank, rank_map
+from qact.recalibrate import Stream, by_rank, rank_map
 from qact.recalibrate.mapping import PLAIN
 
 MAPS = {
@@ -23,7 +23,7 @@ MAPS = {
 
 
 def source(z, bins=128, dim=1):
-    return SourceContext(z.shape[dim], bins).add(z, dim=dim)
+    return Context(z.shape[dim], bins).add(z, dim=dim)
 
 
 @pytest.mark.parametrize("bins", [128, 512])
@@ -107,32 +107,6 @@ def test_a_large_prior_is_the_frozen_network():
     assert far.mean().abs() < 0.3
 
 
-def test_adaptive_trusts_the_source_only_where_it_is_near():
-    reference = torch.randn(2000, 64)
-    known = source(reference)
-    alike, apart = torch.randn(8, 64), torch.randn(8, 64) + 6
-    same = by_rank(alike, known, prior=64.0, adaptive=True)
-    torch.testing.assert_close(same, by_rank(alike, known, prior=64.0), rtol=0, atol=0.3)
-    fixed = by_rank(apart, known, prior=64.0)
-    moved = by_rank(apart, known, prior=64.0, adaptive=True)
-    assert moved.mean().abs() < 0.2 < 1 < fixed.mean()
-
-
-def test_scatter_is_the_variance_of_sample_means():
-    z = torch.randn(60, 3, 4, 5) + torch.randn(60, 3, 1, 1)
-    whole = source(z)
-    want = z.mean((2, 3)).var(0, correction=0)
-    torch.testing.assert_close(whole.scatter, want, rtol=1e-4, atol=1e-5)
-    parts = source(z[:13]).add(z[13:])
-    torch.testing.assert_close(parts.scatter, want, rtol=1e-3, atol=1e-4)
-    torch.testing.assert_close(
-        (source(z[:13]) + source(z[13:])).scatter, want, rtol=1e-3, atol=1e-4
-    )
-    assert int(parts.samples) == 60
-    last = source(z.movedim(1, -1), dim=-1)
-    torch.testing.assert_close(last.scatter, want, rtol=1e-4, atol=1e-5)
-
-
 def test_constant_channels():
     constant = torch.full((10, 1), 3.0)
     z = torch.randn(50, 1)
@@ -148,7 +122,7 @@ def test_a_channel_that_is_not_finite_is_left_alone(bad):
     known, stream = source(z), Stream(16.0)
     broken = (5 * z).clone()
     broken[3, 1] = bad
-    out = by_rank(broken, known, stream=stream, prior=4.0, adaptive=True)
+    out = by_rank(broken, known, stream=stream, prior=4.0)
     assert torch.equal(out[:, 1].nan_to_num(1.5), broken[:, 1].nan_to_num(1.5))
     assert torch.isfinite(out[:, 0]).all()
     after = by_rank(5 * z, known, stream=stream)
@@ -192,7 +166,7 @@ def test_dtypes_and_layouts(dtype):
 def test_gradients_are_slopes():
     reference = torch.randn(3000, 1, dtype=torch.float64)
     z = (4 * torch.randn(500, 1, dtype=torch.float64)).requires_grad_()
-    known = SourceContext(1, 512, dtype=torch.float64).add(reference)
+    known = Context(1, 512, dtype=torch.float64).add(reference)
     by_rank(z, known).sum().backward()
     assert z.grad.median() == pytest.approx(0.25, rel=0.4)
 

@@ -72,8 +72,8 @@ def describe(adaptation: str) -> str:
         )
     if kind.context == "recalibrated":
         return (
-            f"stored statistics; the norms' outputs for {kind.batch} i.i.d. images of one corruption "
-            "and severity, mapped by rank onto those for training images"
+            f"stored statistics; what the norms put out for {kind.batch} i.i.d. images of one "
+            "corruption and severity is mapped by rank onto the same for training images"
         )
     own = f"statistics of the test batch, {kind.batch} i.i.d. images of one corruption and severity"
     return own if kind.context == "batch" else f"{own}, mixed with the stored ones"

@@ -7,12 +7,10 @@ from qact.recalibrate.block import recalibrated
 from qact.recalibrate.mapping import rank_map
 from qact.recalibrate.recording import BINS, attach, record, remove
 from qact.recalibrate.sites import Where
-from qact.recalibrate.source import SourceContext
 from qact.recalibrate.transfer import Stream, by_rank
 
 __all__ = [
     "BINS",
-    "SourceContext",
     "Stream",
     "Where",
     "attach",

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from qact import checks
+from qact.context import Context
 from qact.recalibrate.sites import NAME, Site, Where, sites
-from qact.recalibrate.source import SourceContext
 from qact.recalibrate.transfer import Stream, by_rank
 
 CONTEXTS = ("batch", "mixed", "running")
@@ -24,7 +24,6 @@ def recalibrated(
     context: str = "batch",
     *,
     prior: float | None = None,
-    adaptive: bool = True,
     memory: float = 256.0,
     shape: float = 1.0,
     where: Where = None,
@@ -36,7 +35,7 @@ def recalibrated(
     ``F`` is the rank in the test context:
 
     - ``"batch"``: the test batch alone;
-    - ``"mixed"``: the test batch and the source, which counts as at most ``prior`` samples: for
+    - ``"mixed"``: the test batch and the source, which counts as ``prior`` samples: for
       small batches, down to single samples;
     - ``"running"``: the stream of batches since the block began, forgotten with a ``memory``
       measured in samples, and the source as in ``"mixed"``.
@@ -45,9 +44,7 @@ def recalibrated(
     left alone.
 
     Args:
-        prior: most samples that the source counts for (32), not for ``"batch"``.
-        adaptive: lower ``prior`` in layers whose test means are further from the source's than
-            chance, see :func:`qact.recalibrate.by_rank`.
+        prior: how many samples the source counts for (32); ``"batch"`` has none.
         memory: samples after which a stream has forgotten all but ``1/e``.
         shape: 1 maps by rank, 0 by a line that matches mean and spread, as BatchNorm would.
         where: which of the recorded layers; forms as in :func:`qact.record`. None takes all.
@@ -64,7 +61,7 @@ def recalibrated(
         >>> with recalibrated(model, context="batch"):
         ...     y = model(3 * x + 1)
     """
-    options = _options(context, prior, adaptive, shape)
+    options = _options(context, prior, shape)
     checks.number("memory", memory, "a positive number of samples", 0)
     with ExitStack() as undo:
         for site in _recorded(model, where):
@@ -73,24 +70,23 @@ def recalibrated(
         yield model
 
 
-def _options(context: str, prior: float | None, adaptive: bool, shape: float) -> dict[str, Any]:
+def _options(context: str, prior: float | None, shape: float) -> dict[str, Any]:
     checks.choice("context", context, CONTEXTS)
-    checks.flag("adaptive", adaptive)
     if not 0 <= shape <= 1:
         raise ValueError(f"shape={shape!r} must lie in [0, 1]")
     if context == "batch":
         if prior is not None:
             raise ValueError(f"prior={prior!r} has no part in context='batch'; choose 'mixed'")
-        return {"prior": 0.0, "adaptive": False, "shape": shape}
+        return {"prior": 0.0, "shape": shape}
     prior = PRIOR if prior is None else checks.number("prior", prior, "a positive number", 0)
-    return {"prior": prior, "adaptive": adaptive, "shape": shape}
+    return {"prior": prior, "shape": shape}
 
 
 def _recorded(model: nn.Module, where: Where) -> list[Site]:
     """The chosen layers, all of them with a context."""
     chosen = where
     if where is None:
-        chosen = lambda module, name: isinstance(getattr(module, NAME, None), SourceContext)  # noqa: E731
+        chosen = lambda module, name: isinstance(getattr(module, NAME, None), Context)  # noqa: E731
         if not any(chosen(m, n) for n, m in model.named_modules()):
             raise RuntimeError("no source context is recorded; call qact.record(model, loader)")
     found = sites(model, chosen)

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact.context import Context
 from qact.recalibrate.sites import NAME, Site, Where, sites
-from qact.recalibrate.source import SourceContext
 
 BINS = 128  # 1 kB per channel
 
@@ -23,7 +23,7 @@ def record(
 
     One pass in ``eval()`` without gradients. Each chosen layer gets a :class:`qact.Context` of its
     output as the child ``source_context``: buffers that travel in the ``state_dict``, ``8 bins``
-    bytes per channel and a few numbers, while every other name stays as it was. What was recorded
+    bytes per channel and a few more, while every other name stays as it was. What was recorded
     before is replaced. If anything goes wrong, the model is left as it was.
 
     Args:
@@ -42,7 +42,7 @@ def record(
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
         >>> _ = record(model, [torch.randn(64, 4)])
         >>> model[1].source_context
-        SourceContext(8, bins=128)
+        Context(8, bins=128)
     """
     chosen = sites(model, where)
     contexts = [_blank(site, bins) for site in chosen]
@@ -83,18 +83,18 @@ def attach(model: nn.Module, *, where: Where = None, bins: int = BINS) -> nn.Mod
 def remove(model: nn.Module) -> nn.Module:
     """Take all recorded contexts out of ``model`` again."""
     for module in list(model.modules()):
-        if isinstance(getattr(module, NAME, None), SourceContext):
+        if isinstance(getattr(module, NAME, None), Context):
             delattr(module, NAME)
     return model
 
 
-def _blank(site: Site, bins: int) -> SourceContext:
+def _blank(site: Site, bins: int) -> Context:
     own = next(site.module.parameters(), next(site.module.buffers(), torch.empty(0)))
     dtype = torch.float64 if own.dtype == torch.float64 else torch.float32
-    return SourceContext(site.channels, bins, device=own.device, dtype=dtype)
+    return Context(site.channels, bins, device=own.device, dtype=dtype)
 
 
-def _count(z: Tensor, site: Site, context: SourceContext) -> None:
+def _count(z: Tensor, site: Site, context: Context) -> None:
     try:
         context.add(z.detach(), dim=site.dim)
     except (ValueError, TypeError, IndexError) as error:

@@ -15,7 +15,6 @@ from torch.utils.hooks import RemovableHandle
 from qact.context import Context
 from qact.layer import QAct
 from qact.normed import NormedQAct
-from qact.recalibrate.source import SourceContext
 
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 NAME = "source_context"  # the child of a layer that holds what was recorded there
@@ -34,10 +33,10 @@ class Site:
     dim: int
 
     @property
-    def context(self) -> SourceContext | None:
+    def context(self) -> Context | None:
         """The recorded source context, if there is one."""
         found = getattr(self.module, NAME, None)
-        return found if isinstance(found, SourceContext) else None
+        return found if isinstance(found, Context) else None
 
     def hook(self, change: Change) -> RemovableHandle:
         """Call ``change`` on every pre-activation; a tensor that it returns takes its place.

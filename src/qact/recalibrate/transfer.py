@@ -13,7 +13,6 @@ from qact.histogram import Histogram
 from qact.kernels import eager
 from qact.layout import channel_dim, fold, unfold
 from qact.recalibrate.mapping import PLAIN, rank_map
-from qact.recalibrate.source import SourceContext
 
 FEWEST, MOST = 128, 1024  # bins of a test context; a stream keeps the middle of the two
 
@@ -46,7 +45,6 @@ def by_rank(
     *,
     dim: int = 1,
     prior: float = 0.0,
-    adaptive: bool = False,
     shape: float = 1.0,
     stream: Stream | None = None,
 ) -> Tensor:
@@ -60,10 +58,6 @@ def by_rank(
             dimension.
         source: what they looked like on source data.
         prior: samples that the source counts for in ``F``; 0 ranks in the test data alone.
-        adaptive: take ``prior`` as the most: with the ``scatter`` of a :class:`SourceContext`, the
-            prior of a layer is ``1 / max(d^2 - 1 / n, 0)``, where ``d^2`` is the mean over channels
-            of the squared distance of the means in units of the scatter. ``n`` samples of the
-            source itself have ``d^2 = 1 / n`` on average (James & Stein 1961; empirical Bayes).
         shape: 1 is the map by rank, 0 a line that matches mean and spread, between is between.
         stream: the test context of earlier batches, which this one then joins.
 
@@ -74,7 +68,7 @@ def by_rank(
         ValueError: the channels do not fit. RuntimeError: the source context is empty.
 
     Example:
-        >>> source = SourceContext(1).add(torch.randn(1000, 1))
+        >>> source = Context(1).add(torch.randn(1000, 1))
         >>> z = torch.randn(500, 1)
         >>> bool((by_rank(torch.exp(z), source) - z).abs().mean() < 0.1)
         True
@@ -90,8 +84,6 @@ def by_rank(
         test, count = batch, float(samples)
         if stream is not None:
             test, count = stream.follow(batch, samples), stream.samples
-        if adaptive and isinstance(source, SourceContext):
-            prior = min(prior, _prior(test, source, count))
         share = count / (count + prior)
         table = rank_map(test, source.histogram, share, shape).to(wide.dtype)
         sound = torch.isfinite(batch.mean)
@@ -105,16 +97,6 @@ def by_rank(
 def _bins(values: int) -> int:
     """About a quarter of the values per channel, as a power of two: more tell nothing new."""
     return min(max(1 << (values // 4).bit_length(), FEWEST), MOST)
-
-
-def _prior(test: Histogram, source: SourceContext, count: float) -> float:
-    """How many samples the source is worth, judged by how far away the test means are."""
-    scatter = source.scatter.to(test.mean.dtype)
-    some = (scatter > 0) & torch.isfinite(test.mean)
-    squared = (test.mean - source.mean) ** 2 / torch.where(some, scatter, 1.0)
-    distance = float(squared[some].mean()) if bool(some.any()) else 0.0
-    excess = distance - 1 / count
-    return 1 / excess if excess > 0 else math.inf
 
 
 def _check(input: Tensor, source: Context, dim: int) -> None:
