@@ -159,7 +159,7 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
         self, train: tuple[Tensor, Tensor], held: tuple[Tensor, Tensor] | None
     ) -> nn.Sequential:
         X, y = train
-        network = _network(X.shape[1], self.hidden_layer_sizes, len(self.classes_))
+        network = self._build(X.shape[1], len(self.classes_))
         optimizer = torch.optim.AdamW(
             network.parameters(), self.learning_rate, weight_decay=self.weight_decay
         )
@@ -181,6 +181,15 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
             network.load_state_dict(best)
         return network
 
+    def _build(self, features: int, classes: int) -> nn.Sequential:
+        """Ranks of the features, then linear layers with activations between."""
+        first = QAct(features, levels="normal", grounded=False, affine=False, momentum=None)
+        layers: list[nn.Module] = [first]
+        for size in self.hidden_layer_sizes:
+            layers += [nn.Linear(features, size), QAct(size, grounded=False)]
+            features = size
+        return nn.Sequential(*layers, nn.Linear(features, classes))
+
     def _check_options(self) -> None:
         for size in self.hidden_layer_sizes:
             checks.integer("hidden_layer_sizes", size, 1)
@@ -190,17 +199,6 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
         checks.number("prior", self.prior, "a positive number of samples", 0)
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"validation_fraction={self.validation_fraction!r} must be in [0, 1)")
-
-
-def _network(features: int, hidden: tuple[int, ...], classes: int) -> nn.Sequential:
-    """Ranks of the features, then linear layers with activations between."""
-    layers: list[nn.Module] = [
-        QAct(features, levels="normal", grounded=False, affine=False, momentum=None)
-    ]
-    for size in hidden:
-        layers += [nn.Linear(features, size), QAct(size, grounded=False)]
-        features = size
-    return nn.Sequential(*layers, nn.Linear(features, classes))
 
 
 def _epoch(
