@@ -166,7 +166,7 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, self.max_iter)
         best, least, since = None, float("inf"), 0
         for epoch in range(1, self.max_iter + 1):
-            self.n_iter_ = epoch
+            self.n_iter_: int = epoch
             _epoch(network, optimizer, X, y, self.batch_size)
             schedule.step()
             if held is None:
