@@ -1,6 +1,6 @@
 """`ShiftRobustClassifier` on tables whose features shift, against the usual classifiers.
 
-    python benchmarks/tabular.py --out benchmarks/data/tabular.json
+    python benchmarks/tabular.py
 
 Three data sets of scikit-learn, half of each to train on; the other half is shifted:
 
@@ -29,6 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from torch import nn
 
+from qact.bench.files import write_atomically
 from qact.sklearn import ShiftRobustClassifier
 
 DATA = {"breast cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits}
@@ -119,13 +120,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    results = {}
-    for shift in SHIFTS:
-        for data in DATA:
-            results[f"{data}/{shift}"] = [scores(data, shift, s) for s in range(options.seeds)]
-            print(shift, data, results[f"{data}/{shift}"][0], flush=True)
     about = {"command": "python benchmarks/tabular.py", "torch": torch.__version__}
-    options.out.write_text(json.dumps(about | {"accuracy": results}, indent=1) + "\n")
+    results = json.loads(options.out.read_text())["accuracy"] if options.out.exists() else {}
+    for seed in range(options.seeds):
+        for shift in SHIFTS:
+            for data in DATA:
+                runs = results.setdefault(f"{data}/{shift}", [])
+                if len(runs) == seed:
+                    runs.append(scores(data, shift, seed))
+                    write_atomically(
+                        options.out,
+                        (json.dumps(about | {"accuracy": results}, indent=1) + "\n").encode(),
+                    )
+        print(f"seed {seed} done", flush=True)
     print(table(results))
 
 

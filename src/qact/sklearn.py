@@ -41,7 +41,8 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
     Args:
         hidden_layer_sizes: neurons per hidden layer; ``()`` is logistic regression on ranks.
         max_iter: most epochs of training.
-        batch_size: samples per step.
+        batch_size: most samples per step; small tables are cut into about eight steps of 16
+            samples or more.
         learning_rate: of AdamW, decaying to zero along a half cosine.
         weight_decay: of AdamW.
         validation_fraction: share of the samples to stop early on; 0 trains ``max_iter`` epochs, as
@@ -167,7 +168,7 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
         best, least, since = None, float("inf"), 0
         for epoch in range(1, self.max_iter + 1):
             self.n_iter_: int = epoch
-            _epoch(network, optimizer, X, y, self.batch_size)
+            _epoch(network, optimizer, X, y, min(self.batch_size, max(16, len(y) // 8)))
             schedule.step()
             if held is None:
                 continue
@@ -225,10 +226,10 @@ def _follow(network: nn.Sequential, inputs: Tensor, prior: float) -> None:
     """Layer by layer, the context becomes that of ``inputs`` and of the source together."""
 
     def meet(layer: QAct, args: tuple[Tensor, ...]) -> None:
-        context = layer.context
-        context.mass *= (scale := (prior / context.count)[:, None])
-        context.moment *= scale
+        context, before = layer.context, layer.context.count
+        _scale(context, prior / before)
         context.add(args[0], dim=layer.dim)
+        _scale(context, before / context.count)  # scores next to 0 and 1 depend on the number
 
     hooks = [m.register_forward_pre_hook(meet) for m in network if isinstance(m, QAct)]
     try:
@@ -236,3 +237,8 @@ def _follow(network: nn.Sequential, inputs: Tensor, prior: float) -> None:
     finally:
         for hook in hooks:
             hook.remove()
+
+
+def _scale(context: Context, factor: Tensor) -> None:
+    context.mass *= factor[:, None]
+    context.moment *= factor[:, None]
