@@ -141,8 +141,8 @@ def gaps(results: dict, data: str, name: str, control: str) -> str:
     """The difference of two methods per batch size, paired by seed."""
     rows, cells = results["accuracy"].get(data, {}), []
     for size in SIZES:
-        pairs = [(rows.get(f"{n}/{size}/{s}") for n in (name, control)) for s in SEEDS]
-        values = [a - b for a, b in map(tuple, pairs) if a is not None and b is not None]
+        keys = [(f"{name}/{size}/{seed}", f"{control}/{size}/{seed}") for seed in SEEDS]
+        values = [rows[a] - rows[b] for a, b in keys if a in rows and b in rows]
         cells.append(f"{size}: {shown(Stat.of(values))}" if values else f"{size}: -")
     return f"{data}, {name} - {control}: " + ", ".join(cells)
 
