@@ -1,8 +1,8 @@
 """Activations that know their context: Quantile Activation for PyTorch."""
 
-from qact import functional, levels
+from qact import adapt, functional, levels
 from qact.activations import activation, list_activations
-from qact.adapt import adapting
+from qact.adapt import adapting, drift
 from qact.context import Context
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
@@ -17,7 +17,9 @@ __all__ = [
     "NormedQAct",
     "QAct",
     "activation",
+    "adapt",
     "adapting",
+    "drift",
     "functional",
     "init_",
     "levels",
