@@ -1,4 +1,4 @@
-"""For tests and doctests alike: torchvision beside a CPU build of torch, and no Triton elsewhere."""
+"""For tests and doctests alike: torchvision beside a CPU build of torch, Triton where it is."""
 
 from __future__ import annotations
 
