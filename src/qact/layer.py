@@ -19,8 +19,9 @@ from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
 from qact.functional import ENGINES, check, recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
+from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
-from qact.layout import channel_dim
+from qact.layout import channel_dim, fold, unfold
 from qact.levels import Level, leveled
 from qact.rule import Rule
 
@@ -107,11 +108,12 @@ class QAct(nn.Module):
         self.mode = checks.choice("context", context, MODES)
         checks.flag("affine", affine)
         self.affine = affine and levels != "table"
+        self._named, self._numbers = named(self._level), numbers(self.rule)
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"dtype={dtype} must be a floating dtype")
         precision = torch.float64 if dtype == torch.float64 else torch.float32
         self.context = Context(num_features, bins, device=device, dtype=precision)
-        self._stored: tuple[tuple, Stored] | None = None
+        self._stored: tuple[tuple | None, Stored] | None = None
         self._make_parameters(torch.empty(0, device=device, dtype=dtype))
 
     def _make_parameters(self, like: Tensor) -> None:
@@ -161,6 +163,8 @@ class QAct(nn.Module):
         check(input, self.dim, None, None, context)
         refuse_live_context(self, mode)
         if mode == "running" and self._frozen():
+            if torch.compiler.is_compiling() and not exporting() and self._named:
+                return self._recalled(input)
             return recall(input, self.dim, self.stored(), self.engine)
         prior = self.prior if mode == "mixed" else None
         running = (self.context, self.momentum) if self.training else None
@@ -174,6 +178,15 @@ class QAct(nn.Module):
             return True
         return not torch.is_grad_enabled() and storable(self.rule, self.level)
 
+    def _recalled(self, input: Tensor) -> Tensor:
+        """For compilers: one operator, which makes the table once."""
+        z, context = fold(input, self.dim), self.context
+        tensors = [*context.tensors, context.batches]
+        level = self._level.name
+        rest = (self.weight, self.bias, self.table, level, self._numbers)
+        output = torch.ops.qact.recall(z.float(), tensors, *rest)
+        return unfold(output.to(z.dtype), input, self.dim)
+
     def stored(self) -> Stored:
         """The stored context made ready for inference; kept until something in it changes."""
         if exporting():
@@ -184,8 +197,8 @@ class QAct(nn.Module):
 
     def _kept(self) -> Stored:
         tensors = (*self.context.buffers(), *self.parameters())
-        key = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
-        if self._stored is None or self._stored[0] != key:
+        key = versions(tensors)
+        if self._stored is None or key is None or self._stored[0] != key:
             self.context.require_data()
             self._stored = key, store(self.context.histogram, self.level, self.rule)
         return self._stored[1]

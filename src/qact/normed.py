@@ -13,6 +13,7 @@ from qact.kernels.block import block, fusable
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.plan import Plan, fuse
+from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.layer import QAct
 from qact.layout import fold, unfold
@@ -82,7 +83,7 @@ class NormedQAct(nn.Module):
         self.norm_in = ChannelNorm(num_features, **place)
         self.quantile = QAct(num_features, **place, **options)
         self.norm_out = ChannelNorm(num_features, **place) if after else None
-        self._stored: tuple[Stored, tuple, Stored] | None = None
+        self._stored: tuple[Stored, tuple | None, Stored] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Norm, quantile, norm."""
@@ -94,7 +95,7 @@ class NormedQAct(nn.Module):
             several = input.numel() > input.shape[quantile.dim]
             if several and fusable(quantile.engine, input):
                 return self._fused(input, plan)
-        elif self._ready() and (exporting() or not torch.is_grad_enabled()):
+        elif self._ready() and _frozen():
             check(input, quantile.dim, self.norm_in.weight, None, quantile.context)
             return recall(input, quantile.dim, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))
@@ -139,17 +140,16 @@ class NormedQAct(nn.Module):
         """Stored context and running statistics as one table; kept until something changes."""
         if exporting():
             return Stored(*constant(self, "_table"))
-        if torch.compiler.is_compiling():
-            return self._fold(self.quantile.stored())
         return self._kept()
 
     def _kept(self) -> Stored:
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         tensors = [t for n in norms for t in (*n.buffers(), *n.parameters())]
-        middle, key = self.quantile._kept(), tuple((t.data_ptr(), t._version) for t in tensors)
-        if self._stored is None or self._stored[0] is not middle or self._stored[1] != key:
-            self._stored = middle, key, self._fold(middle)
-        return self._stored[2]
+        middle, key = self.quantile._kept(), versions(tensors)
+        kept = self._stored
+        if kept is None or kept[0] is not middle or key is None or kept[1] != key:
+            kept = self._stored = middle, key, self._fold(middle)
+        return kept[2]
 
     def _table(self) -> tuple[Tensor, ...]:
         return self._kept().tensors
@@ -202,6 +202,11 @@ class PaperQAct(NormedQAct):
             device=device,
             dtype=dtype,
         )
+
+
+def _frozen() -> bool:
+    """Whether a folded table may answer. A compiler fuses the norms itself, and keeps no table."""
+    return exporting() or not (torch.is_grad_enabled() or torch.compiler.is_compiling())
 
 
 def _untouched(module: nn.Module) -> bool:
