@@ -69,6 +69,7 @@ class QAct(nn.Module):
         torch.Size([4, 8, 5, 5])
     """
 
+    same_in_eval = True  # see qact.normed
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     table: nn.Parameter | None
@@ -153,12 +154,7 @@ class QAct(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``input`` by its rank; in training, let the running context follow."""
         mode = "batch" if self.training else self.mode
-        channels = input.shape[channel_dim(input, self.dim)]
-        if channels != self.num_features:
-            raise ValueError(
-                f"the input has {channels} channels at dim {self.dim} "
-                f"(shape {tuple(input.shape)}); this layer has {self.num_features}"
-            )
+        self._expect(input)
         context = None if mode == "batch" else self.context
         check(input, self.dim, None, None, context)
         refuse_live_context(self, mode)
@@ -171,6 +167,17 @@ class QAct(nn.Module):
         return transform(
             input, self.dim, self.rule, self.level, context, prior, self.engine, running
         )
+
+    def _expect(self, input: Tensor) -> None:
+        """Refuse another number of channels, and what is no floating dtype."""
+        if not input.is_floating_point():
+            raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
+        channels = input.shape[channel_dim(input, self.dim)]
+        if channels != self.num_features:
+            raise ValueError(
+                f"the input has {channels} channels at dim {self.dim} "
+                f"(shape {tuple(input.shape)}); this layer has {self.num_features}"
+            )
 
     def _frozen(self) -> bool:
         """Whether this call needs no gradient of the stored context, and a table can answer it."""

@@ -22,6 +22,9 @@ from qact.layout import fold, unfold
 class ChannelNorm(nn.BatchNorm1d):
     """BatchNorm over all but one dimension, wherever that stands."""
 
+    # Said by each class for itself: in eval() a subclass may do something else.
+    same_in_eval = True
+
     def __init__(
         self, num_features: int, *, dim: int = 1, device: Any = None, dtype: Any = None
     ) -> None:
@@ -104,7 +107,8 @@ class NormedQAct(nn.Module):
     def _plan(self) -> Plan | None:
         """What to fuse, if every part is as this class made it and in training."""
         parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
-        if not all(part.training and _untouched(part) for part in parts):
+        ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
+        if not ours or not all(part.training and _untouched(part) for part in parts):
             return None
         plan = fuse(self.quantile.rule, self.quantile.level)
         if plan is None:
@@ -132,7 +136,9 @@ class NormedQAct(nn.Module):
         if self.quantile.mode != "running":
             return False
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
-        untouched = all(_untouched(m) and not m.training for m in (*norms, self.quantile))
+        parts = (*norms, self.quantile)
+        ours = all(vars(type(part)).get("same_in_eval", False) for part in parts)
+        untouched = ours and all(_untouched(part) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
         return untouched and known and storable(self.quantile.rule, self.quantile.level)
 
@@ -210,14 +216,14 @@ def _frozen() -> bool:
 
 
 def _untouched(module: nn.Module) -> bool:
-    """No hook that a fused pass would leave out, and the class as it was made."""
+    """No hook that a fused pass would leave out."""
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
         module._backward_hooks,
         module._backward_pre_hooks,
     )
-    return type(module) in (ChannelNorm, QAct) and not any(hooks)
+    return not any(hooks)
 
 
 def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:
