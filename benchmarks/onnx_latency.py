@@ -20,7 +20,6 @@ from pathlib import Path
 import onnxruntime
 import torch
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
 import qact
@@ -76,12 +75,10 @@ def session(path: Path) -> onnxruntime.InferenceSession:
 
 def quantised(source: Path, goal: Path) -> None:
     """Convolutions and the classifier in int8; what stands between them stays in float32."""
-    ready = source.with_suffix(".ready.onnx")
-    quant_pre_process(str(source), str(ready), skip_symbolic_shape=True)
-    name = session(ready).get_inputs()[0].name
+    name = session(source).get_inputs()[0].name
     options = {"quant_format": QuantFormat.QDQ, "per_channel": True}
     quantize_static(
-        str(ready), str(goal), Batches(name), op_types_to_quantize=["Conv", "Gemm"], **options
+        str(source), str(goal), Batches(name), op_types_to_quantize=["Conv", "Gemm"], **options
     )
 
 
