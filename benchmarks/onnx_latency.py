@@ -154,7 +154,11 @@ def main() -> None:
         print(markdown(json.loads(DATA.read_text())["rows"]))
         return
     torch.set_num_threads(1)
-    about = {"command": "python benchmarks/onnx_latency.py", "torch": torch.__version__, "threads": 1}
+    about = {
+        "command": "python benchmarks/onnx_latency.py",
+        "torch": torch.__version__,
+        "threads": 1,
+    }
     about |= {"onnxruntime": onnxruntime.__version__, "rounds": options.rounds}
     rows = measure(options.rounds)
     DATA.write_text(json.dumps(about | {"rows": rows}, indent=1))
