@@ -96,7 +96,7 @@ def corrupt(
         True
     """
     _check_request(name, severity)
-    _check_images(images)
+    check_images(images)
     index = _checked_index(index, images)
     if severity == 0 or images.numel() == 0:
         return images
@@ -125,7 +125,8 @@ def _check_request(name: str, severity: int) -> None:
         raise ValueError(f"severity must be an integer from 0 to 5, got {severity!r}")
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Refuse what is no batch of images in [0, 1]."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         got = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"images must be a floating tensor in [0, 1], got {got}; use images / 255")
