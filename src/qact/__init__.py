@@ -5,6 +5,7 @@ from qact.activations import activation, list_activations
 from qact.adapt import adapting, drift
 from qact.context import Context
 from qact.convert import convert, convert_, layer, summary
+from qact.distributed import SyncQAct, convert_sync_
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
@@ -17,11 +18,13 @@ __all__ = [
     "LazyQAct",
     "NormedQAct",
     "QAct",
+    "SyncQAct",
     "activation",
     "adapt",
     "adapting",
     "convert",
     "convert_",
+    "convert_sync_",
     "drift",
     "functional",
     "init_",
