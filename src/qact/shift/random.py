@@ -6,8 +6,10 @@ with wrap-around, and what follows uses table look-ups and single IEEE operation
 transcendental function, whose last bit may depend on where an element lies in a SIMD register.
 """
 
+import copy
 import hashlib
 import operator
+from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
 
@@ -115,6 +117,13 @@ class Draws:
         salt = mix64(torch.tensor(_signed(operator.index(seed) + label_key(label))))
         self.key = mix64(mix64(index + _GOLDEN) ^ salt.to(index.device))
         self.calls = 0
+
+    def parts(self, size: int) -> Iterator["Draws"]:
+        """The same streams, ``size`` images at a time, for what would not fit in a cache."""
+        for key in self.key.split(size):
+            part = copy.copy(self)
+            part.key = key
+            yield part
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform int32 words of shape (N, *shape)."""
