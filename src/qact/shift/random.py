@@ -12,6 +12,7 @@ import operator
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,6 +97,20 @@ def label_key(label: str) -> int:
     return int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "little", signed=True)
 
 
+@lru_cache(maxsize=1)
+def _compiled() -> Any:
+    try:
+        from qact.shift import compiled
+    except ImportError:  # no Numba
+        return None
+    return compiled
+
+
+def on_cpu(x: Tensor) -> Any:
+    """The compiled passes, where there are any and ``x`` lies on a CPU; else None."""
+    return _compiled() if x.device.type == "cpu" else None
+
+
 class Draws:
     """Random numbers of a batch of images, one stream per image.
 
@@ -125,16 +140,23 @@ class Draws:
             part.key = key
             yield part
 
-    def bits(self, *shape: int) -> Tensor:
-        """Uniform int32 words of shape (N, *shape)."""
+    def _keys(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys of the positions (P,) and two of each stream (N,), for the next draw."""
         self.calls += 1
         key = mix64(self.key + _signed(self.calls * _GOLDEN))
-        first, second = (key >> 32).int()[:, None], (key << 32 >> 32).int()[:, None]
-        base = _positions(prod(shape), key.device)
-        return mix32(base + first, second).view(-1, *shape)
+        return _positions(prod(shape), key.device), (key >> 32).int(), (key << 32 >> 32).int()
+
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform int32 words of shape (N, *shape)."""
+        base, first, second = self._keys(*shape)
+        if compiled := on_cpu(base):
+            return compiled.bits(base, first, second).view(-1, *shape)
+        return mix32(base + first[:, None], second[:, None]).view(-1, *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform float32 in [low, high), shape (N, *shape): multiples of 2^-24, scaled."""
+        if compiled := on_cpu(self.key):
+            return compiled.uniform(*self._keys(*shape), low, high).view(-1, *shape)
         x = _shifted(self.bits(*shape), 8, 32).float().mul_(2.0**-24)
         return x if (low, high) == (0.0, 1.0) else x.mul_(high - low).add_(low)
 
@@ -148,7 +170,10 @@ class Draws:
         The sum of two entries of a table of 65536 normal quantiles: exact to the eye of any test
         of a few million samples, and limited to |z| <= 6.1.
         """
-        words, table = self.bits(*shape).flatten(), _normal_table(self.key.device)
+        table = _normal_table(self.key.device)
+        if compiled := on_cpu(table):
+            return compiled.normal(*self._keys(*shape), table).view(-1, *shape)
+        words = self.bits(*shape).flatten()
         low = table.index_select(0, words & 0xFFFF)
         high = table.index_select(0, _shifted(words, 16, 32))
         return low.add_(high).view(-1, *shape)
@@ -163,7 +188,10 @@ class Draws:
         Returns:
             Counts, shape (N, *shape), by the alias method (Walker 1977).
         """
-        keep, jump, start = alias_tables(float(rate), level.device)
+        keep, jump, start = tables = alias_tables(float(rate), level.device)
+        if compiled := on_cpu(level):
+            flat = level.flatten(1).int()
+            return compiled.poisson(*self._keys(*level.shape[1:]), flat, tables).view(level.shape)
         width = keep.shape[1]
         words = self.bits(*level.shape[1:]).flatten()
         row = level.flatten().int()
