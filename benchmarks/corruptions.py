@@ -6,11 +6,12 @@ Colour images of 32 x 32, severity 3. Two per-image scripts stand beside ours:
 
 - ``script``: the PyPI package imagecorruptions, what people run. It has ImageNet-C's constants,
   so for this ratio ours runs with them too. From a Pillow image to bytes.
-- ``plain``: the lean numpy, scipy and Pillow reference of the tests, with CIFAR-10-C's constants. It
-  starts from floats, has no spatter, and crops a random array in the place of frost photographs.
+- ``plain``: the lean numpy, scipy and Pillow reference of the tests, with CIFAR-10-C's constants.
+  It starts from floats, has no spatter, and crops a random array in the place of frost photographs.
 
 Runs alternate, ours and theirs, after a first one that fills the caches of tables; the median
-counts. MNIST-C's corruptions follow (28 x 28, no script), then augmentations, then the training
+counts. On a CPU with one thread these are seconds of that thread, which other work does not lengthen
+much; else they are of the clock. MNIST-C's corruptions follow (28 x 28, no script), then augmentations, then the training
 loop of ``qact bench``: seconds per epoch, and the share of them outside forward, backward and
 update.
 """
@@ -66,16 +67,18 @@ def cpu_name() -> str:
     return named[0] if named else platform.processor()
 
 
-def medians(runs: int, *works: Callable[[], object]) -> list[float]:
+def medians(runs: int, *works: Callable[[], object], clock: Any = time.thread_time) -> list[float]:
     """Median seconds of each work, the works taking turns."""
+    if torch.get_num_threads() > 1 or torch.cuda.is_initialized():
+        clock = time.perf_counter
     for work in works:
         work()
     times: list[list[float]] = [[] for _ in works]
     for _ in range(runs):
         for work, found in zip(works, times, strict=True):
-            start = time.perf_counter()
+            start = clock()
             work()
-            found.append(time.perf_counter() - start)
+            found.append(clock() - start)
     return [statistics.median(found) for found in times]
 
 

@@ -70,6 +70,16 @@ def _poisson(
 
 
 @_jit
+def _impulse(base: Any, first: Any, second: Any, x: Any, amount: Any, half: Any, out: Any) -> None:
+    for n in range(out.shape[0]):
+        for p in range(out.shape[1]):
+            word = _word(base[p], first[n], second[n]) >> np.uint32(8)
+            u = np.float32(np.int32(word)) * np.float32(2.0**-24)
+            salt = np.float32(1) if u >= half else np.float32(0)
+            out[n, p] = x[n, p] if u >= amount else salt
+
+
+@_jit
 def _rounded(x: Any, out: Any) -> None:
     for i in range(x.shape[0]):
         kept = min(max(x[i], np.float32(0)), np.float32(1))
@@ -109,6 +119,14 @@ def poisson(
     out = torch.empty(level.shape)
     keys = _unsigned(base), _unsigned(first), _unsigned(second)
     _poisson(*keys, level.numpy(), *(table.numpy() for table in tables), out.numpy())
+    return out
+
+
+def impulse(base: Tensor, first: Tensor, second: Tensor, x: Tensor, amount: float) -> Tensor:
+    """``x`` (N, P), each value 0 or 1 with probability ``amount / 2`` each."""
+    out = torch.empty_like(x)
+    keys = _unsigned(base), _unsigned(first), _unsigned(second)
+    _impulse(*keys, x.numpy(), np.float32(amount), np.float32(amount / 2), out.numpy())
     return out
 
 

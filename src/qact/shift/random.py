@@ -8,6 +8,7 @@ transcendental function, whose last bit may depend on where an element lies in a
 
 import copy
 import hashlib
+import importlib
 import operator
 from collections.abc import Iterator
 from functools import lru_cache
@@ -97,18 +98,17 @@ def label_key(label: str) -> int:
     return int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "little", signed=True)
 
 
-@lru_cache(maxsize=1)
-def _compiled() -> Any:
+@lru_cache(maxsize=4)
+def _compiled(room: str) -> Any:
     try:
-        from qact.shift import compiled
+        return importlib.import_module(f"qact.shift.{room}")
     except ImportError:  # no Numba
         return None
-    return compiled
 
 
-def on_cpu(x: Tensor) -> Any:
+def on_cpu(x: Tensor, room: str = "compiled") -> Any:
     """The compiled passes, where there are any and ``x`` lies on a CPU; else None."""
-    return _compiled() if x.device.type == "cpu" else None
+    return _compiled(room) if x.device.type == "cpu" else None
 
 
 class Draws:
@@ -140,7 +140,7 @@ class Draws:
             part.key = key
             yield part
 
-    def _keys(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
+    def keys(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys of the positions (P,) and two of each stream (N,), for the next draw."""
         self.calls += 1
         key = mix64(self.key + _signed(self.calls * _GOLDEN))
@@ -148,7 +148,7 @@ class Draws:
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform int32 words of shape (N, *shape)."""
-        base, first, second = self._keys(*shape)
+        base, first, second = self.keys(*shape)
         if compiled := on_cpu(base):
             return compiled.bits(base, first, second).view(-1, *shape)
         return mix32(base + first[:, None], second[:, None]).view(-1, *shape)
@@ -156,7 +156,7 @@ class Draws:
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform float32 in [low, high), shape (N, *shape): multiples of 2^-24, scaled."""
         if compiled := on_cpu(self.key):
-            return compiled.uniform(*self._keys(*shape), low, high).view(-1, *shape)
+            return compiled.uniform(*self.keys(*shape), low, high).view(-1, *shape)
         x = _shifted(self.bits(*shape), 8, 32).float().mul_(2.0**-24)
         return x if (low, high) == (0.0, 1.0) else x.mul_(high - low).add_(low)
 
@@ -172,7 +172,7 @@ class Draws:
         """
         table = _normal_table(self.key.device)
         if compiled := on_cpu(table):
-            return compiled.normal(*self._keys(*shape), table).view(-1, *shape)
+            return compiled.normal(*self.keys(*shape), table).view(-1, *shape)
         words = self.bits(*shape).flatten()
         low = table.index_select(0, words & 0xFFFF)
         high = table.index_select(0, _shifted(words, 16, 32))
@@ -191,7 +191,7 @@ class Draws:
         keep, jump, start = tables = alias_tables(float(rate), level.device)
         if compiled := on_cpu(level):
             flat = level.flatten(1).int()
-            return compiled.poisson(*self._keys(*level.shape[1:]), flat, tables).view(level.shape)
+            return compiled.poisson(*self.keys(*level.shape[1:]), flat, tables).view(level.shape)
         width = keep.shape[1]
         words = self.bits(*level.shape[1:]).flatten()
         row = level.flatten().int()
