@@ -8,6 +8,7 @@ for class 1 is ``torch.stack([torch.zeros_like(s), s], -1)``, and softmax of tha
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from typing import TypeVar
 
 import torch
@@ -18,7 +19,7 @@ Self = TypeVar("Self", bound="Calibrator")
 FEW = 50  # below this, and below 10 samples per fitted number, a fit is warned about
 
 
-class Calibrator:
+class Calibrator(ABC):
     """Base of the calibrators: subclasses give ``_fit`` and ``_predict`` for (N, C) float64."""
 
     classes: int | None = None
@@ -67,15 +68,15 @@ class Calibrator:
             raise ValueError(f"logits must have {self.classes} classes, got {tuple(logits.shape)}")
         return self._predict(z).reshape(logits.shape)
 
+    @abstractmethod
     def _numbers(self, classes: int) -> int:
         """How many numbers are fitted."""
-        raise NotImplementedError
 
-    def _fit(self, z: Tensor, y: Tensor) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    def _fit(self, z: Tensor, y: Tensor) -> None: ...
 
-    def _predict(self, z: Tensor) -> Tensor:
-        raise NotImplementedError
+    @abstractmethod
+    def _predict(self, z: Tensor) -> Tensor: ...
 
 
 def _flat(logits: Tensor) -> Tensor:
