@@ -10,10 +10,10 @@ Colour images of 32 x 32, severity 3. Two per-image scripts stand beside ours:
   It starts from floats, has no spatter, and crops a random array in the place of frost photographs.
 
 Runs alternate, ours and theirs, after a first one that fills the caches of tables; the median
-counts. On a CPU with one thread these are seconds of that thread, which other work does not lengthen
-much; else they are of the clock. MNIST-C's corruptions follow (28 x 28, no script), then augmentations, then the training
-loop of ``qact bench``: seconds per epoch, and the share of them outside forward, backward and
-update.
+counts. On a CPU with one thread these are seconds of that thread, which other work does not
+lengthen much; else they are of the clock. MNIST-C's corruptions follow (28 x 28, no script), then
+augmentations, then the training loop of ``qact bench``: seconds per epoch (of the clock), and the
+share of them outside forward, backward and update.
 """
 
 import argparse
