@@ -190,8 +190,6 @@ def epoch_rows() -> dict[str, Any]:
     for model, width, act in (
         ("resnet_small", 1.0, "relu"),
         ("resnet_small", 1.0, "qact"),
-        ("resnet18", 0.25, "relu"),
-        ("vit_tiny", 0.25, "relu"),
     ):
         recipe = Recipe(data=Data("digits"), model=Model(model, width), training=Training(epochs=3))
         inputs, inside = load_inputs(recipe.data), 0.0
@@ -213,9 +211,9 @@ def epoch_rows() -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--images", type=int, default=512)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
