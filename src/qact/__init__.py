@@ -1,12 +1,13 @@
 """Activations that know their context: Quantile Activation for PyTorch."""
 
-from qact import functional, levels
+from qact import adapt, functional, levels
 from qact.activations import activation, list_activations
-from qact.adapt import adapting
+from qact.adapt import adapting, drift
 from qact.context import Context
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
+from qact.recalibrate import recalibrated, record
 
 __version__ = "0.1.0"
 
@@ -16,9 +17,13 @@ __all__ = [
     "NormedQAct",
     "QAct",
     "activation",
+    "adapt",
     "adapting",
+    "drift",
     "functional",
     "init_",
     "levels",
     "list_activations",
+    "recalibrated",
+    "record",
 ]

@@ -11,12 +11,15 @@ from typing import Any
 
 import torch
 
-from qact.bench.evaluate import Key, Row, evaluate, single_sample_gap
+from qact.bench.adapt import parse_adaptation
+from qact.bench.evaluate import KEY, Key, Row, evaluate, single_sample_gap
 from qact.bench.inputs import load_inputs
 from qact.bench.recipe import Recipe
 from qact.bench.rivals import rival
 from qact.bench.train import train_cell
+from qact.recalibrate import record
 
+_RECORDED = 200  # training images per batch while source contexts are recorded
 TRAINING_WEIGHT = 3  # forward, backward and update cost about three forward passes
 
 Tell = Callable[[int, str], None]  # units of work done, stage
@@ -66,6 +69,9 @@ def run_cell(cell: Cell, tell: Tell) -> Outcome:
         lambda images: tell(TRAINING_WEIGHT * images, "training"),
     )
     begin = time.perf_counter()
+    asked = {parse_adaptation(key[KEY.index("adaptation")]).context for key in cell.keys}
+    if "recalibrated" in asked:
+        record(trained.model, inputs.train[0].split(_RECORDED))
     rows = list(
         evaluate(
             trained.model,

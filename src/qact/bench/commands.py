@@ -51,7 +51,8 @@ Faults = Annotated[
     bool, typer.Option("--faults", help="Accuracy against bit-error rates instead of shifts.")
 ]
 Adaptations = Annotated[
-    list[str] | None, typer.Option("--adaptation", help="frozen, batch-N or mixed-N; repeat.")
+    list[str] | None,
+    typer.Option("--adaptation", help="frozen, batch-N, mixed-N or recalibrated-N; repeat."),
 ]
 Corruptions = Annotated[
     list[str] | None, typer.Option("--corruption", help="Corruption to measure; repeat for more.")
@@ -212,7 +213,7 @@ def list_names() -> None:
     console.print(", ".join(MODELS), highlight=False)
     console.print("\n[bold]losses[/] (--loss)")
     console.print(", ".join(LOSSES), highlight=False)
-    console.print("\n[bold]adaptations[/] (--adaptation)\nfrozen, batch-N, mixed-N")
+    console.print("\n[bold]adaptations[/] (--adaptation)\nfrozen, batch-N, mixed-N, recalibrated-N")
 
 
 commands.command("corrupt")(shift_commands.corrupt)
