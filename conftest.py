@@ -1,31 +1,17 @@
-"""For tests and doctests alike: torchvision's wheels beside a CPU build of torch.
-
-Their operators do not load there, and importing torchvision (as torchmetrics, timm and Lightning
-do where it is installed) fails because it describes them. Their schemas alone make it import.
-"""
+"""For tests and doctests alike: torchvision beside a CPU build of torch, Triton where it is."""
 
 from __future__ import annotations
 
-import importlib.util
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 
-import torch
+# torchmetrics, timm and Lightning import torchvision where it is installed.
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+if find_spec("torchvision") is not None:
+    from torchvision_schemas import import_torchvision
 
-SCHEMAS = (
-    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-)
-_library: torch.library.Library | None = None  # the schemas live as long as this object
+    import_torchvision()
 
-if importlib.util.find_spec("torchvision") is not None:
-    try:
-        import torchvision
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in [m for m in sys.modules if m.partition(".")[0] == "torchvision"]:
-            del sys.modules[name]
-        _library = torch.library.Library("torchvision", "FRAGMENT")
-        for schema in SCHEMAS:
-            _library.define(schema)
-        import torchvision  # noqa: F401
+# Where Triton cannot be installed, its kernels have no doctests to collect.
+collect_ignore_glob = [] if find_spec("triton") else ["src/qact/kernels/triton/*"]

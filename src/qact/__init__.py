@@ -4,6 +4,7 @@ from qact import adapt, functional, levels
 from qact.activations import activation, list_activations
 from qact.adapt import adapting, drift
 from qact.context import Context
+from qact.convert import convert, convert_, layer, summary
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
@@ -19,11 +20,15 @@ __all__ = [
     "activation",
     "adapt",
     "adapting",
+    "convert",
+    "convert_",
     "drift",
     "functional",
     "init_",
+    "layer",
     "levels",
     "list_activations",
     "recalibrated",
     "record",
+    "summary",
 ]

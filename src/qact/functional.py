@@ -137,8 +137,10 @@ def recall(input: Tensor, dim: int, stored: Stored, engine: str | None) -> Tenso
     """The activation of ``input`` in a context that was made ready for inference."""
     z = fold(input, dim)
     wide = z.float().contiguous()
-    output = _lookup(engine, input)(wide, stored).to(z.dtype)
-    return unfold(output, input, dim)
+    output = _lookup(engine, input)(wide, stored)
+    if stored.after is not None:
+        output = stored.after(output)
+    return unfold(output.to(z.dtype), input, dim)
 
 
 def _counted(
@@ -178,7 +180,8 @@ def _lookup(engine: str | None, input: Tensor) -> Callable[[Tensor, Stored], Ten
 
 def _passes(engine: str | None, input: Tensor) -> ModuleType:
     """The module of data passes for this engine and device."""
-    if engine == "eager" or input.device.type != "cpu" or torch.compiler.is_compiling():
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    if engine == "eager" or input.device.type != "cpu" or traced:
         return plain
     compiled = _compiled()
     if compiled is None and engine == "cpu":

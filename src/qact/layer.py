@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,9 +18,10 @@ from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
 from qact.functional import ENGINES, check, recall, transform
+from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.stored import Stored, storable, store
 from qact.layout import channel_dim
-from qact.levels import Level
+from qact.levels import Level, leveled
 from qact.rule import Rule
 
 if TYPE_CHECKING:
@@ -156,7 +159,8 @@ class QAct(nn.Module):
             )
         context = None if mode == "batch" else self.context
         check(input, self.dim, None, None, context)
-        if mode == "running" and not torch.is_grad_enabled() and storable(self.rule, self.level):
+        refuse_live_context(self, mode)
+        if mode == "running" and self._frozen():
             return recall(input, self.dim, self.stored(), self.engine)
         prior = self.prior if mode == "mixed" else None
         running = (self.context, self.momentum) if self.training else None
@@ -164,15 +168,36 @@ class QAct(nn.Module):
             input, self.dim, self.rule, self.level, context, prior, self.engine, running
         )
 
+    def _frozen(self) -> bool:
+        """Whether this call needs no gradient of the stored context, and a table can answer it."""
+        if exporting():
+            return True
+        return not torch.is_grad_enabled() and storable(self.rule, self.level)
+
     def stored(self) -> Stored:
         """The stored context made ready for inference; kept until something in it changes."""
+        if exporting():
+            return replace(Stored(*constant(self, "_table")), after=self._after())
         if torch.compiler.is_compiling():
             return store(self.context.histogram, self.level, self.rule)
+        return self._kept()
+
+    def _kept(self) -> Stored:
         tensors = (*self.context.buffers(), *self.parameters())
         key = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
         if self._stored is None or self._stored[0] != key:
+            self.context.require_data()
             self._stored = key, store(self.context.histogram, self.level, self.rule)
         return self._stored[1]
+
+    def _table(self) -> tuple[Tensor, ...]:
+        return self._kept().tensors
+
+    def _after(self) -> Callable[[Tensor], Tensor] | None:
+        """The level, where the table holds ranks alone."""
+        if storable(self.rule, self.level):
+            return None
+        return partial(leveled, level=self.level, count=self.context.count[:, None])
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""

@@ -11,6 +11,7 @@ from qact import levels as _levels
 from qact.functional import check, recall
 from qact.kernels.block import block, fusable
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
+from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.plan import Plan, fuse
 from qact.kernels.stored import Stored, storable
 from qact.layer import QAct
@@ -86,13 +87,14 @@ class NormedQAct(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Norm, quantile, norm."""
         quantile = self.quantile
+        refuse_live_context(quantile, quantile.mode)
         plan = self._plan()
         if plan is not None:
             check(input, quantile.dim, self.norm_in.weight, None, None)
             several = input.numel() > input.shape[quantile.dim]
             if several and fusable(quantile.engine, input):
                 return self._fused(input, plan)
-        elif self._ready() and quantile.mode == "running" and not torch.is_grad_enabled():
+        elif self._ready() and (exporting() or not torch.is_grad_enabled()):
             check(input, quantile.dim, self.norm_in.weight, None, quantile.context)
             return recall(input, quantile.dim, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))
@@ -126,6 +128,8 @@ class NormedQAct(nn.Module):
 
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""
+        if self.quantile.mode != "running":
+            return False
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         untouched = all(_untouched(m) and not m.training for m in (*norms, self.quantile))
         known = all(n.running_mean is not None for n in norms)
@@ -133,17 +137,25 @@ class NormedQAct(nn.Module):
 
     def stored(self) -> Stored:
         """Stored context and running statistics as one table; kept until something changes."""
+        if exporting():
+            return Stored(*constant(self, "_table"))
         if torch.compiler.is_compiling():
-            return self._fold()
+            return self._fold(self.quantile.stored())
+        return self._kept()
+
+    def _kept(self) -> Stored:
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         tensors = [t for n in norms for t in (*n.buffers(), *n.parameters())]
-        middle, key = self.quantile.stored(), tuple((t.data_ptr(), t._version) for t in tensors)
+        middle, key = self.quantile._kept(), tuple((t.data_ptr(), t._version) for t in tensors)
         if self._stored is None or self._stored[0] is not middle or self._stored[1] != key:
-            self._stored = middle, key, self._fold()
+            self._stored = middle, key, self._fold(middle)
         return self._stored[2]
 
-    def _fold(self) -> Stored:
-        folded = self.quantile.stored().before(*_affine(self.norm_in))
+    def _table(self) -> tuple[Tensor, ...]:
+        return self._kept().tensors
+
+    def _fold(self, middle: Stored) -> Stored:
+        folded = middle.before(*_affine(self.norm_in))
         return folded if self.norm_out is None else folded.behind(*_affine(self.norm_out))
 
 

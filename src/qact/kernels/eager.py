@@ -22,7 +22,7 @@ from qact.histogram import Histogram, padded
 from qact.kernels import passes as plain
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
-from qact.levels import Level
+from qact.levels import Level, leveled
 from qact.rule import Rule
 
 # By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
@@ -82,22 +82,16 @@ def apply(
         return (F.relu(value) if sharp else value).to(dtype)
     rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes)
     if rule.smooth:
-        return _leveled(rank, level, count).to(dtype)
+        return leveled(rank, level, count).to(dtype)
     if own:
         exact = own_rank(z, rule)
-        return _leveled(rank + (exact - rank).detach(), level, count).to(dtype)
+        return leveled(rank + (exact - rank).detach(), level, count).to(dtype)
     ranks, place = stored_table(context.to(z.dtype).detach(), rule), stored_place(z, context)
     value = level(ranks, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
     if not torch.is_grad_enabled():
         return value.to(dtype)
-    twin = _leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)
+    twin = leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)
     return (twin + (value - twin).detach()).to(dtype)
-
-
-def _leveled(rank: Tensor, level: Level, count: Tensor) -> Tensor:
-    """The level of every single rank (N, C, L): for maps that tables cannot carry."""
-    ranks = rank.transpose(0, 1)
-    return level(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
 
 
 def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
