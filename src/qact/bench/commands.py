@@ -18,7 +18,7 @@ from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.objective import LOSSES
 from qact.bench.progress import Bars, Lines
 from qact.bench.ranking import FEW, print_ranking
-from qact.bench.recipe import Data, Recipe, quick
+from qact.bench.recipe import Data, Model, Recipe, quick
 from qact.bench.report import write_report
 from qact.bench.results import load_results
 from qact.bench.rivals import list_rivals
@@ -57,6 +57,13 @@ Corruptions = Annotated[
 ]
 Loss = Annotated[str, typer.Option("--loss", help="Loss of the training; see `qact list`.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of training.")]
+ModelName = Annotated[str | None, typer.Option("--model", help="Network; see `qact list`.")]
+Width = Annotated[
+    float, typer.Option("--width-multiplier", help="Channels, as a multiple of the network's own.")
+]
+Place = Annotated[
+    str, typer.Option("--placement", help="everywhere, or paper: as the paper's code has it.")
+]
 Imports = Annotated[
     list[str] | None, typer.Option("--import", help="Module that registers further rivals.")
 ]
@@ -78,6 +85,9 @@ def bench(
     module: Imports = None,
     jobs: Jobs = 2,
     faults: Faults = False,
+    model: ModelName = None,
+    width_multiplier: Width = 1.0,
+    placement: Place = "everywhere",
 ) -> None:
     """Train the same network with each activation and measure it under distribution shift.
 
@@ -91,7 +101,9 @@ def bench(
         names = [*(activation or []), *_matching(activations)]
         recipe = _recipe(data, quick_run, seeds, names, adaptation, corruption, epochs)
         recipe = replace(recipe, training=replace(recipe.training, loss=loss))
-        folder = out or Path("runs") / _folder(data, quick_run, faults)
+        network = Model(model or recipe.model.name, width_multiplier, placement)
+        recipe = replace(recipe, model=network)
+        folder = out or Path("runs") / _folder(data, model, quick_run, faults)
         if faults:
             _faults(recipe, folder, 5 if quick_run else 20, console)
             return
@@ -112,8 +124,9 @@ def bench(
         _show(folder, console)
 
 
-def _folder(data: str, quick_run: bool, faults: bool) -> str:
-    return f"{data}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
+def _folder(data: str, model: str | None, quick_run: bool, faults: bool) -> str:
+    name = f"{data}-{model}" if model else data
+    return f"{name}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
 
 
 def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
@@ -179,7 +192,8 @@ def report(
 
 @commands.command("list")
 def list_names() -> None:
-    """List activations, corruptions, data sets and adaptations."""
+    """List activations, corruptions, data sets, models, losses and adaptations."""
+    from qact.models import MODELS
     from qact.shift import corruptions
     from qact.shift.data import NAMES
 
@@ -193,6 +207,8 @@ def list_names() -> None:
     console.print(", ".join(corruptions("all")), highlight=False)
     console.print("\n[bold]data[/] (--data)")
     console.print(", ".join(NAMES), highlight=False)
+    console.print("\n[bold]models[/] (--model)")
+    console.print(", ".join(MODELS), highlight=False)
     console.print("\n[bold]losses[/] (--loss)")
     console.print(", ".join(LOSSES), highlight=False)
     console.print("\n[bold]adaptations[/] (--adaptation)\nfrozen, batch-N, mixed-N")

@@ -9,6 +9,7 @@ from typing import Any
 from qact.bench.adapt import parse_adaptation
 from qact.bench.errors import RecipeError
 from qact.bench.objective import LOSSES
+from qact.models.registry import MODELS, PLACEMENTS
 
 # Two of each family of CIFAR-10-C (noise, blur, weather, digital), fixed before any result.
 CORRUPTIONS = (
@@ -34,10 +35,21 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """Which network of :mod:`qact.models`, and how wide."""
+    """Which network of :mod:`qact.models`, how wide, and where the compared activation stands."""
 
     name: str = "resnet_small"
     width_multiplier: float = 1.0
+    placement: str = "everywhere"
+
+    def __post_init__(self) -> None:
+        _positive("model", width_multiplier=self.width_multiplier)
+        _one_of("model.name", self.name, tuple(MODELS))
+        _one_of("model.placement", self.placement, tuple(PLACEMENTS))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the network; the usual placement is not mentioned."""
+        whole = asdict(self)
+        return {k: v for k, v in whole.items() if (k, v) != ("placement", "everywhere")}
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ class Recipe:
 
     def trained(self) -> dict[str, Any]:
         """Return the part that decides the weights of a cell (with its activation and seed)."""
-        return {"data": asdict(self.data), "model": asdict(self.model)} | {
+        return {"data": asdict(self.data), "model": self.model.identity()} | {
             "training": asdict(self.training)
         }
 

@@ -37,16 +37,19 @@ class Trained:
 
 def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
     """Return the untrained network: the same initial weights for every activation of a seed."""
-    known = [name for name in models.__all__ if name.islower()]
-    if recipe.model.name not in known:
-        raise RecipeError(f"unknown model {recipe.model.name!r}; known: {', '.join(known)}")
     torch.manual_seed(seed)
-    return getattr(models, recipe.model.name)(
-        in_channels=inputs.test_images.shape[1],
-        num_classes=inputs.num_classes,
-        act=rival.factory,
-        width_multiplier=recipe.model.width_multiplier,
-    )
+    try:
+        return models.build(
+            recipe.model.name,
+            in_channels=inputs.test_images.shape[1],
+            num_classes=inputs.num_classes,
+            image_size=inputs.test_images.shape[-1],
+            act=rival.factory,
+            placement=recipe.model.placement,
+            width_multiplier=recipe.model.width_multiplier,
+        )
+    except ValueError as error:  # images too small for the network, a width of nothing
+        raise RecipeError(f"model {recipe.model.name!r}: {error}") from error
 
 
 def train_cell(
