@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from qact.bench.checkpoint import epochs_done
 from qact.bench.evaluate import Key, Row, evaluate, single_sample_gap
 from qact.bench.inputs import load_inputs
 from qact.bench.recipe import Recipe
@@ -39,9 +40,13 @@ class Cell:
         return f"{self.activation}/{self.seed}"
 
     def work(self, sizes: dict[str, int]) -> int:
-        """Return the units of work: images passed, training images counted three times."""
-        trained = TRAINING_WEIGHT * self.recipe.training.epochs * sizes["train"]
-        return trained + len(self.keys) * sizes["test"]
+        """Return the units of work that are left: images, those of training counted three times.
+
+        What an earlier run did is not among them, so that the pace is that of this run.
+        """
+        done = epochs_done(self.folder)
+        owed = 0 if done is None else self.recipe.training.epochs - done
+        return TRAINING_WEIGHT * owed * sizes["train"] + len(self.keys) * sizes["test"]
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,7 @@ import importlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from qact.bench.cell import Cell, Outcome
 from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.grid import checked_inputs, missing, opened
 from qact.bench.inputs import Inputs
+from qact.bench.lock import alone
 from qact.bench.progress import Display
 from qact.bench.recipe import Recipe
 from qact.bench.results import Results
@@ -60,7 +60,7 @@ def run(
         importlib.import_module(module)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         results = opened(recipe, folder)
         cells = missing(recipe, results, folder, imports)
         if cells:
@@ -132,18 +132,3 @@ def _environment(command: str, jobs: int, inputs: Inputs, before: dict[str, Any]
         "seconds": before.get("seconds", 0.0),
     }
 
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a second run in the same folder: two writers would lose each other's rows."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; there the user has to take care
-        yield
-        return
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RecipeError(f"another run is at work in {folder}; wait for it") from error
-        yield
