@@ -1,4 +1,4 @@
-"""``qact bench``, ``qact report`` and ``qact list``."""
+"""``qact bench``, ``qact report`` and ``qact list``; ``corrupt`` and ``download`` join them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from qact.bench.rivals import list_rivals
 from qact.bench.runner import run
 from qact.bench.summary import Summary
 from qact.bench.table import print_summary
+from qact.shift import commands as shift_commands
 
 commands = typer.Typer(
     help="Activations that know their context, and the bench that measures them.",
@@ -212,6 +213,10 @@ def list_names() -> None:
     console.print("\n[bold]losses[/] (--loss)")
     console.print(", ".join(LOSSES), highlight=False)
     console.print("\n[bold]adaptations[/] (--adaptation)\nfrozen, batch-N, mixed-N")
+
+
+commands.command("corrupt")(shift_commands.corrupt)
+commands.command("download")(shift_commands.download)
 
 
 @contextmanager

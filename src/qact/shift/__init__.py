@@ -1,6 +1,25 @@
-"""Distribution shift: data sets and the corruptions of CIFAR-10-C."""
+"""Distribution shift: data sets, augmentation, and the corruptions of CIFAR-10-C and MNIST-C."""
 
-from qact.shift.data import Splits, load
-from qact.shift.registry import corrupt, corruptions
+from qact.shift.data import load
+from qact.shift.download import download
+from qact.shift.local import from_folder, from_npz
+from qact.shift.registry import corrupt, corrupt_mnist, corruptions
+from qact.shift.shifted import TEST_SETS, ShiftedSet, load_shifted
+from qact.shift.splits import Splits, from_arrays
+from qact.shift.writer import write_corrupted
 
-__all__ = ["Splits", "corrupt", "corruptions", "load"]
+__all__ = [
+    "TEST_SETS",
+    "ShiftedSet",
+    "Splits",
+    "corrupt",
+    "corrupt_mnist",
+    "corruptions",
+    "download",
+    "from_arrays",
+    "from_folder",
+    "from_npz",
+    "load",
+    "load_shifted",
+    "write_corrupted",
+]

@@ -33,11 +33,13 @@ def mirror(position: np.ndarray, size: int) -> np.ndarray:
 
 def band(kernel: np.ndarray, size: int, border: str = "nearest") -> np.ndarray:
     """Matrix (size, size) that correlates with an odd 1-D kernel under a border rule."""
-    rule = {"nearest": nearest, "reflect": reflect, "mirror": mirror}[border]
+    rule = {"nearest": nearest, "reflect": reflect, "mirror": mirror, "zero": nearest}[border]
     matrix = np.zeros((size, size))
     rows = np.arange(size)
     for weight, shift in zip(kernel, range(-(len(kernel) // 2), len(kernel) // 2 + 1), strict=True):
-        np.add.at(matrix, (rows, rule(rows + shift, size)), weight)
+        place = rows + shift
+        inside = (place >= 0) & (place < size) if border == "zero" else np.ones(size, bool)
+        np.add.at(matrix, (rows, rule(place, size)), weight * inside)
     return matrix
 
 
