@@ -4,6 +4,7 @@ from qact import functional, levels
 from qact.activations import activation, list_activations
 from qact.adapt import adapting
 from qact.context import Context
+from qact.distributed import SyncQAct, convert_sync_
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
@@ -15,8 +16,10 @@ __all__ = [
     "LazyQAct",
     "NormedQAct",
     "QAct",
+    "SyncQAct",
     "activation",
     "adapting",
+    "convert_sync_",
     "functional",
     "init_",
     "levels",

@@ -10,6 +10,7 @@ the paper's (``density``); what flows through the other two makes it the ``full`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from qact.histogram import Histogram, padded
 from qact.kernels import passes as plain
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
-from qact.levels import Level
+from qact.levels import Level, leveled
 from qact.rule import Rule
 
 # By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
@@ -42,14 +43,26 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, passes: Any = plain)
     low, high, mean, std = _Statistics.apply(z, passes)
     finite = torch.isfinite(low) & torch.isfinite(high)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
-    h = rule.bandwidth.width(std.detach(), count)
-    # A histogram made to be kept has the bins it is given; one made to be read has a margin too.
-    margin = 4 * h if bins is None else 0 * h
-    low, high = _extent(low, high, mean.detach(), std.detach(), margin)
-    grid = spanning(low, high, bins or _enough(high - low, h), z.dtype)
+    grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
     mass, moment = _Count.apply(z, grid, passes)
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
+
+
+def covering(
+    low: Tensor,
+    high: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    count: Tensor,
+    rule: Rule,
+    bins: int | None = None,
+) -> Grid:
+    """The grid for values of this extent, mean, spread and number, each (C,)."""
+    h = rule.bandwidth.width(std, count)
+    # A histogram made to be kept has the bins it is given; one made to be read has a margin too.
+    low, high = _extent(low, high, mean, std, 4 * h if bins is None else 0 * h)
+    return spanning(low, high, bins or _enough(high - low, h), std.dtype)
 
 
 def apply(
@@ -60,10 +73,11 @@ def apply(
     *,
     own: bool = False,
     passes: Any = plain,
+    exact: Callable[[Tensor, Rule], Tensor] = own_rank,
 ) -> Tensor:
     """The activation of ``z`` (N, C, L) in a context: level of rank, in the dtype of ``z``.
 
-    ``own`` says that the context is that of ``z`` itself; a step rank is then exact, by sorting.
+    ``own`` says that the context is that of ``z`` itself; step ranks are then ``exact``.
     """
     dtype = z.dtype
     z = z if dtype == torch.float64 else z.float()
@@ -82,22 +96,15 @@ def apply(
         return (F.relu(value) if sharp else value).to(dtype)
     rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes)
     if rule.smooth:
-        return _leveled(rank, level, count).to(dtype)
+        return leveled(rank, level, count).to(dtype)
     if own:
-        exact = own_rank(z, rule)
-        return _leveled(rank + (exact - rank).detach(), level, count).to(dtype)
+        return leveled(rank + (exact(z, rule) - rank).detach(), level, count).to(dtype)
     ranks, place = stored_table(context.to(z.dtype).detach(), rule), stored_place(z, context)
     value = level(ranks, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
     if not torch.is_grad_enabled():
         return value.to(dtype)
-    twin = _leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)
+    twin = leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)
     return (twin + (value - twin).detach()).to(dtype)
-
-
-def _leveled(rank: Tensor, level: Level, count: Tensor) -> Tensor:
-    """The level of every single rank (N, C, L): for maps that tables cannot carry."""
-    ranks = rank.transpose(0, 1)
-    return level(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
 
 
 def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
