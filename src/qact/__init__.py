@@ -1,8 +1,8 @@
 """Activations that know their context: Quantile Activation for PyTorch."""
 
-from qact import functional, levels
+from qact import adapt, functional, levels
 from qact.activations import activation, list_activations
-from qact.adapt import adapting
+from qact.adapt import adapting, drift
 from qact.context import Context
 from qact.distributed import SyncQAct, convert_sync_
 from qact.initialize import init_
@@ -18,8 +18,10 @@ __all__ = [
     "QAct",
     "SyncQAct",
     "activation",
+    "adapt",
     "adapting",
     "convert_sync_",
+    "drift",
     "functional",
     "init_",
     "levels",

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from qact import checks
 from qact.context import Context
-
-_LEVELS = 199  # quantiles of each context at which the two ranks are compared
+from qact.distance import kolmogorov
 
 
 def context_distance(a: Context, b: Context) -> float:
@@ -26,12 +25,7 @@ def context_distance(a: Context, b: Context) -> float:
         >>> context_distance(a, a), round(context_distance(a, b), 1)  # 2 Phi(1/2) - 1 = 0.38
         (0.0, 0.4)
     """
-    if a.num_features != b.num_features:
-        raise ValueError(f"contexts have {a.num_features} and {b.num_features} channels")
-    levels = torch.linspace(0, 1, _LEVELS + 2)[1:-1]
-    at = torch.cat([a.quantile(levels), b.quantile(levels)], 1).T  # (points, channels)
-    ranks = [context.rank(at, grounded=False, smooth=False) for context in (a, b)]
-    return (ranks[0] - ranks[1]).abs().amax(0).mean().item()
+    return kolmogorov(a, b).mean().item()
 
 
 def context_weights(held_out: Sequence[Context], test: Context, *, scale: float = 0.05) -> Tensor:

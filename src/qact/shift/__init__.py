@@ -1,5 +1,6 @@
-"""Distribution shift: data sets, augmentation, and the corruptions of CIFAR-10-C and MNIST-C."""
+"""Distribution shift: data sets, augmentation, streams, and the corruptions of CIFAR-10-C and MNIST-C."""
 
+from qact.shift import streams
 from qact.shift.data import load
 from qact.shift.download import download
 from qact.shift.local import from_folder, from_npz
@@ -21,5 +22,6 @@ __all__ = [
     "from_npz",
     "load",
     "load_shifted",
+    "streams",
     "write_corrupted",
 ]

@@ -102,7 +102,7 @@ def corrupt(
     """
     known(name)
     _check_severity(severity)
-    _check_images(images)
+    check_images(images)
     index = _checked_index(index, images)
     if severity == 0 or images.numel() == 0:
         return images
@@ -148,7 +148,7 @@ def corrupt_mnist(
     """
     known(name, "mnist")
     _check_severity(severity if severity is not None else 1)
-    _check_images(images)
+    check_images(images)
     if images.shape[1] != 1:
         raise ValueError(f"MNIST-C corrupts grey images (N, 1, H, W), got {tuple(images.shape)}")
     index = _checked_index(index, images)
@@ -188,7 +188,8 @@ def _check_severity(severity: int) -> None:
         raise ValueError(f"severity must be an integer from 0 to 5, got {severity!r}")
 
 
-def _check_images(images: Tensor) -> None:
+def check_images(images: Tensor) -> None:
+    """Refuse what is no batch of images in [0, 1]."""
     if not isinstance(images, Tensor) or not images.is_floating_point():
         got = images.dtype if isinstance(images, Tensor) else type(images).__name__
         raise TypeError(f"images must be a floating tensor in [0, 1], got {got}; use images / 255")

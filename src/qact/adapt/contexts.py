@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact import checks
+from qact.adapt.statistics import Mixed, Rule, lending, moments, stored
 from qact.layer import MODES, QAct
-from qact.layout import fold
+
+PRIOR = 16.0  # samples that the running statistics of a BatchNorm count for
 
 
 @contextmanager
@@ -33,6 +34,7 @@ def adapting(
             own (16 for BatchNorm).
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(3, 4), QAct(4))
         >>> _ = model(torch.randn(32, 3))  # training: the contexts follow
         >>> with adapting(model.eval(), context="batch"):
@@ -46,7 +48,8 @@ def adapting(
             if isinstance(module, QAct):
                 undo.enter_context(_layer(module, context, prior))
             elif norms and isinstance(module, _BatchNorm):
-                undo.enter_context(_norm(module, context, 16.0 if prior is None else prior))
+                rule = _rule(context, PRIOR if prior is None else prior)
+                undo.enter_context(lending(module, rule))
         yield model
 
 
@@ -61,46 +64,11 @@ def _layer(module: QAct, context: str, prior: float | None) -> Iterator[None]:
         module.mode, module.prior = before
 
 
-@contextmanager
-def _norm(module: _BatchNorm, context: str, prior: float) -> Iterator[None]:
-    """Swap the statistics of a BatchNorm for the length of each forward pass."""
-    outer = module.__dict__.get("_adapting")
-    module.__dict__["_adapting"] = (context, prior)
-    hooks = []
-    if outer is None:
-        hooks.append(module.register_forward_pre_hook(_lend, with_kwargs=True))
-        hooks.append(module.register_forward_hook(_return, always_call=True))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        if outer is None:
-            del module.__dict__["_adapting"]
-        else:
-            module.__dict__["_adapting"] = outer
+def _rule(context: str, prior: float) -> Rule:
+    """The rule for BatchNorms that goes with a context of QAct layers."""
+    return {"running": stored, "batch": _constant_batch}.get(context) or Mixed(prior)
 
 
-def _lend(module: Any, args: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-    context, prior = module._adapting
-    if module.training or module.running_mean is None or context == "running":
-        return
-    input = args[0] if args else named["input"]
-    z = fold(input.detach(), getattr(module, "dim", 1))
-    z = z if z.dtype == torch.float64 else z.float()
-    variance, mean = torch.var_mean(z, (0, 2), correction=0)
-    if context == "mixed":
-        share = input.shape[0] / (input.shape[0] + prior)
-        old_mean, old_variance = module.running_mean.to(z.dtype), module.running_var.to(z.dtype)
-        gap = mean - old_mean
-        variance = share * variance + (1 - share) * old_variance + share * (1 - share) * gap**2
-        mean = old_mean + share * gap
-    module.__dict__["_lent"] = module.running_mean, module.running_var
-    module.running_mean = mean.to(module.running_mean.dtype)
-    module.running_var = variance.to(module.running_var.dtype)
-
-
-def _return(module: Any, args: tuple[Tensor, ...], output: Tensor) -> None:
-    lent = module.__dict__.pop("_lent", None)
-    if lent is not None:
-        module.running_mean, module.running_var = lent
+def _constant_batch(module: Any, input: Tensor) -> tuple[Tensor, Tensor]:
+    """Those of the batch; gradients pass through the values alone."""
+    return moments(module, input)

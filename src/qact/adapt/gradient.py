@@ -1,0 +1,91 @@
+"""`Gradient`: a method that learns by steps of an optimiser on scales and shifts."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from qact import checks
+from qact.adapt.contexts import adapting
+from qact.adapt.method import Method, affine
+from qact.adapt.statistics import from_batch, lending
+from qact.layer import MODES
+
+OPTIMIZERS = ("adam", "sgd")
+
+
+class Gradient(Method):
+    """Base of the methods that minimise a loss without labels, a step or more per batch.
+
+    Norms and contexts read the batch, and gradients flow through its statistics.
+
+    Args:
+        lr: learning rate.
+        steps: steps per batch.
+        optimizer: ``"adam"`` (betas 0.9, 0.999) or ``"sgd"`` (momentum 0.9), without decay.
+        context: what norms and contexts read: ``"batch"``, ``"mixed"`` or ``"running"``.
+        **options: of :class:`Method`.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        lr: float = 1e-3,
+        steps: int = 1,
+        optimizer: str = "adam",
+        context: str = "batch",
+        **options: bool,
+    ) -> None:
+        super().__init__(model, **options)
+        self.lr = 0.0 if lr == 0 else checks.number("lr", lr, "0 or a positive number", 0)
+        self.steps = checks.integer("steps", steps, 1)
+        self.kind = checks.choice("optimizer", optimizer, OPTIMIZERS)
+        self.context = checks.choice("context", context, MODES)
+
+    def collect_params(self) -> tuple[list[nn.Parameter], list[str]]:
+        """Scales and shifts of norms and QAct layers."""
+        return affine(self)
+
+    def begin(self) -> None:
+        """A fresh optimiser."""
+        if self.kind == "adam":
+            self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.params, lr=self.lr)
+        else:
+            self.optimizer = torch.optim.SGD(self.params, lr=self.lr, momentum=0.9)
+
+    def statistics(self) -> AbstractContextManager:
+        """The batch's, with their gradient."""
+        return reading(self.model, self.context)
+
+    def loss(self, logits: Tensor, x: Tensor) -> Tensor | None:
+        """What to minimise on this batch, a scalar; None for no step."""
+        return None
+
+    def forward_and_adapt(self, x: Tensor) -> Tensor:
+        """Predict, then take a step; the logits are those before the last step."""
+        for _ in range(self.steps):
+            logits = self.logits(x)
+            self.step(self.loss(logits, x))
+        return logits
+
+    def step(self, loss: Tensor | None) -> None:
+        """One step of the optimiser, unless the loss is missing or not finite."""
+        if loss is not None and loss.requires_grad and bool(torch.isfinite(loss)):
+            loss.backward()
+            self.optimizer.step()
+        self.optimizer.zero_grad()
+
+
+def reading(model: nn.Module, context: str) -> ExitStack:
+    """:func:`qact.adapting`, with gradients through the statistics of the batch."""
+    stack = ExitStack()
+    stack.enter_context(adapting(model, context))
+    if context == "batch":
+        for module in model.modules():
+            if isinstance(module, _BatchNorm):
+                stack.enter_context(lending(module, from_batch))
+    return stack

@@ -1,0 +1,178 @@
+"""`Method`: a model that adapts itself while it predicts, and can be put back."""
+
+from __future__ import annotations
+
+import copy
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from qact import checks
+from qact.adapt.contexts import adapting
+from qact.adapt.parameters import affine_parameters, has_norms
+
+
+class Method(nn.Module):
+    """Base of the adaptation methods; by itself it predicts and learns nothing.
+
+    Called on a batch it returns detached logits (N, C) and may learn from the batch. It works on a
+    deep copy, always in ``eval()``. Samples that are not finite are set aside: nothing is learnt
+    from them, and their logits are NaN.
+
+    Subclasses override some of: ``collect_params`` (what may change), ``begin`` (the state that a
+    stream builds up), ``statistics`` (what norms and contexts read), ``forward_and_adapt`` (one
+    batch).
+
+    Args:
+        model: a classifier, (N, ...) to logits (N, C).
+        episodic: start anew with every batch, instead of going on from the last one.
+        inplace: change ``model`` itself. :meth:`release` gives it back.
+
+    Raises:
+        TypeError: ``model`` is no module. ValueError: it has no layer that could be adapted.
+    """
+
+    name: ClassVar[str] = "method"
+    needs_norms: ClassVar[bool] = True
+    options: dict[str, Any]
+
+    def __init__(self, model: nn.Module, *, episodic: bool = False, inplace: bool = False) -> None:
+        super().__init__()
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model={model!r} must be a torch.nn.Module")
+        self.episodic = checks.flag("episodic", episodic)
+        self.inplace = checks.flag("inplace", inplace)
+        self.options = {}
+        self._before = model.training, {n: p.requires_grad for n, p in model.named_parameters()}
+        self.model = model if inplace else copy.deepcopy(model)
+        self.configure()
+        self.params, self.names = self.collect_params()
+        for parameter in self.params:
+            parameter.requires_grad_(True)
+        tensors = (*self.model.named_parameters(), *self.model.named_buffers())
+        self._start = {name: tensor.detach().clone() for name, tensor in tensors}
+        self._begun = False
+
+    @property
+    def mode(self) -> str:
+        """``"episodic"`` or ``"continual"``."""
+        return "episodic" if self.episodic else "continual"
+
+    def configure(self) -> None:
+        """Put the model into ``eval()`` without gradients; refuse one that cannot be adapted."""
+        if self.needs_norms and not has_norms(self.model):
+            raise ValueError(
+                f"{self.name!r} adapts normalisation layers, and {type(self.model).__name__} has "
+                "none (no BatchNorm, GroupNorm, LayerNorm, InstanceNorm, RMSNorm or QAct)"
+            )
+        self.model.eval()
+        self.model.requires_grad_(False)
+
+    def collect_params(self) -> tuple[list[nn.Parameter], list[str]]:
+        """Parameters that the method may change, and their names."""
+        return [], []
+
+    def begin(self) -> None:
+        """Make the state that a stream builds up: optimiser, memory, averages."""
+
+    def statistics(self) -> AbstractContextManager:
+        """A block in which norms and contexts read what this method wants them to."""
+        return adapting(self.model, "running")
+
+    def logits(self, x: Tensor) -> Tensor:
+        """The model's logits under :meth:`statistics`."""
+        with self.statistics():
+            return self.model(x)
+
+    def forward_and_adapt(self, x: Tensor) -> Tensor:
+        """Logits of a finite batch, after or before learning from it, as the method defines."""
+        return self.logits(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, C) of a batch (N, ...), adapting on the way.
+
+        Raises:
+            TypeError: ``x`` is no tensor. ValueError: it is empty, or the model's output is not
+                (N, C).
+        """
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x={x!r} must be a tensor (N, ...)")
+        if x.dim() < 1 or x.numel() == 0:
+            raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, ...) with N >= 1")
+        with torch.inference_mode(False), torch.enable_grad():
+            if self.episodic or not self._begun:
+                self.reset()
+            x = x.detach().clone() if x.is_inference() else x.detach()
+            sound = finite_rows(x)
+            if bool(sound.all()):
+                return self._checked(self.forward_and_adapt(x), len(x))
+            return self._without(x, sound)
+
+    def _without(self, x: Tensor, sound: Tensor) -> Tensor:
+        """Adapt to the sound rows only; the others have no prediction."""
+        if bool(sound.any()):
+            good = self._checked(self.forward_and_adapt(x[sound]), int(sound.sum()))
+        else:  # the model still says how many classes there are
+            with torch.no_grad(), adapting(self.model, "running"):
+                good = self.model(torch.zeros_like(x[:1]))[:0]
+        logits = good.new_full((len(x), *good.shape[1:]), torch.nan)
+        logits[sound] = good
+        return logits
+
+    def _checked(self, logits: Tensor, rows: int) -> Tensor:
+        if logits.dim() != 2 or len(logits) != rows:
+            raise ValueError(
+                f"the model returned a tensor of shape {tuple(logits.shape)} for {rows} samples; "
+                "expected logits (N, C)"
+            )
+        return logits.detach()
+
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def reset(self) -> None:
+        """Put every parameter and buffer back, bit for bit, and forget the stream."""
+        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+            tensor.copy_(self._start[name])
+            tensor.grad = None
+        self._begun = True
+        self.begin()
+
+    def release(self) -> nn.Module:
+        """Return the adapted model with its training flag and ``requires_grad`` as they were."""
+        training, flags = self._before
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(flags[name])
+            parameter.grad = None
+        return self.model.train(training)
+
+    def train(self, mode: bool = True) -> Method:
+        """Keep the model in ``eval()``: adapting is not training."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def __enter__(self) -> Method:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.inplace:
+            self.release()
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"{self.name!r}, {self.mode}, {len(self.params)} parameter tensors"
+
+
+def affine(method: Method) -> tuple[list[nn.Parameter], list[str]]:
+    """Scales and shifts of all norms and QAct layers of a method's model."""
+    names, params = zip(*affine_parameters(method.model), strict=True) or ((), ())
+    return list(params), list(names)
+
+
+def finite_rows(x: Tensor) -> Tensor:
+    """Which samples (N,) hold nothing but finite numbers."""
+    if not x.is_floating_point():
+        return torch.ones(len(x), dtype=torch.bool, device=x.device)
+    return torch.isfinite(x).flatten(1).all(1) if x.dim() > 1 else torch.isfinite(x)

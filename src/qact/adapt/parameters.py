@@ -1,0 +1,45 @@
+"""Which layers count as normalisation, and which of their parameters may be adapted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from qact.layer import QAct
+
+NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, QAct)
+
+
+def norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Name and module of every normalisation layer; QAct is one."""
+    for name, module in model.named_modules():
+        if isinstance(module, NORMS):
+            yield name, module
+
+
+def has_norms(model: nn.Module) -> bool:
+    """Whether there is one."""
+    return any(True for _ in norms(model))
+
+
+def affine_parameters(
+    model: nn.Module, without: tuple[str, ...] = ()
+) -> list[tuple[str, nn.Parameter]]:
+    """Scales and shifts of the normalisation layers, without those below the names given.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.LayerNorm(3))
+        >>> [name for name, _ in affine_parameters(model, without=("2",))]
+        ['1.weight', '1.bias']
+    """
+    found = []
+    for name, module in norms(model):
+        if any(name == part or name.startswith(f"{part}.") for part in without):
+            continue
+        for kind, parameter in module.named_parameters(recurse=False):
+            if kind in ("weight", "bias"):
+                found.append((f"{name}.{kind}" if name else kind, parameter))
+    return found

@@ -1,0 +1,147 @@
+"""One registry of adaptation methods: by name, with the paper and the family of each."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from torch import nn
+
+from qact.adapt.method import Method
+
+Kind = TypeVar("Kind", bound=type[Method])
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What the registry knows of a method.
+
+    Args:
+        name: as in :func:`create`.
+        make: the class.
+        paper: where it comes from, with the equation.
+        learns: what it changes: ``"nothing"``, ``"statistics"``, ``"outputs"`` or ``"parameters"``.
+    """
+
+    name: str
+    make: type[Method]
+    paper: str
+    learns: str
+
+    def options(self) -> dict[str, Any]:
+        """Its options with their defaults."""
+        return options_of(self.make)
+
+
+_ENTRIES: dict[str, Entry] = {}
+LEARNS = ("nothing", "statistics", "outputs", "parameters")
+
+
+def register(name: str, *, paper: str, learns: str) -> Callable[[Kind], Kind]:
+    """Enter the decorated :class:`Method` as ``name``; a name that is taken is refused.
+
+    Raises:
+        ValueError: the name is taken, ``paper`` is empty, or ``learns`` is unknown.
+
+    Example:
+        >>> from qact.adapt import Method, register
+        >>> @register("tent", paper="mine", learns="parameters")
+        ... class Again(Method): ...
+        Traceback (most recent call last):
+        ValueError: a method named 'tent' is registered already
+    """
+    if name in _ENTRIES:
+        raise ValueError(f"a method named {name!r} is registered already")
+    if not paper:
+        raise ValueError(f"{name!r} must name its paper, got {paper!r}")
+    if learns not in LEARNS:
+        raise ValueError(f"learns={learns!r} is unknown; choose one of {LEARNS}")
+
+    def enter(kind: Kind) -> Kind:
+        if not (isinstance(kind, type) and issubclass(kind, Method)):
+            raise TypeError(f"{kind!r} must be a class derived from qact.adapt.Method")
+        _ENTRIES[name] = Entry(name, kind, paper, learns)
+        kind.name = name
+        return kind
+
+    return enter
+
+
+def entry(name: str) -> Entry:
+    """Return what is known of a method, or say which ones there are."""
+    if name not in _ENTRIES:
+        raise ValueError(f"unknown method {name!r}; known: {', '.join(sorted(_ENTRIES))}")
+    return _ENTRIES[name]
+
+
+def methods(pattern: str = "*", *, learns: str | None = None) -> list[str]:
+    """Return the names that match a shell pattern, sorted; ``learns`` picks a family.
+
+    Example:
+        >>> import qact
+        >>> qact.adapt.methods("r*")
+        ['roid', 'rotta']
+        >>> qact.adapt.methods(learns="outputs")
+        ['lame', 't3a']
+    """
+    if learns is not None and learns not in LEARNS:
+        raise ValueError(f"learns={learns!r} is unknown; choose one of {LEARNS}")
+    return sorted(
+        name
+        for name, found in _ENTRIES.items()
+        if fnmatchcase(name, pattern) and learns in (None, found.learns)
+    )
+
+
+def create(name: str | type[Method], model: nn.Module, **options: Any) -> Method:
+    """Return a method that adapts ``model``; call it on test batches instead of the model.
+
+    Args:
+        name: a registered name, or a class derived from :class:`Method`.
+        model: a classifier that gives logits (N, C). It is copied, never changed, unless
+            ``inplace=True``.
+        options: of the method. All take ``episodic`` (start anew with every batch) and ``inplace``.
+
+    Raises:
+        ValueError: the name is unknown, an option's value is not valid, or the model has no layer
+            that the method could adapt.
+        TypeError: ``name`` or ``model`` is of the wrong type, or there is no such option.
+
+    Example:
+        >>> import torch, qact
+        >>> model = nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2))
+        >>> with qact.adapt.create("tent", model.eval(), lr=1e-3) as adapted:
+        ...     for x in torch.randn(5, 16, 3):
+        ...         logits = adapted(x)
+        >>> adapted.mode
+        'continual'
+    """
+    if isinstance(name, str):
+        kind = entry(name).make
+    elif isinstance(name, type) and issubclass(name, Method):
+        kind = name
+    else:
+        raise TypeError(f"name={name!r} must be a string or a class derived from Method")
+    known = options_of(kind)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(f"{kind.name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    method = kind(model, **options)
+    method.options = known | options
+    return method
+
+
+def options_of(kind: type[Method]) -> dict[str, Any]:
+    """The keyword options of a class and of those it derives from, with their defaults."""
+    found: dict[str, Any] = {}
+    for parent in kind.__mro__:
+        if issubclass(parent, Method) and "__init__" in vars(parent):
+            parameters = inspect.signature(parent.__init__).parameters.values()
+            named = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+            found = {p.name: p.default for p in named} | found
+            if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+                break
+    return found

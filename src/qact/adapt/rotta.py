@@ -1,0 +1,95 @@
+"""RoTTA: robust test-time adaptation in dynamic scenarios."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from qact import checks
+from qact.adapt.augment import Views
+from qact.adapt.contexts import adapting
+from qact.adapt.entropy import entropy, soft_cross_entropy
+from qact.adapt.following import following
+from qact.adapt.gradient import Gradient
+from qact.adapt.memory import TimelyBank
+from qact.adapt.registry import register
+from qact.adapt.teacher import copy_, follow_, twin
+
+
+@register(
+    "rotta", paper="Yuan et al. 2023, arXiv 2303.13899, equations 5 to 9", learns="parameters"
+)
+class RoTTA(Gradient):
+    """A balanced memory moves statistics and parameters slowly; a teacher predicts.
+
+    Statistics and contexts are stored ones, which move by ``alpha`` towards those of the memory at
+    each update, every ``every`` samples. The student learns the teacher's prediction on views,
+    weighted by ``e^-age / (1 + e^-age)``. Defaults are the paper's: Adam, 0.001.
+
+    Args:
+        alpha: rate of the statistics.
+        nu: rate of the teacher.
+        capacity: samples in the memory.
+        every: samples between updates.
+        time: weight of age in the memory.
+        doubt: weight of entropy in the memory.
+        augment: makes a view of a batch; by default :class:`qact.adapt.augment.Views`.
+        seed: of the views.
+        **options: of :class:`qact.adapt.gradient.Gradient`; ``context`` has no effect.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        alpha: float = 0.05,
+        nu: float = 0.001,
+        capacity: int = 64,
+        every: int = 64,
+        time: float = 1.0,
+        doubt: float = 1.0,
+        augment: Views | None = None,
+        seed: int = 0,
+        **options: object,
+    ) -> None:
+        super().__init__(model, **options)  # type: ignore[arg-type]
+        self.alpha = checks.number("alpha", alpha, "a rate in (0, 1]", 0, 1)
+        self.nu = checks.number("nu", nu, "a rate in (0, 1]", 0, 1)
+        self.capacity = checks.integer("capacity", capacity, 1)
+        self.every = checks.integer("every", every, 1)
+        self.weights = float(time), float(doubt)
+        self.seed = checks.integer("seed", seed)
+        self._augment = augment
+        self.teacher = twin(self.model)
+
+    def begin(self) -> None:
+        """An empty memory; the teacher is the source."""
+        super().begin()
+        copy_(self.teacher, self.model)
+        self.augment = self._augment or Views(seed=self.seed)
+        self.bank: TimelyBank | None = None
+        self.count = 0
+
+    def forward_and_adapt(self, x: Tensor) -> Tensor:
+        """The teacher's logits of the whole batch, then one sample after the other is learnt."""
+        with torch.no_grad(), adapting(self.teacher, "running"):
+            logits = self.teacher(x)
+        self.bank = self.bank or TimelyBank(self.capacity, logits.shape[1], *self.weights)
+        labels, doubts = logits.argmax(1).tolist(), entropy(logits).tolist()
+        for sample, label, doubt in zip(x, labels, doubts, strict=True):
+            self.bank.add(sample, label, doubt)
+            self.count += 1
+            if self.count % self.every == 0:
+                self._update(self.bank)
+        return logits
+
+    def _update(self, bank: TimelyBank) -> None:
+        x = bank.samples
+        with torch.no_grad(), following(self.teacher, self.alpha):
+            target = self.teacher(x)
+        for _ in range(self.steps):
+            with following(self.model, self.alpha):
+                logits = self.model(self.augment(x))
+            weights = torch.sigmoid(-bank.ages).to(logits)
+            self.step((weights * soft_cross_entropy(logits, target)).mean())
+        follow_(self.teacher, self.model, 1 - self.nu)

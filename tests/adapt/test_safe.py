@@ -1,0 +1,176 @@
+"""Safe adaptation: what it follows, what it refuses, and that drift is seen."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+import qact
+from qact import adapt
+from qact.adapt import safe
+from qact.shift import streams
+
+
+def blobs(count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """A bright spot in one of three corners of noise: what is seen locally does not tell which."""
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.randint(3, (count,), generator=draw)
+    x = torch.randn(count, 1, 6, 6, generator=draw)
+    corners = torch.zeros(3, 1, 6, 6)
+    corners[0, :, :3, :3] = corners[1, :, :3, 3:] = corners[2, :, 3:, :3] = 1.5
+    return x + corners[y], y
+
+
+def trained(kind: str) -> nn.Sequential:
+    torch.manual_seed(0)
+    norms = {"qact": (qact.QAct, qact.QAct), "relu": (nn.BatchNorm2d, nn.BatchNorm1d)}[kind]
+    model = nn.Sequential(
+        *(nn.Conv2d(1, 8, 3), norms[0](8), nn.ReLU()),
+        *(nn.Conv2d(8, 8, 3), norms[0](8), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(32, 16), norms[1](16), nn.ReLU(), nn.Linear(16, 3)),
+    )
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    x, y = blobs(960, 1)
+    for step in range(120):
+        part = torch.arange(64) + 64 * (step % 15)
+        loss = nn.functional.cross_entropy(model(x[part]), y[part])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+MODELS = {kind: trained(kind) for kind in ("qact", "relu")}
+
+
+def score(method: adapt.Method, x: torch.Tensor, y: torch.Tensor, batch: int = 32) -> float:
+    hits = [(method(a).argmax(1) == b).float() for a, b in zip(x.split(batch), y.split(batch))]  # noqa: B905
+    return torch.cat(hits).mean().item()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_a_sorted_stream_does_no_harm_and_a_shift_is_followed(kind):
+    model, (x, y) = MODELS[kind], blobs(480, 2)
+    order = y.argsort(stable=True)
+    found = {}
+    for name in ("source", "batch", "safe"):
+        found[name] = {
+            "clean sorted": score(adapt.create(name, model), x[order], y[order]),
+            "shifted": score(adapt.create(name, model), 0.4 * x + 2, y),
+        }
+    safe_, source, batch = found["safe"], found["source"], found["batch"]
+    assert safe_["clean sorted"] >= source["clean sorted"] - 0.02
+    assert batch["clean sorted"] < source["clean sorted"] - 0.2
+    assert safe_["shifted"] >= source["shifted"] + 0.9 * (batch["shifted"] - source["shifted"])
+
+
+def test_a_prediction_is_made_from_what_is_stored():
+    method = adapt.create("safe", MODELS["qact"], every=8)
+    x = blobs(32, 3)[0] + 1
+    method(x)
+    one = torch.cat([method.logits(s[None]) for s in x])
+    torch.testing.assert_close(one, method.logits(x))
+    method(x[:1])  # too little that is new
+    torch.testing.assert_close(one, method.logits(x))
+
+
+def test_garbage_is_not_remembered():
+    method = adapt.create("safe", MODELS["qact"], every=8)
+    x = blobs(32, 3)[0]
+    method(x)
+    before = [b.clone() for b in method.model.buffers()]
+    for junk in (torch.zeros_like(x), x[-1:].expand_as(x), torch.full_like(x, torch.nan)):
+        method(junk)
+    assert all(torch.equal(a, b) for a, b in zip(before, method.model.buffers(), strict=True))
+
+
+def test_which_samples_are_worth_learning():
+    x = torch.tensor([[1.0, 2], [1, 2], [0, 0], [3, 4]])
+    assert safe.worth(x, None).tolist() == [True, False, False, True]
+    assert safe.worth(x, x[:1]).tolist() == [False, False, False, True]
+
+
+def test_the_memory_holds_the_latest_of_each_class():
+    method = adapt.create("safe", MODELS["relu"], capacity=9, every=4)
+    for step in range(6):
+        method(blobs(32, step)[0])
+    assert [len(mine) for mine in method.bank] == [3, 3, 3]
+    assert len(method.recent) <= method.window
+
+
+def test_a_jump_drops_the_memory():
+    method = adapt.create("safe", MODELS["relu"], every=4)
+    method(blobs(64, 1)[0])
+    old = method.bank
+    method(blobs(64, 2)[0])
+    assert method.bank is old
+    method(8 * blobs(64, 3)[0])
+    assert method.bank is not old
+
+
+def test_one_class_earns_little():
+    balanced = safe.effective(torch.tensor([12.0] * 10), 4.0)
+    alone = safe.effective(torch.tensor([12.0] + [0.0] * 9), 4.0)
+    assert balanced == pytest.approx(120)
+    assert alone == pytest.approx(12e-4)
+
+
+def test_drift_by_the_batch_and_by_the_method():
+    model, x = MODELS["qact"], blobs(512, 4)[0]
+    flags = [m.training for m in model.modules()]
+    near, far = qact.drift(model, x), qact.drift(model, [2 * x[:256] + 1, 2 * x[256:] + 1])
+    assert [layer.name for layer in near.layers] == ["1", "4", "8"]
+    assert near.worst.ks.mean() < 0.1 < far.worst.ks.mean()
+    assert far.layers[0].w1.shape == (8,)
+    assert flags == [m.training for m in model.modules()]
+    assert "KS mean" in str(far)
+    method = adapt.create("safe", model)
+    method(2 * x + 1)
+    followed = qact.drift(method)
+    assert followed.layers[0].ks.mean() > 0.1
+    method.reset()
+    assert float(qact.drift(method).worst.ks.max()) == 0
+
+
+def test_drift_of_a_known_shift():
+    layer = qact.QAct(1)
+    layer(torch.linspace(0, 1, 1001)[:, None])
+    found = qact.drift(nn.Sequential(layer).eval(), torch.linspace(0, 1, 1001)[:, None] + 0.5)
+    assert found.layers[0].ks.item() == pytest.approx(0.5, abs=0.01)
+    assert found.layers[0].w1.item() == pytest.approx(0.5 * 12**0.5, abs=0.02)
+
+
+def test_drift_is_drawn():
+    pytest.importorskip("matplotlib").use("Agg")
+    axes = qact.drift(MODELS["qact"], blobs(64, 5)[0]).plot()
+    assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "4", "8"]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "text"),
+    [
+        (lambda: qact.drift(MODELS["relu"], torch.ones(2, 4)), ValueError, "no QAct layer"),
+        (lambda: qact.drift(MODELS["qact"]), ValueError, "batches=None"),
+        (lambda: qact.drift("model"), TypeError, "model='model'"),
+        (
+            lambda: qact.drift(nn.Sequential(qact.QAct(4)), torch.ones(2, 4)),
+            RuntimeError,
+            "no data",
+        ),
+        (
+            lambda: qact.drift(MODELS["qact"], torch.full((3, 1, 6, 6), torch.nan)),
+            ValueError,
+            "finite",
+        ),
+        (lambda: adapt.create("safe", MODELS["qact"], jump=0), ValueError, "jump=0"),
+        (
+            lambda: streams.stream("safe", torch.ones(1, 1, 4, 4), torch.ones(1)),
+            ValueError,
+            "'safe'",
+        ),
+    ],
+)
+def test_bad_input_is_refused(call, error, text):
+    with pytest.raises(error, match=text):
+        call()
