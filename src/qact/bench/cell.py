@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from qact.bench.checkpoint import epochs_done
+from qact.bench.cost import costs
 from qact.bench.evaluate import Key, Row, evaluate, single_sample_gap
 from qact.bench.inputs import load_inputs
 from qact.bench.recipe import Recipe
@@ -57,11 +58,11 @@ class Outcome:
     notes: dict[str, Any]
 
 
-def run_cell(cell: Cell, tell: Tell) -> Outcome:
-    """Train (or load, or resume) the network of a cell and measure it."""
+def run_cell(cell: Cell, tell: Tell, device: str = "cpu") -> Outcome:
+    """Train (or load, or resume) the network of a cell on a device and measure it there."""
     for module in cell.imports:  # rivals that a user registers
         importlib.import_module(module)
-    inputs = load_inputs(cell.recipe.data)
+    inputs = load_inputs(cell.recipe.data).to(device)
     trained = train_cell(
         cell.recipe,
         rival(cell.activation),
@@ -87,5 +88,7 @@ def run_cell(cell: Cell, tell: Tell) -> Outcome:
         "single_sample_gap": single_sample_gap(trained.model, inputs),
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "threads": torch.get_num_threads(),
+        "device": device,
+        "costs": costs(trained.model, inputs, cell.recipe.training, cell.recipe.shift.adaptations),
     }
     return Outcome(rows, notes)

@@ -37,6 +37,8 @@ def _present(device: torch.device, asked: str) -> list[str]:
     count = torch.cuda.device_count()
     if not count or (device.index or 0) >= count:
         raise RecipeError(f"device {asked!r} is not here: {count} GPUs are visible")
-    return [f"cuda:{device.index}"] if device.index is not None else [
-        f"cuda:{k}" for k in range(count)
-    ]
+    return (
+        [f"cuda:{device.index}"]
+        if device.index is not None
+        else [f"cuda:{k}" for k in range(count)]
+    )

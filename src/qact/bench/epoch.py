@@ -11,7 +11,6 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from qact.bench.augment import AUGMENTATIONS
 from qact.bench.average import follow, settle
 from qact.bench.checkpoint import History
 from qact.bench.errors import RecipeError
@@ -20,6 +19,7 @@ from qact.bench.objective import Objective, objective
 from qact.bench.ranks import Ranks
 from qact.bench.recipe import Training
 from qact.bench.schedule import rate
+from qact.shift.augment import augment
 
 Advance = Callable[[int], None]  # told how many images were passed
 
@@ -94,7 +94,7 @@ class Loop:
             group["lr"] = lr
 
     def _step(self, batch: Tensor, step: int) -> Tensor:
-        loss = self.loss(self._images(batch, step), self.inputs.train[1][batch])
+        loss = self.loss(self._images(batch, step // self.steps), self.inputs.train[1][batch])
         value = loss.detach().double()
         if value.device.type == "cpu":  # where looking costs nothing
             self._finite(value)
@@ -105,13 +105,14 @@ class Loop:
             follow(self.average, self.model, self.training.ema, step)
         return value
 
-    def _images(self, batch: Tensor, step: int) -> Tensor:
-        augmentation = AUGMENTATIONS[self.training.augmentation]
-        if augmentation is None:
+    def _images(self, batch: Tensor, epoch: int) -> Tensor:
+        """Return training images; an image's augmentation follows from seed, epoch and image."""
+        name = self.training.augmentation
+        if name == "none":
             return self.inputs.train[0][batch]
-        mixed = (self.seed * 1_000_003 + step) * 1_009 + self.ranks.rank
-        draw = torch.Generator().manual_seed(mixed)
-        return self.inputs.normalised(augmentation(self.inputs.raw(batch), draw))
+        stored = self.inputs.stored[batch]
+        changed = augment(stored, name, seed=self.seed, epoch=epoch, index=batch)
+        return self.inputs.normalised(changed.float() / 255)
 
     def _finite(self, loss: Tensor) -> float:
         value = float(loss)

@@ -45,10 +45,6 @@ class Inputs:
         moved = {k: _moved(v, device) for k, v in tensors.items() if isinstance(v, (Tensor, tuple))}
         return replace(self, **moved, _corrupted={})
 
-    def raw(self, index: Tensor) -> Tensor:
-        """Return training images in [0, 1]."""
-        return self.stored[index].float() / 255
-
     def normalised(self, images: Tensor) -> Tensor:
         """Return images in [0, 1] as the network sees them."""
         return (images - self.mean) / self.std

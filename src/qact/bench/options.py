@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import typer
 
 from qact.bench.errors import BenchError, RecipeError
 from qact.bench.presets import PRESETS
-from qact.bench.recipe import Recipe
+from qact.bench.recipe import STREAMS, Recipe
 from qact.bench.toml import changed, load_recipe
 
 DataName = Annotated[str | None, typer.Option("--data", help="Data set; see `qact list`.")]
@@ -49,6 +50,9 @@ Corruptions = Annotated[
 ]
 Severities = Annotated[
     list[int] | None, typer.Option("--severity", help="0 (clean) to 5; repeat for more.")
+]
+Stream = Annotated[
+    str | None, typer.Option("--stream", help=f"Order of the test images: {', '.join(STREAMS)}.")
 ]
 
 
@@ -99,6 +103,12 @@ def look_here() -> None:
     """Let ``--import`` find modules in the working folder; a console script does not by itself."""
     if str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
+
+
+def import_all(modules: list[str] | None) -> None:
+    """Import the modules that register a user's own rivals."""
+    for module in modules or []:
+        importlib.import_module(module)
 
 
 @contextmanager

@@ -4,7 +4,8 @@
 2405.11573v1: Adam with a plateau schedule on validation accuracy and early stopping. It states
 neither batch nor epochs nor augmentation; those here are ours (128, at most 200, none), as is the
 patience, ten epochs longer than the schedule's. ``authors`` is the last state of the authors'
-repository: Adam, a tenth of the rate after 1/2, 3/4 and 7/8 of 400 epochs, crops, flips and AugMix.
+repository: Adam, a tenth of the rate after 1/2, 3/4 and 7/8 of 400 epochs, crops, flips and AugMix
+(theirs with operations that overlap with the test corruptions, ours without).
 ``modern`` is what networks of this size are trained with today.
 """
 
@@ -30,7 +31,7 @@ PRESETS: dict[str, Training] = {
         lr=5e-3,
         weight_decay=0.0,
         schedule="multistep",
-        augmentation="augmix",
+        augmentation="crop_flip_augmix",
     ),
     "modern": Training(
         epochs=100,

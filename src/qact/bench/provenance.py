@@ -7,6 +7,12 @@ from html import escape
 from qact.bench.markup import code, key, note, number, section, terms
 from qact.bench.summary import Stat, Summary
 
+_STREAMS = {
+    "iid": "images of one corruption and severity, shuffled",
+    "sorted": "images of one corruption and severity, sorted by class",
+    "dirichlet": "images of one corruption and severity, classes correlated in time",
+}
+
 
 def costs(summary: Summary) -> str:
     """Return what each activation cost to train, and the check of single samples."""
@@ -64,7 +70,7 @@ def how(summary: Summary) -> str:
         ),
         "seeds": ", ".join(map(str, recipe.seeds)),
         "corruptions": ", ".join(recipe.shift.corruptions),
-        "stream": f"{recipe.shift.stream}: images of one corruption and severity, shuffled",
+        "stream": f"{recipe.shift.stream}: {_STREAMS[recipe.shift.stream]}",
         "versions": versions,
         "machine": (
             f"{environment.get('machine', '?')}; {environment.get('jobs', '?')} processes of one "

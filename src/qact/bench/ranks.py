@@ -20,6 +20,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qact.bench.errors import RecipeError
+from qact.distributed import convert_sync_
+from qact.layer import QAct
+from qact.normed import ChannelNorm
 
 
 @dataclass(frozen=True)
@@ -120,11 +123,14 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
 
 
 def synchronised(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
-    """Return the network with statistics over the batch of all processes.
+    """Return the network with contexts and statistics over the batch of all processes.
 
-    On GPUs BatchNorm layers become ``nn.SyncBatchNorm``; PyTorch has none for a CPU, where each
-    process normalises with its own share of the batch.
+    QAct layers become :class:`qact.SyncQAct`, on any device. BatchNorm layers become
+    ``nn.SyncBatchNorm`` on GPUs; PyTorch has none for a CPU, where each process normalises with its
+    own share of the batch.
     """
-    if ranks.size > 1 and device.type == "cuda":
-        return nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model
+    if ranks.size == 1:
+        return model
+    if any(isinstance(layer, (QAct, ChannelNorm)) for layer in model.modules()):
+        convert_sync_(model)
+    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if device.type == "cuda" else model

@@ -23,6 +23,8 @@ CORRUPTIONS = (
     "elastic_transform",
 )
 
+STREAMS = ("iid", "sorted", "dirichlet")  # orders of the images of one corruption and severity
+
 
 @dataclass(frozen=True)
 class Data:
@@ -66,11 +68,11 @@ class Shift:
         for name in ("corruptions", "severities", "adaptations"):
             values.distinct(name, getattr(self, name))
         for severity in self.severities:
-            if severity not in range(6):
+            if isinstance(severity, bool) or severity not in range(6):
                 raise RecipeError(f"severities run from 0 (clean) to 5, got {severity!r}")
         for adaptation in self.adaptations:
             parse_adaptation(adaptation)
-        values.one_of("shift.stream", self.stream, ("iid",))
+        values.one_of("shift.stream", self.stream, STREAMS)
 
     def conditions(self) -> list[tuple[str, int]]:
         """Return the (corruption, severity) pairs; clean images count once, as ``("none", 0)``."""
@@ -148,4 +150,3 @@ def quick(recipe: Recipe) -> Recipe:
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-

@@ -7,9 +7,9 @@ from math import inf
 from typing import Any
 
 from qact.bench import values
-from qact.bench.augment import AUGMENTATIONS
 from qact.bench.errors import RecipeError
 from qact.bench.objective import LOSSES
+from qact.shift.augment import AUGMENTATIONS
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "cosine", "multistep", "plateau", "constant")
@@ -41,7 +41,7 @@ class Training:
             0 for none.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast.
         compile: train with ``torch.compile``; what is stored is the plain network.
-        augmentation: what happens to training images, see :mod:`qact.bench.augment`.
+        augmentation: what happens to training images, see :func:`qact.shift.augment.augment`.
         select: the weights of the ``"last"`` epoch, or of the ``"best"`` on validation images.
         patience: stop after so many epochs without a gain of 0.001 in validation accuracy; 0 never.
 
@@ -84,7 +84,6 @@ class Training:
         values.truth(here, nesterov=self.nesterov, compile=self.compile)
         for name, known in _CHOICES.items():
             values.one_of(f"training.{name}", getattr(self, name), known)
-        values.one_of("training.augmentation", self.augmentation, tuple(AUGMENTATIONS))
         self._check_together()
 
     def _check_together(self) -> None:
@@ -97,7 +96,8 @@ class Training:
             )
         if self.warmup and self.warmup >= self.epochs:
             raise RecipeError(
-                f"training.warmup must be shorter than the {self.epochs} epochs, got {self.warmup!r}"
+                f"training.warmup must be shorter than the {self.epochs} epochs, got "
+                f"{self.warmup!r}"
             )
 
     def identity(self) -> dict[str, Any]:
@@ -111,5 +111,6 @@ _CHOICES = {
     "loss": LOSSES,
     "schedule": SCHEDULES,
     "precision": PRECISIONS,
+    "augmentation": AUGMENTATIONS,
     "select": SELECTIONS,
 }

@@ -1,4 +1,4 @@
-"""Values of a recipe, checked where it is made: an error names the value and what would be right."""
+"""Values of a recipe, checked where it is made; an error names the value and what is right."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Distribution shift: data sets, augmentation, streams, and the corruptions of CIFAR-10-C and MNIST-C."""
+"""Distribution shift: data sets, augmentation, streams, corruptions of CIFAR-10-C and MNIST-C."""
 
 from qact.shift import streams
 from qact.shift.data import load
