@@ -2,7 +2,7 @@
 
 After step $t$: $\\bar\\theta \\leftarrow d_t \\bar\\theta + (1 - d_t) \\theta$ with
 $d_t = \\min(d, (1 + t) / (10 + t))$, so that a short training does not keep its first weights. The
-statistics of norms and the contexts of QAct layers are no weights, and averages of them would not be
+statistics of norms and the contexts of QAct layers are no weights, and their averages would not be
 those of the averaged weights: they are read again from training images before they are used.
 """
 
@@ -34,7 +34,8 @@ def follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> Non
         True
     """
     now = min(decay, (1 + step) / (10 + step))
-    ours, theirs = list(average.parameters()), list(model.parameters())
+    ours: list[Tensor] = list(average.parameters())
+    theirs: list[Tensor] = list(model.parameters())
     torch._foreach_lerp_(ours, theirs, 1 - now)
 
 

@@ -52,7 +52,7 @@ def train_network(
             f"{', '.join(recipe.activations)}; seeds {', '.join(map(str, recipe.seeds))}. Choose "
             "with --activation and --seed, or use qact bench"
         )
-    (name, seed), entry = cells[0], rival(cells[0][0])
+    seed, entry = cells[0][1], rival(cells[0][0])
     with joined(device) as (ranks, place), ExitStack() as stack:
         inputs = load_inputs(recipe.data).to(place)
         if ranks.first:
