@@ -94,7 +94,7 @@ def test_two_killed_processes_end_with_the_same_bits(tmp_path):
 def test_a_batch_is_shared_out_completely_and_only_evenly():
     batch = torch.arange(6)
     shares = [Ranks(rank, 3).share(batch).tolist() for rank in range(3)]
-    assert sum(shares, []) == list(range(6))
+    assert [index for share in shares for index in share] == list(range(6))
     with pytest.raises(RecipeError, match=r"training\.batch 6 does not divide among 4 processes"):
         Ranks(0, 4).share(batch)
 

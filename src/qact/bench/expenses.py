@@ -1,4 +1,4 @@
-"""The report's costs: what each activation takes in time and memory, and the single-sample check."""
+"""The report's costs: what each activation takes in time and memory; single samples checked."""
 
 from __future__ import annotations
 
