@@ -2,6 +2,7 @@
 
     python benchmarks/activations.py
     python benchmarks/activations.py --compiled
+    python benchmarks/activations.py --table        (only writes the page from what is recorded)
 
 Interleaved with ReLU, one thread, in processor time; the ratio is that of the fastest passes, which
 other processes have disturbed least. Memory is what the forward
@@ -22,6 +23,8 @@ import qact
 from qact.activations import entry
 
 SHAPE = (64, 64, 32, 32)
+PARTS = ("eager", "compiled")
+MARKS = ("<!-- cost -->", "<!-- /cost -->")
 
 
 def seconds(module: nn.Module, x: torch.Tensor, grad: torch.Tensor) -> float:
@@ -62,15 +65,36 @@ def measure(name: str, pairs: int, compiled: bool) -> dict[str, object]:
     return {"activation": name, "time": round(ratio, 2), "memory": round(memory, 2), **kind}
 
 
+def write_page(whole: dict, page: Path) -> None:
+    """Put the table between its marks, the cheapest first."""
+    eager, compiled = ({r["activation"]: r for r in whole[p]["rows"]} for p in PARTS)
+    best = {n: min(r["time"], compiled.get(n, r)["time"]) for n, r in eager.items()}
+    lines = ["| | eager | `torch.compile` | memory |", "|---|---:|---:|---:|"]
+    for name in sorted(eager, key=lambda n: (best[n], n)):
+        other = f"{compiled[name]['time']:.1f}" if name in compiled else "–"
+        row = eager[name]
+        lines.append(f"| `{name}` | {row['time']:.1f} | {other} | {row['memory']:.1f} |")
+    head, rest = page.read_text(encoding="utf-8").split(MARKS[0])
+    tail = rest.split(MARKS[1])[1]
+    table = "\n".join(lines)
+    page.write_text(f"{head}{MARKS[0]}\n\n{table}\n\n{MARKS[1]}{tail}", encoding="utf-8")
+    within = sorted(name for name, ratio in best.items() if ratio <= 1.5)
+    print(f"{len(within)} of {len(best)} within 1.5: {', '.join(within)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=15)
     parser.add_argument("--compiled", action="store_true")
     parser.add_argument("--activations", default="*")
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("--page", type=Path, default=Path("docs/activations.md"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     path = Path("benchmarks/data/activations.json")
     whole = json.loads(path.read_text()) if path.exists() else {}
+    if options.table:
+        return write_page(whole, options.page)
     rows = []
     for name in qact.list_activations(options.activations):
         if options.compiled and entry(name).family in ("standard", "quantile"):
@@ -90,6 +114,7 @@ def main() -> None:
     merged = [known[name] for name in sorted(known)]
     whole[part] = about | {"pairs": options.pairs, "rows": merged}
     path.write_text(json.dumps(whole, indent=1))
+    write_page(whole, options.page)
 
 
 if __name__ == "__main__":

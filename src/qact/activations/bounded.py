@@ -36,9 +36,8 @@ def _clip(x: Tensor, threshold: Tensor) -> Tensor:
     return torch.where(_inside(x, threshold), x, 0.0)
 
 
-def _clip_partials(x: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
-    inside = (_inside(x, threshold) & (x > 0)).to(x.dtype)
-    return inside, torch.zeros_like(inside)
+def _clip_partials(x: Tensor, threshold: Tensor) -> tuple[Tensor, None]:
+    return (_inside(x, threshold) & (x > 0)).to(x.dtype), None
 
 
 @register(
@@ -90,12 +89,12 @@ def _fit(x: Tensor, bound: Tensor, k: Tensor) -> Tensor:
     return torch.where(step > 0, (x * step).clamp_min(0.0), 0.0)
 
 
-def _fit_partials(x: Tensor, bound: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fit_partials(x: Tensor, bound: Tensor, k: Tensor) -> tuple[Tensor, Tensor, None]:
     step = torch.sigmoid(k * (bound - x))
     open_ = (step > 0) & (x > 0)
     bend = torch.where(open_, x * (k * step * (1 - step)), 0.0)
     by_x = torch.where(open_, step, 0.0) - bend
-    return by_x, bend, torch.zeros_like(bend)
+    return by_x, bend, None
 
 
 class _Bounded(Shell):

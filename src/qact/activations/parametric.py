@@ -75,13 +75,14 @@ def _exponent(x: Tensor, kappa: Tensor, lambda_: Tensor) -> tuple[Tensor, Tensor
 
 
 def _apa(x: Tensor, kappa: Tensor, lambda_: Tensor) -> Tensor:
-    return torch.exp(-_exponent(x, kappa, lambda_)[1] / lambda_)
+    return torch.exp(_exponent(x, kappa, lambda_)[1] * (-1 / lambda_))
 
 
 def _apa_partials(x: Tensor, kappa: Tensor, lambda_: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     u, total = _exponent(x, kappa, lambda_)
-    value, share = torch.exp(-total / lambda_), torch.sigmoid(u) / lambda_
-    return value * share * kappa, value * share * x, value * (total / lambda_ - share) / lambda_
+    power = 1 / lambda_  # one division, and not one for every value
+    value, share = torch.exp(total * -power), torch.sigmoid(u) * power
+    return value * share * kappa, value * share * x, value * (total * power - share) * power
 
 
 def aglu(input: Tensor, kappa: Tensor, lambda_: Tensor) -> Tensor:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
-from qact.activations.fused import recomputed
+from qact.activations.fused import fused
 from qact.activations.registry import register
 from qact.activations.shell import Shell, along
 
@@ -32,17 +34,32 @@ def diagonal_tmaf(input: Tensor, levels: Tensor, knots: Tensor, dim: int = 1) ->
         )
     if levels.dim() == 2:
         levels = along(levels, input, dim)
-    return recomputed(lambda x, t: _stepped(x, t, knots.to(x.dtype)) * x, input, levels)
+    return fused(_stepped, _partials, input, *levels.unbind(-1), *knots.to(input.dtype).unbind())
 
 
-def _stepped(x: Tensor, levels: Tensor, knots: Tensor) -> Tensor:
-    # A sum of steps, and not a search: the same graph in every export format.
-    first, *rest = levels.unbind(-1)
-    total, before = first.expand_as(x), first
-    for knot, level in zip(knots.unbind(), rest, strict=True):
-        total = total + (x >= knot) * (level - before)
-        before = level
-    return total
+def _split(numbers: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Levels and knots, of which there is one less."""
+    count = len(numbers) // 2 + 1
+    return numbers[:count], numbers[count:]
+
+
+def _level(x: Tensor, levels: tuple[Tensor, ...], knots: tuple[Tensor, ...]) -> Tensor:
+    # A choice for every knot, and not a search: the same graph in every export format.
+    level = levels[0].expand_as(x)
+    for knot, above in zip(knots, levels[1:], strict=True):
+        level = torch.where(x >= knot, above, level)
+    return level
+
+
+def _stepped(x: Tensor, *numbers: Tensor) -> Tensor:
+    return _level(x, *_split(numbers)) * x
+
+
+def _partials(x: Tensor, *numbers: Tensor) -> tuple[Tensor | None, ...]:
+    levels, knots = _split(numbers)
+    reached = [torch.where(x >= knot, x, 0.0) for knot in knots]
+    within = [a - b for a, b in pairwise([x, *reached])] + reached[-1:]
+    return _level(x, levels, knots), *within, *(None for _ in knots)
 
 
 @register(

@@ -101,7 +101,7 @@ class Method(nn.Module):
             raise TypeError(f"x={x!r} must be a tensor (N, ...)")
         if x.dim() < 1 or x.numel() == 0:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, ...) with N >= 1")
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.inference_mode(False), torch.set_grad_enabled(bool(self.params)):
             if self.episodic or not self._begun:
                 self.reset()
             x = x.detach().clone() if x.is_inference() else x.detach()
