@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from qact.bench import Data, Shift, Summary
+from qact.bench.compared import with_published
 from qact.bench.published import misfit, ours, print_published, published
 from qact.shift import corruptions
 
@@ -50,6 +51,9 @@ def test_ours_stand_under_the_published_over_the_same_corruptions(results):
     standard = next(p for p in published("cifar10", ("fog", "contrast")) if p.method == "Standard")
     assert standard.worst == pytest.approx((74.0 + 53.3) / 2)
     assert text.index("AugMix + TENT") < text.index("qact, batch-200")
+    page = with_published(Summary(on_cifar(results)))
+    assert page.index("TENT README") < page.index("qact, batch-200")
+    assert with_published(Summary(results)) == ""
     stat = Summary(results).at(("qact", "frozen"), 5, "accuracy")
     assert f"{100 * stat.mean:.1f}±" in next(r[3] for r in ours(Summary(on_cifar(results)))[1:])
 

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from qact.bench.checkpoint import epochs_done, restore
+from qact.bench.checkpoint import FINISHED, epochs_done, restore
 from qact.bench.cost import costs
 from qact.bench.errors import DamagedFileError, RecipeError
 from qact.bench.evaluate import evaluate, single_sample_gap, wanted
@@ -69,9 +69,11 @@ def train_network(
         watch = stack.enter_context(
             Watch(speak, recipe.training.epochs, done, len(inputs.train[1]), write)
         )
-        return train_cell(
+        trained = train_cell(
             recipe, entry, seed, inputs, folder, watch.advance, ranks=ranks, tell=watch.tell
         )
+    speak.print(folder / FINISHED, soft_wrap=True, highlight=False)
+    return trained
 
 
 def opened(path: Path, device: str = "cpu") -> tuple[nn.Module, Recipe, Any]:
@@ -81,7 +83,7 @@ def opened(path: Path, device: str = "cpu") -> tuple[nn.Module, Recipe, Any]:
         DamagedFileError: the file cannot be read, or was not written by a training.
         FileNotFoundError: there is none.
     """
-    path = path / "weights.safetensors" if path.is_dir() else path
+    path = path / FINISHED if path.is_dir() else path
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:

@@ -86,7 +86,6 @@ def train(
         folder = out or Path("runs") / "train" / f"{name}-{asked.seeds[0]}"
         place = devices_of(device)[0]
         train_network(asked, folder, device=place, log=log, console=console)
-        console.print(folder / "weights.safetensors", soft_wrap=True, highlight=False)
 
 
 def evaluate(

@@ -84,10 +84,13 @@ def _print_gaps(summary: Summary, console: Console) -> None:
         return
     console.print()
     console.print(Text(f"{MARK} strongest control: {control[0]}, {control[1]}", style="yellow"))
-    console.print("Accuracy against it under shift (severity 1 and up), in points:")
-    for method in summary.methods:
+    known = summary.results.activations
+    others = [m for m in summary.methods if not known.get(m[0], {}).get("control")]
+    if others:
+        console.print("Accuracy against it under shift (severity 1 and up), in points:")
+    for method in others:
         gap = summary.gap(method, "accuracy")
-        if gap is None or summary.results.activations.get(method[0], {}).get("control"):
+        if gap is None:
             continue
         text = f"  {method[0]:<12} {method[1]:<10} {100 * gap.mean:+6.1f}"
         interval = gap.interval()
