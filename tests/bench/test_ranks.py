@@ -12,7 +12,7 @@ from qact.bench.errors import RecipeError
 from qact.bench.files import load_tensors
 from qact.bench.ranks import Ranks
 
-# LeNet has no BatchNorm: with synchronised contexts two processes are one, up to rounding.
+# With contexts and norms synchronised two processes are one, up to rounding.
 RECIPE = """
 activations = ["qact"]
 seeds = [0]

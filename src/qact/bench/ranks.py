@@ -125,12 +125,24 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
 def synchronised(model: nn.Module, ranks: Ranks, device: torch.device) -> nn.Module:
     """Return the network with contexts and statistics over the batch of all processes.
 
-    QAct layers become :class:`qact.SyncQAct`, on any device. BatchNorm layers become
-    ``nn.SyncBatchNorm`` on GPUs; PyTorch has none for a CPU, where each process normalises with its
-    own share of the batch.
+    QAct layers become :class:`qact.SyncQAct`. BatchNorm layers become ``nn.SyncBatchNorm`` on GPUs;
+    PyTorch has none for a CPU, where they become the norm that stands around a QAct layer, which
+    has. Names and tensors stay the same.
     """
     if ranks.size == 1:
         return model
+    if device.type == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    else:
+        _as_channel_norms(model)
     if any(isinstance(layer, (QAct, ChannelNorm)) for layer in model.modules()):
         convert_sync_(model)
-    return nn.SyncBatchNorm.convert_sync_batchnorm(model) if device.type == "cuda" else model
+    return model
+
+
+def _as_channel_norms(model: nn.Module) -> None:
+    """Let BatchNorms with a scale be ChannelNorms over dimension 1: the same function and state."""
+    for layer in model.modules():
+        if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.affine:
+            layer.__class__ = ChannelNorm
+            layer.dim = 1
