@@ -145,4 +145,4 @@ def _as_channel_norms(model: nn.Module) -> None:
     for layer in model.modules():
         if type(layer) in (nn.BatchNorm1d, nn.BatchNorm2d) and layer.affine:
             layer.__class__ = ChannelNorm
-            layer.dim = 1
+            layer.dim = 1  # type: ignore[assignment]

@@ -48,7 +48,7 @@ def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
             in_channels=inputs.test_images.shape[1],
             num_classes=inputs.num_classes,
             image_size=inputs.test_images.shape[-1],
-            act=rival.factory,
+            act=lambda channels: rival.factory(channels),  # a class is a factory here too
             placement=recipe.model.placement,
             width_multiplier=recipe.model.width_multiplier,
         )
