@@ -5,9 +5,11 @@ from qact.activations import activation, list_activations
 from qact.adapt import adapting, drift
 from qact.context import Context
 from qact.distributed import SyncQAct, convert_sync_
+from qact.convert import convert, convert_, layer, summary
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
+from qact.recalibrate import recalibrated, record
 
 __version__ = "0.1.0"
 
@@ -21,9 +23,15 @@ __all__ = [
     "adapt",
     "adapting",
     "convert_sync_",
+    "convert",
+    "convert_",
     "drift",
     "functional",
     "init_",
+    "layer",
     "levels",
     "list_activations",
+    "recalibrated",
+    "record",
+    "summary",
 ]

@@ -10,15 +10,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from qact.bench.adapt import parse_adaptation
 from qact.bench.checkpoint import epochs_done
 from qact.bench.cost import costs
-from qact.bench.evaluate import Key, Row, evaluate, single_sample_gap
-from qact.bench.inputs import load_inputs
+from qact.bench.evaluate import KEY, Key, Row, evaluate, single_sample_gap
+from qact.bench.inputs import Inputs, load_inputs
 from qact.bench.recipe import Recipe
 from qact.bench.rivals import rival
 from qact.bench.train import train_cell
+from qact.recalibrate import record
 
+_RECORDED = 200  # training images per batch while source contexts are recorded
 TRAINING_WEIGHT = 3  # forward, backward and update cost about three forward passes
 
 Tell = Callable[[int, str], None]  # units of work done, stage
@@ -72,6 +76,8 @@ def run_cell(cell: Cell, tell: Tell, device: str = "cpu") -> Outcome:
         lambda images: tell(TRAINING_WEIGHT * images, "training"),
     )
     begin = time.perf_counter()
+    asked = tuple(dict.fromkeys(key[KEY.index("adaptation")] for key in cell.keys))
+    make_ready(trained.model, inputs, asked)
     rows = list(
         evaluate(
             trained.model,
@@ -89,6 +95,12 @@ def run_cell(cell: Cell, tell: Tell, device: str = "cpu") -> Outcome:
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "threads": torch.get_num_threads(),
         "device": device,
-        "costs": costs(trained.model, inputs, cell.recipe.training, cell.recipe.shift.adaptations),
+        "costs": costs(trained.model, inputs, cell.recipe.training, asked),
     }
     return Outcome(rows, notes)
+
+
+def make_ready(model: nn.Module, inputs: Inputs, adaptations: tuple[str, ...]) -> None:
+    """Record the contexts of training images, if an adaptation needs them."""
+    if any(parse_adaptation(name).context == "recalibrated" for name in adaptations):
+        record(model, inputs.train[0].split(_RECORDED))

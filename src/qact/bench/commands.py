@@ -242,7 +242,7 @@ def list_names() -> None:
         ("models[/] (--model)", MODELS),
         ("training recipes[/] (--preset)", PRESETS),
         ("losses[/] (--loss)", LOSSES),
-        ("adaptations[/] (--adaptation)", ("frozen", "batch-N", "mixed-N")),
+        ("adaptations[/] (--adaptation)", ("frozen", "batch-N", "mixed-N", "recalibrated-N")),
         ("streams[/] (--stream)", o.STREAMS),
     ):
         console.print(f"\n[bold]{title}")

@@ -42,7 +42,8 @@ Imports = Annotated[
     list[str] | None, typer.Option("--import", help="Module that registers further rivals.")
 ]
 Adaptations = Annotated[
-    list[str] | None, typer.Option("--adaptation", help="frozen, batch-N or mixed-N; repeat.")
+    list[str] | None,
+    typer.Option("--adaptation", help="frozen, batch-N, mixed-N or recalibrated-N; repeat."),
 ]
 Corruptions = Annotated[
     list[str] | None,

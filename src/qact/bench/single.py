@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from qact.bench.cell import make_ready
 from qact.bench.checkpoint import FINISHED, epochs_done, restore
 from qact.bench.cost import costs
 from qact.bench.errors import DamagedFileError, RecipeError
@@ -118,6 +119,7 @@ def evaluate_network(path: Path, shift: Shift, device: str = "cpu") -> Results:
     described = {"module": entry.describe(), "paper": entry.paper, "control": entry.control}
     results = Results(recipe, {name: described}, {"images": inputs.sizes()})
     keys = wanted(recipe, name, seed)
+    make_ready(model, inputs, shift.adaptations)
     with _one_seed():
         rows = list(evaluate(model, inputs, keys, shift.seed, lambda images: None))
         notes = {
