@@ -4,8 +4,8 @@ from qact import adapt, functional, levels
 from qact.activations import activation, list_activations
 from qact.adapt import adapting, drift
 from qact.context import Context
-from qact.distributed import SyncQAct, convert_sync_
 from qact.convert import convert, convert_, layer, summary
+from qact.distributed import SyncQAct, convert_sync_
 from qact.initialize import init_
 from qact.layer import LazyQAct, QAct
 from qact.normed import NormedQAct
@@ -22,9 +22,9 @@ __all__ = [
     "activation",
     "adapt",
     "adapting",
-    "convert_sync_",
     "convert",
     "convert_",
+    "convert_sync_",
     "drift",
     "functional",
     "init_",

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qact.context import Context
-from qact.functional import _passes
+from qact.functional import passes_for
 from qact.histogram import merge
 from qact.kernels import eager
 from qact.recalibrate.mapping import PLAIN
@@ -104,7 +104,7 @@ def _count(z: Tensor, site: Site, context: Context) -> None:
     try:
         folded = context._folded(z.detach(), site.dim)
         wide = folded.to(context.mass.dtype).contiguous()
-        seen = eager.observe(wide, PLAIN, context.bins, _passes(None, wide))
+        seen = eager.observe(wide, PLAIN, context.bins, passes_for(None, wide))
         if not torch.isfinite(seen.mean).all():
             bad = folded[~torch.isfinite(folded)][0].item()
             raise ValueError(f"the output holds {bad}, which has no rank; nothing was recorded")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qact.context import Context, moved
-from qact.functional import _passes
+from qact.functional import passes_for
 from qact.histogram import Histogram
 from qact.kernels import eager
 from qact.layout import channel_dim, fold, unfold
@@ -76,7 +76,7 @@ def by_rank(
     _check(input, source, dim)
     z = fold(input, dim)
     wide = z if z.dtype == torch.float64 else z.float()
-    passes = _passes(None, input)
+    passes = passes_for(None, input)
     with torch.no_grad():
         samples = next(n for i, n in enumerate(input.shape) if i != channel_dim(input, dim))
         bins = _bins(wide.shape[0] * wide.shape[2]) if stream is None else 512
