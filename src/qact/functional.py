@@ -181,6 +181,7 @@ def _lookup(engine: str | None, input: Tensor) -> Callable[[Tensor, Stored], Ten
 def passes_for(engine: str | None, input: Tensor) -> ModuleType:
     """The module of data passes for this engine and device."""
     traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = traced or torch._C._are_functorch_transforms_active()
     if engine == "eager" or input.device.type != "cpu" or traced:
         return plain
     compiled = _compiled()

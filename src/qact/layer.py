@@ -16,7 +16,7 @@ from qact import checks
 from qact import levels as _levels
 from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
-from qact.context import Context
+from qact.context import Context, followers
 from qact.functional import ENGINES, check, recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.recall import named, numbers, versions
@@ -134,7 +134,10 @@ class QAct(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Scale one, shift zero; a table starts as the ReLU of the normal score."""
+        """Scale one, shift zero; a table starts as the ReLU of the normal score.
+
+        The context stays: it has a :meth:`qact.Context.reset_parameters` of its own.
+        """
         if self.weight is not None and self.bias is not None:
             self.weight.fill_(1.0)
             self.bias.zero_()
@@ -163,7 +166,7 @@ class QAct(nn.Module):
                 return self._recalled(input)
             return recall(input, self.dim, self.stored(), self.engine)
         prior = self.prior if mode == "mixed" else None
-        running = (self.context, self.momentum) if self.training else None
+        running = followers(self.context, self.momentum) if self.training else None
         return transform(
             input, self.dim, self.rule, self.level, context, prior, self.engine, running
         )
@@ -218,6 +221,10 @@ class QAct(nn.Module):
         if storable(self.rule, self.level):
             return None
         return partial(leveled, level=self.level, count=self.context.count[:, None])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own table."""
+        return {**self.__dict__, "_stored": None}
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""

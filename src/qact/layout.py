@@ -43,7 +43,7 @@ def fold(input: Tensor, dim: int) -> Tensor:
 
 def unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
     """Undo :func:`fold`: give ``folded`` the shape (and memory order) of ``like``."""
-    dim = channel_dim(like, dim)
+    dim, folded = channel_dim(like, dim), folded.contiguous()
     if not like.is_contiguous() and _channels_last(like, dim):
         shape = (*like.shape[:dim], *like.shape[dim + 1 :], like.shape[dim])
         return folded.reshape(shape).movedim(-1, dim)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import levels as _levels
+from qact.context import followers
 from qact.functional import check, recall
 from qact.kernels.block import block, fusable
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
@@ -120,16 +121,20 @@ class NormedQAct(nn.Module):
         quantile, before, after = self.quantile, self.norm_in, self.norm_out
         scales = (before.weight, before.bias, quantile.weight, quantile.bias)
         outer = (None, None) if after is None else (after.weight, after.bias)
-        running = quantile.context, quantile.momentum
+        running = followers(quantile.context, quantile.momentum)
         with torch.autocast(input.device.type, enabled=False):
             z = fold(input, quantile.dim)
             output, state = block(z, plan, (*scales, *outer), running)
-        values = z.shape[0] * z.shape[2]
+        if running is not None:
+            self._follow(state, z.shape[0] * z.shape[2])
+        return unfold(output, input, quantile.dim)
+
+    def _follow(self, state: Tensor, values: int) -> None:
+        before, after = self.norm_in, self.norm_out
         with torch.no_grad():
             before.follow(state[:, IN_MEAN], state[:, IN_VAR], values)
             if after is not None:
                 after.follow(state[:, OUT_MEAN], state[:, OUT_VAR], values)
-        return unfold(output, input, quantile.dim)
 
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""
@@ -159,6 +164,10 @@ class NormedQAct(nn.Module):
 
     def _table(self) -> tuple[Tensor, ...]:
         return self._kept().tensors
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own table."""
+        return {**self.__dict__, "_stored": None}
 
     def _fold(self, middle: Stored) -> Stored:
         folded = middle.before(*_affine(self.norm_in))

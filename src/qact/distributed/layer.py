@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact.context import followers
 from qact.distributed.exchange import joined_group
 from qact.distributed.observe import joined
 from qact.functional import passes_for
@@ -60,6 +61,6 @@ class SyncQAct(QAct):
             z = fold(input, self.dim)
             passes = passes_for(self.engine, input)
             output, seen = joined(z, self.level, self.rule, group, passes)
-            with torch.no_grad():
+            if followers(self.context, self.momentum) is not None:
                 self.context.follow(seen.detach(), self.momentum)
             return unfold(output, input, self.dim)

@@ -137,11 +137,14 @@ class _Statistics(torch.autograd.Function):
     """Extent, mean and standard deviation per channel; the last two are differentiable."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, passes: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        low, high, mean, std = passes.statistics(z)
+    def forward(z: Tensor, passes: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return passes.statistics(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        low, high, mean, std = output
         ctx.mark_non_differentiable(low, high)
-        ctx.save_for_backward(z, mean, std)
-        return low, high, mean, std
+        ctx.save_for_backward(inputs[0], mean, std)
 
     @staticmethod
     @once_differentiable
@@ -157,12 +160,14 @@ class _Count(torch.autograd.Function):
     """Mass and moment of every bin; a value's position moves its bin's moment."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, grid: Grid, passes: Any) -> tuple[Tensor, Tensor]:
-        ctx.grid, ctx.passes = grid, passes
+    def forward(z: Tensor, grid: Grid, passes: Any) -> tuple[Tensor, Tensor]:
+        return passes.count(z, grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        z, ctx.grid, ctx.passes = inputs
         ctx.save_for_backward(z)
-        mass, moment = passes.count(z, grid)
-        ctx.mark_non_differentiable(mass)
-        return mass, moment
+        ctx.mark_non_differentiable(output[0])
 
     @staticmethod
     @once_differentiable
@@ -175,12 +180,13 @@ class _Lookup(torch.autograd.Function):
     """Linear interpolation in a table of edge values (C, bins + 1)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any
-    ) -> Tensor:
-        ctx.grid, ctx.passes = grid, passes
-        ctx.save_for_backward(z, table, live)
+    def forward(z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any) -> Tensor:
         return passes.interpolate(z, table, grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, table, live, ctx.grid, ctx.passes = inputs
+        ctx.save_for_backward(z, table, live)
 
     @staticmethod
     @once_differentiable
@@ -193,3 +199,16 @@ class _Lookup(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_table = ctx.passes.spread(z, grad, ctx.grid)
         return grad_z, grad_table, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
+        """A mapped dimension is more channels."""
+        size, (*_, grid, passes) = info.batch_size, args
+        z, table, live = (
+            t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
+            for t, d in zip(args[:3], in_dims[:3], strict=True)
+        )
+        wide = z.movedim(0, 1).flatten(1, 2)
+        more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
+        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, passes)
+        return output.unflatten(1, (size, -1)).movedim(1, 0), 0

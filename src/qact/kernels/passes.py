@@ -101,4 +101,4 @@ def _scatter(values: Tensor, cell: Tensor, bins: int) -> Tensor:
     """Sum of ``values`` (N, C, L) per channel and cell, (C, bins)."""
     channels = cell.shape[1]
     total = torch.zeros(channels * bins, dtype=values.dtype, device=values.device)
-    return total.scatter_add_(0, flat(cell, bins).flatten(), values.flatten()).view(channels, bins)
+    return total.scatter_add(0, flat(cell, bins).flatten(), values.flatten()).view(channels, bins)

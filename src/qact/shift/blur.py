@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qact.shift import linear
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 ANGLES = 4096  # angles of motion blur are read off a grid: see _taps
 
@@ -133,6 +133,8 @@ def motion(
     n, c, h, w = x.shape
     weights, table = _taps(int(radius), float(sigma), *angles, x.device)
     offsets = table[draws.integers(ANGLES)]
+    if passes := on_cpu(x, "compiled_gather"):
+        return passes.motion(x, weights, offsets)
     rows, columns = (torch.arange(s, device=x.device) for s in (h, w))
     flat, out = x.flatten(2), torch.zeros_like(x).flatten(2)
     for i, weight in enumerate(weights):

@@ -120,7 +120,11 @@ def fog(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
     h, w = x.shape[2:]
     side = max(256, 1 << (max(h, w) - 1).bit_length())
     top = x.amax((1, 2, 3), keepdim=True)
-    haze = weather.plasma(draws, side, decay)[:, None, :h, :w] * amount
+    parts = draws.parts(4 if x.device.type == "cpu" else 256)
+    plasma = torch.cat(
+        [weather.plasma(part, side, decay)[:, None, :h, :w].clone() for part in parts]
+    )
+    haze = plasma * amount
     return (x + haze) * (top / (top + amount))
 
 

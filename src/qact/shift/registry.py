@@ -9,7 +9,7 @@ from torch import Tensor
 from qact.shift import blur, digital, elastic, glass, jpeg, mnist_c, noise, spatter, weather
 from qact.shift.constants import constants
 from qact.shift.names import unknown
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 Corruption = Callable[[Tensor, Any, Draws], Tensor]
 
@@ -169,8 +169,17 @@ def _apply(
         here = slice(part, part + chunk)
         draws = Draws(seed, label, index[here])
         result = function(images[here].float().contiguous(), constant, draws)
-        out[here] = result.clamp(0, 1).mul_(255).round_().div_(255)
+        rounded(result, out[here])
     return out
+
+
+def rounded(result: Tensor, out: Tensor) -> None:
+    """Write ``round(255 clip(result, 0, 1)) / 255`` into ``out``."""
+    plain = result.is_contiguous() and out.is_contiguous() and out.dtype == torch.float32
+    if plain and (compiled := on_cpu(result)):
+        compiled.rounded(result, out)
+    else:
+        out.copy_(result.clamp(0, 1).mul_(255).round_().div_(255))
 
 
 # Values worked on at a time: the caches of a CPU core hold them; a GPU wants more.
