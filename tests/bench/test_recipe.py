@@ -49,7 +49,7 @@ def test_the_full_bench_covers_what_the_issue_asks():
         (lambda: Shift(corruptions=("fog", "fog")), r"corruptions must be distinct .*fog"),
         (lambda: Shift(adaptations=("batch-0",)), "N >= 1, got 'batch-0'"),
         (lambda: Shift(adaptations=("tent",)), "got 'tent'"),
-        (lambda: Shift(stream="sorted"), "iid; got 'sorted'"),
+        (lambda: Shift(stream="mixed"), "iid, sorted, dirichlet; got .mixed."),
         (lambda: Recipe(seeds=()), r"seeds must be distinct and at least one, got \(\)"),
         (lambda: Recipe(seeds=(-1,)), r"negative, got \(-1,\)"),
         (lambda: Recipe.from_dict({"data": {}}), "not a recipe"),

@@ -120,4 +120,4 @@ def _in_batches(model: nn.Module, images: Tensor, order: Tensor, size: int, fill
     extra = order[: -len(order) % size] if fill else order[:0]
     dealt = torch.cat([order, extra])
     logits = torch.cat([model(images[part]) for part in dealt.split(size)])[: len(order)]
-    return torch.empty_like(logits).index_copy_(0, order, logits)
+    return torch.empty_like(logits).index_copy_(0, order.to(logits.device), logits)

@@ -1,4 +1,4 @@
-"""Distribution shift: data sets, augmentation, corruptions, and streams of them."""
+"""Distribution shift: data sets, augmentation, streams, corruptions of CIFAR-10-C and MNIST-C."""
 
 from qact.shift import streams
 from qact.shift.data import load
