@@ -16,7 +16,7 @@ try:
     from lightning.pytorch import Callback
 except ModuleNotFoundError:
     try:
-        from pytorch_lightning import Callback  # type: ignore[no-redef]
+        from pytorch_lightning import Callback
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("qact.lightning needs Lightning; pip install lightning") from (
             error
