@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH := torch==2.13.0
+# Wheels that would replace torch by another build of it: without their dependencies.
+MODELS := torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 
 .PHONY: bench test test-all lint docs clean
 
@@ -29,6 +31,7 @@ $(STAMP): pyproject.toml requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt -e ".[bench]"
+	$(BIN)/python -m pip install --quiet --no-deps $(MODELS)
 	touch $@
 
 # Numba keeps a kernel by the date of its own file, not of those that it calls: after an edit, clean.

@@ -132,8 +132,9 @@ def held(method: adapt.Method) -> int:
 
 
 def options_of(name: str, inputs: Inputs) -> dict[str, Any]:
-    """Published settings; EATA gets source images for its Fisher information."""
-    return {"source": inputs.train[0][:2000]} if name == "eata" else OPTIONS.get(name, {})
+    """Published settings; EATA and AQR get source images, for Fisher information and contexts."""
+    takes_source = name in ("eata", "aqr")
+    return {"source": inputs.train[0][:2000]} if takes_source else OPTIONS.get(name, {})
 
 
 def cells(study: str, names: list[str], seeds: int) -> Iterator[tuple]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-_EXTRA = {"typer", "rich", "sklearn", "matplotlib", "safetensors", "scipy"}
+_EXTRA = {"typer", "rich", "sklearn", "matplotlib", "safetensors", "scipy", "tomli"}
 
 
 def app() -> None:

@@ -120,6 +120,13 @@ class Context(nn.Module):
         self.moment *= factor
         return self
 
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Forget everything. A module made on the meta device needs it after ``to_empty``."""
+        blank = empty(self.num_features, self.bins, dtype=self.mass.dtype, device=self.mass.device)
+        self.batches.zero_()
+        self._set(blank, 0)
+
     def clone(self) -> Context:
         """An independent copy."""
         new = Context(self.num_features, self.bins, device=self.mass.device, dtype=self.mass.dtype)
@@ -222,6 +229,22 @@ class Context(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.num_features}, bins={self.bins}"
+
+
+def followers(context: Context, momentum: float | None) -> tuple[Context, float | None] | None:
+    """What a training pass moves: nothing, if a backward pass runs it once more.
+
+    That is gradient checkpointing, and what it sees has been counted already.
+    """
+    if torch.compiler.is_compiling():
+        return context, momentum
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "no running context can follow under torch.func: under vmap every slice is a context "
+            "of its own, and grad lets no buffer change; use "
+            "qact.functional.quantile_activation, or the layer in eval()"
+        )
+    return None if torch._C._current_autograd_node() is not None else (context, momentum)
 
 
 def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:

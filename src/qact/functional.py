@@ -137,8 +137,10 @@ def recall(input: Tensor, dim: int, stored: Stored, engine: str | None) -> Tenso
     """The activation of ``input`` in a context that was made ready for inference."""
     z = fold(input, dim)
     wide = z.float().contiguous()
-    output = _lookup(engine, input)(wide, stored).to(z.dtype)
-    return unfold(output, input, dim)
+    output = _lookup(engine, input)(wide, stored)
+    if stored.after is not None:
+        output = stored.after(output)
+    return unfold(output.to(z.dtype), input, dim)
 
 
 def _counted(
@@ -152,7 +154,7 @@ def _counted(
     engine: str | None,
 ) -> tuple[Tensor, Histogram | None]:
     """The output by the five general passes, and the batch's histogram if one was made."""
-    passes = _passes(engine, input)
+    passes = passes_for(engine, input)
     if context is not None and prior is None:
         return eager.apply(z, context.histogram, level, rule, passes=passes), None
     batch = eager.observe(z, rule, passes=passes)
@@ -168,7 +170,7 @@ def _columns(level: Level) -> tuple[Tensor | None, Tensor | None]:
 
 
 def _lookup(engine: str | None, input: Tensor) -> Callable[[Tensor, Stored], Tensor]:
-    compiled = _passes(engine, input)
+    compiled = passes_for(engine, input)
     if compiled is plain:
         return lookup
     from qact.kernels.cpu.lookup import lookup as fast
@@ -176,9 +178,11 @@ def _lookup(engine: str | None, input: Tensor) -> Callable[[Tensor, Stored], Ten
     return fast
 
 
-def _passes(engine: str | None, input: Tensor) -> ModuleType:
+def passes_for(engine: str | None, input: Tensor) -> ModuleType:
     """The module of data passes for this engine and device."""
-    if engine == "eager" or input.device.type != "cpu" or torch.compiler.is_compiling():
+    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
+    traced = traced or torch._C._are_functorch_transforms_active()
+    if engine == "eager" or input.device.type != "cpu" or traced:
         return plain
     compiled = _compiled()
     if compiled is None and engine == "cpu":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,11 +16,13 @@ from qact import checks
 from qact import levels as _levels
 from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
-from qact.context import Context
+from qact.context import Context, followers
 from qact.functional import ENGINES, check, recall, transform
+from qact.kernels.constant import constant, exporting, refuse_live_context
+from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
-from qact.layout import channel_dim
-from qact.levels import Level
+from qact.layout import channel_dim, fold, unfold
+from qact.levels import Level, leveled
 from qact.rule import Rule
 
 if TYPE_CHECKING:
@@ -65,6 +69,7 @@ class QAct(nn.Module):
         torch.Size([4, 8, 5, 5])
     """
 
+    same_in_eval = True  # see qact.normed
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     table: nn.Parameter | None
@@ -104,11 +109,12 @@ class QAct(nn.Module):
         self.mode = checks.choice("context", context, MODES)
         checks.flag("affine", affine)
         self.affine = affine and levels != "table"
+        self._named, self._numbers = named(self._level), numbers(self.rule)
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"dtype={dtype} must be a floating dtype")
         precision = torch.float64 if dtype == torch.float64 else torch.float32
         self.context = Context(num_features, bins, device=device, dtype=precision)
-        self._stored: tuple[tuple, Stored] | None = None
+        self._stored: tuple[tuple | None, Stored] | None = None
         self._make_parameters(torch.empty(0, device=device, dtype=dtype))
 
     def _make_parameters(self, like: Tensor) -> None:
@@ -128,7 +134,10 @@ class QAct(nn.Module):
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
-        """Scale one, shift zero; a table starts as the ReLU of the normal score."""
+        """Scale one, shift zero; a table starts as the ReLU of the normal score.
+
+        The context stays: it has a :meth:`qact.Context.reset_parameters` of its own.
+        """
         if self.weight is not None and self.bias is not None:
             self.weight.fill_(1.0)
             self.bias.zero_()
@@ -148,31 +157,74 @@ class QAct(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``input`` by its rank; in training, let the running context follow."""
         mode = "batch" if self.training else self.mode
+        self._expect(input)
+        context = None if mode == "batch" else self.context
+        check(input, self.dim, None, None, context)
+        refuse_live_context(self, mode)
+        if mode == "running" and self._frozen():
+            if torch.compiler.is_compiling() and not exporting() and self._named:
+                return self._recalled(input)
+            return recall(input, self.dim, self.stored(), self.engine)
+        prior = self.prior if mode == "mixed" else None
+        running = followers(self.context, self.momentum) if self.training else None
+        return transform(
+            input, self.dim, self.rule, self.level, context, prior, self.engine, running
+        )
+
+    def _expect(self, input: Tensor) -> None:
+        """Refuse another number of channels, and what is no floating dtype."""
+        if not input.is_floating_point():
+            raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
         channels = input.shape[channel_dim(input, self.dim)]
         if channels != self.num_features:
             raise ValueError(
                 f"the input has {channels} channels at dim {self.dim} "
                 f"(shape {tuple(input.shape)}); this layer has {self.num_features}"
             )
-        context = None if mode == "batch" else self.context
-        check(input, self.dim, None, None, context)
-        if mode == "running" and not torch.is_grad_enabled() and storable(self.rule, self.level):
-            return recall(input, self.dim, self.stored(), self.engine)
-        prior = self.prior if mode == "mixed" else None
-        running = (self.context, self.momentum) if self.training else None
-        return transform(
-            input, self.dim, self.rule, self.level, context, prior, self.engine, running
-        )
+
+    def _frozen(self) -> bool:
+        """Whether this call needs no gradient of the stored context, and a table can answer it."""
+        if exporting():
+            return True
+        return not torch.is_grad_enabled() and storable(self.rule, self.level)
+
+    def _recalled(self, input: Tensor) -> Tensor:
+        """For compilers: one operator, which makes the table once."""
+        z, context = fold(input, self.dim), self.context
+        tensors = [*context.tensors, context.batches]
+        level = self._level.name
+        rest = (self.weight, self.bias, self.table, level, self._numbers)
+        output = torch.ops.qact.recall(z.float(), tensors, *rest)
+        return unfold(output.to(z.dtype), input, self.dim)
 
     def stored(self) -> Stored:
         """The stored context made ready for inference; kept until something in it changes."""
+        if exporting():
+            return replace(Stored(*constant(self, "_table")), after=self._after())
         if torch.compiler.is_compiling():
             return store(self.context.histogram, self.level, self.rule)
+        return self._kept()
+
+    def _kept(self) -> Stored:
         tensors = (*self.context.buffers(), *self.parameters())
-        key = tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
-        if self._stored is None or self._stored[0] != key:
+        key = versions(tensors)
+        if self._stored is None or key is None or self._stored[0] != key:
+            self.context.require_data()
             self._stored = key, store(self.context.histogram, self.level, self.rule)
         return self._stored[1]
+
+    def _table(self) -> tuple[Tensor, ...]:
+        return self._kept().tensors
+
+    def _after(self) -> Callable[[Tensor], Tensor] | None:
+        """The level, where the table holds ranks alone."""
+        if storable(self.rule, self.level):
+            return None
+        return partial(leveled, level=self.level, count=self.context.count[:, None])
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own table."""
+        return {**self.__dict__, "_stored": None}
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from qact import checks
@@ -34,13 +36,14 @@ def fold(input: Tensor, dim: int) -> Tensor:
     channels = input.shape[dim]
     if not input.is_contiguous() and _channels_last(input, dim):
         return input.movedim(dim, -1).reshape(-1, channels, 1)
-    outer = input.shape[:dim].numel()
-    return input.reshape(outer, channels, input.shape[dim + 1 :].numel())
+    # Size.numel() would make a constant of a dynamic size.
+    outer, inner = math.prod(input.shape[:dim]), math.prod(input.shape[dim + 1 :])
+    return input.reshape(outer, channels, inner)
 
 
 def unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
     """Undo :func:`fold`: give ``folded`` the shape (and memory order) of ``like``."""
-    dim = channel_dim(like, dim)
+    dim, folded = channel_dim(like, dim), folded.contiguous()
     if not like.is_contiguous() and _channels_last(like, dim):
         shape = (*like.shape[:dim], *like.shape[dim + 1 :], like.shape[dim])
         return folded.reshape(shape).movedim(-1, dim)

@@ -82,6 +82,12 @@ class Level:
         return replace(self, weight=column[0], bias=column[1])
 
 
+def leveled(rank: Tensor, level: Level, count: Tensor) -> Tensor:
+    """The level of every single rank (N, C, L): for maps that tables cannot carry."""
+    ranks = rank.transpose(0, 1)
+    return level(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
+
+
 def steps(n: int = 100) -> Level:
     """``floor((n + 1) u) / (n + 1)``, at most ``n / (n + 1)``: the paper's ``n`` quantile levels.
 

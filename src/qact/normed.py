@@ -8,10 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from qact import levels as _levels
+from qact.context import followers
 from qact.functional import check, recall
 from qact.kernels.block import block, fusable
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
+from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.plan import Plan, fuse
+from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.layer import QAct
 from qact.layout import fold, unfold
@@ -19,6 +22,9 @@ from qact.layout import fold, unfold
 
 class ChannelNorm(nn.BatchNorm1d):
     """BatchNorm over all but one dimension, wherever that stands."""
+
+    # Said by each class for itself: in eval() a subclass may do something else.
+    same_in_eval = True
 
     def __init__(
         self, num_features: int, *, dim: int = 1, device: Any = None, dtype: Any = None
@@ -81,18 +87,19 @@ class NormedQAct(nn.Module):
         self.norm_in = ChannelNorm(num_features, **place)
         self.quantile = QAct(num_features, **place, **options)
         self.norm_out = ChannelNorm(num_features, **place) if after else None
-        self._stored: tuple[Stored, tuple, Stored] | None = None
+        self._stored: tuple[Stored, tuple | None, Stored] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Norm, quantile, norm."""
         quantile = self.quantile
+        refuse_live_context(quantile, quantile.mode)
         plan = self._plan()
         if plan is not None:
             check(input, quantile.dim, self.norm_in.weight, None, None)
             several = input.numel() > input.shape[quantile.dim]
             if several and fusable(quantile.engine, input):
                 return self._fused(input, plan)
-        elif self._ready() and quantile.mode == "running" and not torch.is_grad_enabled():
+        elif self._ready() and _frozen():
             check(input, quantile.dim, self.norm_in.weight, None, quantile.context)
             return recall(input, quantile.dim, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))
@@ -101,7 +108,8 @@ class NormedQAct(nn.Module):
     def _plan(self) -> Plan | None:
         """What to fuse, if every part is as this class made it and in training."""
         parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
-        if not all(part.training and _untouched(part) for part in parts):
+        ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
+        if not ours or not all(part.training and _untouched(part) for part in parts):
             return None
         plan = fuse(self.quantile.rule, self.quantile.level)
         if plan is None:
@@ -113,37 +121,56 @@ class NormedQAct(nn.Module):
         quantile, before, after = self.quantile, self.norm_in, self.norm_out
         scales = (before.weight, before.bias, quantile.weight, quantile.bias)
         outer = (None, None) if after is None else (after.weight, after.bias)
-        running = quantile.context, quantile.momentum
+        running = followers(quantile.context, quantile.momentum)
         with torch.autocast(input.device.type, enabled=False):
             z = fold(input, quantile.dim)
             output, state = block(z, plan, (*scales, *outer), running)
-        values = z.shape[0] * z.shape[2]
+        if running is not None:
+            self._follow(state, z.shape[0] * z.shape[2])
+        return unfold(output, input, quantile.dim)
+
+    def _follow(self, state: Tensor, values: int) -> None:
+        before, after = self.norm_in, self.norm_out
         with torch.no_grad():
             before.follow(state[:, IN_MEAN], state[:, IN_VAR], values)
             if after is not None:
                 after.follow(state[:, OUT_MEAN], state[:, OUT_VAR], values)
-        return unfold(output, input, quantile.dim)
 
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""
+        if self.quantile.mode != "running":
+            return False
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
-        untouched = all(_untouched(m) and not m.training for m in (*norms, self.quantile))
+        parts = (*norms, self.quantile)
+        ours = all(vars(type(part)).get("same_in_eval", False) for part in parts)
+        untouched = ours and all(_untouched(part) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
         return untouched and known and storable(self.quantile.rule, self.quantile.level)
 
     def stored(self) -> Stored:
         """Stored context and running statistics as one table; kept until something changes."""
-        if torch.compiler.is_compiling():
-            return self._fold()
+        if exporting():
+            return Stored(*constant(self, "_table"))
+        return self._kept()
+
+    def _kept(self) -> Stored:
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         tensors = [t for n in norms for t in (*n.buffers(), *n.parameters())]
-        middle, key = self.quantile.stored(), tuple((t.data_ptr(), t._version) for t in tensors)
-        if self._stored is None or self._stored[0] is not middle or self._stored[1] != key:
-            self._stored = middle, key, self._fold()
-        return self._stored[2]
+        middle, key = self.quantile._kept(), versions(tensors)
+        kept = self._stored
+        if kept is None or kept[0] is not middle or key is None or kept[1] != key:
+            kept = self._stored = middle, key, self._fold(middle)
+        return kept[2]
 
-    def _fold(self) -> Stored:
-        folded = self.quantile.stored().before(*_affine(self.norm_in))
+    def _table(self) -> tuple[Tensor, ...]:
+        return self._kept().tensors
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own table."""
+        return {**self.__dict__, "_stored": None}
+
+    def _fold(self, middle: Stored) -> Stored:
+        folded = middle.before(*_affine(self.norm_in))
         return folded if self.norm_out is None else folded.behind(*_affine(self.norm_out))
 
 
@@ -192,15 +219,20 @@ class PaperQAct(NormedQAct):
         )
 
 
+def _frozen() -> bool:
+    """Whether a folded table may answer. A compiler fuses the norms itself, and keeps no table."""
+    return exporting() or not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+
+
 def _untouched(module: nn.Module) -> bool:
-    """No hook that a fused pass would leave out, and the class as it was made."""
+    """No hook that a fused pass would leave out."""
     hooks = (
         module._forward_hooks,
         module._forward_pre_hooks,
         module._backward_hooks,
         module._backward_pre_hooks,
     )
-    return type(module) in (ChannelNorm, QAct) and not any(hooks)
+    return not any(hooks)
 
 
 def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:

@@ -16,6 +16,13 @@ from qact import adapt
 from qact.adapt import adapting
 
 NAMES = adapt.methods()
+# AQR records norm layers; a network whose contexts are its own needs no other.
+PAIRS = [
+    (name, kind)
+    for name in NAMES
+    for kind in ("batch", "group", "qact", "normed")
+    if name != "aqr" or kind in ("batch", "group")
+]
 
 
 def network(kind: str) -> nn.Sequential:
@@ -37,7 +44,7 @@ def network(kind: str) -> nn.Sequential:
 
 MODELS = {kind: network(kind) for kind in ("batch", "group", "qact", "normed")}
 X = 2 * torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(3)) + 1
-QUICK = {"cotta": {"views": 2}}
+QUICK = {"cotta": {"views": 2}, "aqr": {"source": X}}
 
 
 def create(name: str, kind: str = "batch", **options: object) -> adapt.Method:
@@ -58,8 +65,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
-@pytest.mark.parametrize("kind", MODELS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "kind"), PAIRS)
 def test_any_model_any_batch_size_and_the_model_stays_as_it_was(name, kind):
     before = tensors(MODELS[kind])
     method = create(name, kind)
@@ -75,8 +81,7 @@ def test_any_model_any_batch_size_and_the_model_stays_as_it_was(name, kind):
     assert hooks == []
 
 
-@pytest.mark.parametrize("kind", ["batch", "qact"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "kind"), [p for p in PAIRS if p[1] in ("batch", "qact")])
 def test_reset_is_exact_and_a_second_run_is_the_first(name, kind):
     options = {"every": 4} if name in ("rotta", "note", "safe") else {}
     method = create(name, kind, **options)
@@ -123,6 +128,21 @@ def test_a_single_sample_with_a_prior_is_finite():
         for value in (0.0, 1e4):
             one = torch.full((1, 1, 8, 8), value)
             assert torch.isfinite(create("prior", kind)(one)).all()
+
+
+def test_ranks_undo_what_rises():
+    source = create("source")
+    aqr = create("aqr")
+    torch.testing.assert_close(aqr(X), source(X), atol=0.02, rtol=0)
+    assert (
+        (aqr(3 * X + 1) - source(X)).abs().max() < 0.1 < (source(3 * X + 1) - source(X)).abs().max()
+    )
+    held = create("aqr", prior=1e6)  # as many samples as the batch hardly matters
+    torch.testing.assert_close(held(X), source(X), atol=0.02, rtol=0)
+    model = qact.record(copy.deepcopy(MODELS["batch"]), [X])
+    assert torch.equal(adapt.create("aqr", model)(X), aqr(X))
+    with pytest.raises(RuntimeError, match="no source context is recorded"):
+        adapt.create("aqr", MODELS["batch"])
 
 
 def test_no_affinity_is_the_source():
@@ -212,10 +232,15 @@ def test_in_inference_mode(name):
     torch.testing.assert_close(got.clone(), twin(X))
 
 
+def tabular() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+
+
 def test_a_long_stream_leaks_nothing():
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
+    model = tabular()
     banks = {name: {"every": 8, "capacity": 16} for name in ("rotta", "note", "safe")}
-    every = {n: adapt.create(n, model, **QUICK.get(n, {}), **banks.get(n, {})) for n in NAMES}
+    options = {**QUICK, **banks, "aqr": {"source": torch.randn(64, 3)}}
+    every = {name: adapt.create(name, model, **options.get(name, {})) for name in NAMES}
     every["t3a"] = adapt.create("t3a", model, filter_k=10)
     counts, kept = [], {}
     for steps in (20, 10):  # memories are full after the first; none may grow in the second
@@ -232,8 +257,8 @@ def test_a_long_stream_leaks_nothing():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_thousand_batches_leak_nothing(name):
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)).eval()
-    method = adapt.create(name, model, **QUICK.get(name, {}))
+    options = {**QUICK, "aqr": {"source": torch.randn(64, 3)}}
+    method = adapt.create(name, tabular(), **options.get(name, {}))
     counts = []
     for step in range(1, 1001):
         method(torch.randn(8, 3))

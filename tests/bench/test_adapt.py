@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+import qact
 from qact.bench.adapt import describe, parse_adaptation, predict
 from qact.bench.errors import RecipeError
 from qact.models import resnet_small
@@ -71,7 +72,7 @@ def test_a_batch_larger_than_the_test_set_is_refused(model, images):
 
 @pytest.mark.parametrize("name", ["", "batch", "batch-", "batch-0", "batch-1.5", "Batch-8", "eval"])
 def test_unknown_adaptations_are_refused(name):
-    with pytest.raises(RecipeError, match="'frozen', 'batch-N' or 'mixed-N'"):
+    with pytest.raises(RecipeError, match="'frozen', 'batch-N', 'mixed-N' or 'recalibrated-N'"):
         parse_adaptation(name)
 
 
@@ -79,3 +80,15 @@ def test_captions_state_the_regime():
     assert "single samples" in describe("frozen")
     assert "200 i.i.d. images" in describe("batch-200")
     assert "mixed with the stored ones" in describe("mixed-8")
+    assert "by rank" in describe("recalibrated-8")
+
+
+def test_recalibrated_is_the_block_of_that_name(model, images):
+    with pytest.raises(RuntimeError, match=r"qact\.record"):
+        predict(model, images, "recalibrated-10", torch.arange(30))
+    qact.record(model, [torch.randn(64, 1, 8, 8)])
+    found = predict(model, images, "recalibrated-10", torch.arange(30))
+    with torch.no_grad(), qact.recalibrated(model, "mixed"):
+        reference = torch.cat([model(part) for part in images.split(10)])
+    torch.testing.assert_close(found, reference)
+    assert not torch.allclose(found, predict(model, images, "frozen", torch.arange(30)), atol=1e-3)

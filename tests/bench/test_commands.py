@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +13,6 @@ invoke = CliRunner().invoke
 def small(monkeypatch, tiny):
     """Make the default recipe the tiny one, without processes."""
     monkeypatch.setattr("qact.bench.commands.Recipe", lambda: tiny)
-    monkeypatch.setattr("qact.bench.commands.Data", lambda name: replace(tiny.data, name=name))
     return tiny
 
 
@@ -42,6 +40,19 @@ def test_bench_then_report(small, tmp_path):
         (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--epochs", "0"], "epochs must be positive, got 0"),
+        (["--model", "vit"], "model.name must be one of resnet_small, resnet18"),
+        (["--width", "0"], "width_multiplier must be positive, got 0"),
+        (["--placement", "nowhere"], "model.placement must be one of everywhere, paper"),
+        (["--preset", "best"], "preset must be one of digits, paper, authors, modern; got 'best'"),
+        (["--severity", "6"], "severities run from 0 (clean) to 5, got 6"),
+        (["--stream", "backwards"], "shift.stream must be one of iid, sorted, dirichlet"),
+        (["--batch", "1"], "training.batch must be at least 2, got 1"),
+        (["--lr", "-1"], "training.lr must be positive, got -1.0"),
+        (["--precision", "float16"], "must be one of float32, bfloat16; got 'float16'"),
+        (["--limit", "0"], "limit"),
+        (["--device", "gpu"], "device must be cpu, cuda or cuda:N, got 'gpu'"),
+        (["--device", "cuda:99"], "device 'cuda:99' is not here"),
+        (["--recipe", "no.toml"], "no.toml"),
         (["--epochs", "many"], "--epochs"),
         (["--jobs", "0"], "jobs must be at least 1, got 0"),
         (["--import", "no_such_module"], "No module named 'no_such_module'"),

@@ -64,7 +64,6 @@ def test_the_table_has_the_most_resilient_first(rows):
 
 def test_the_option(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("qact.bench.commands.Recipe", lambda: tiny)
-    monkeypatch.setattr("qact.bench.commands.Data", lambda name: tiny.data)
     monkeypatch.setattr("qact.bench.commands.quick", lambda recipe: replace(recipe, seeds=(0,)))
     monkeypatch.setattr("qact.bench.faults.RATES", (0.0, 1e-4))
     arguments = ["bench", "--faults", "--quick", "--activation", "hardtanh"]

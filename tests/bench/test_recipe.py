@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from qact.bench import Data, Recipe, Shift, Training, quick
+from qact.bench import Data, Model, Recipe, Shift, Training, quick
 from qact.bench.errors import RecipeError
 
 
@@ -37,6 +37,9 @@ def test_the_full_bench_covers_what_the_issue_asks():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: Model("vit"), "model.name must be one of .*resnet18.*; got 'vit'"),
+        (lambda: Model(placement="best"), "everywhere, paper; got 'best'"),
+        (lambda: Model(width_multiplier=0.0), r"width_multiplier must be positive, got 0\.0"),
         (lambda: Training(epochs=0), r"training\.epochs must be positive, got 0"),
         (lambda: Training(lr=-1.0), r"lr must be positive, got -1\.0"),
         (lambda: Training(batch=1), r"batch must be at least 2, got 1"),
@@ -46,7 +49,7 @@ def test_the_full_bench_covers_what_the_issue_asks():
         (lambda: Shift(corruptions=("fog", "fog")), r"corruptions must be distinct .*fog"),
         (lambda: Shift(adaptations=("batch-0",)), "N >= 1, got 'batch-0'"),
         (lambda: Shift(adaptations=("tent",)), "got 'tent'"),
-        (lambda: Shift(stream="sorted"), "iid; got 'sorted'"),
+        (lambda: Shift(stream="mixed"), "iid, sorted, dirichlet; got .mixed."),
         (lambda: Recipe(seeds=()), r"seeds must be distinct and at least one, got \(\)"),
         (lambda: Recipe(seeds=(-1,)), r"negative, got \(-1,\)"),
         (lambda: Recipe.from_dict({"data": {}}), "not a recipe"),

@@ -106,3 +106,15 @@ def test_rows_of_an_older_bench_are_reported_without_risk(results):
     text = render(Summary(replace(results, rows=older)))
     assert "Risk and coverage" not in text
     assert "Reliability" in text
+
+
+def test_every_control_and_cost_has_its_row(results, page):
+    assert "Against each control" in page
+    gap = Summary(results).gap(("qact", "frozen"), "accuracy", ("relu", "frozen"))
+    sign = "+" if gap.mean > 0 else "\N{MINUS SIGN}"
+    assert f"<td>relu</td><td>{sign}{abs(100 * gap.mean):.1f}</td>" in page
+    costs = {"step_ms": 1.5, "kept_mib": 2.25, "predict_ms": {"frozen": 0.75}}
+    cells = {name: notes | {"costs": costs} for name, notes in results.cells.items()}
+    known = Summary(replace(results, cells=cells))
+    assert known.costs("qact") == costs
+    assert "<td>1.50</td><td>2.25</td><td>0.75</td><td>–</td>" in render(known)

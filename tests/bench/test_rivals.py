@@ -3,6 +3,8 @@ from torch import nn
 
 from qact.bench import Rival, list_rivals, rival
 from qact.bench.errors import RecipeError
+from qact.bench.inputs import load_inputs
+from qact.bench.train import build
 
 
 def test_the_three_of_the_first_bench_are_there():
@@ -30,3 +32,13 @@ def test_unknown_names_list_the_known(register):
     assert rival("mine").describe() == "mine: Identity()"
     with pytest.raises(RecipeError, match="unknown activation 'yours'; known: aglu, "):
         rival("yours")
+
+
+def test_a_class_is_a_factory(tiny):
+    class Mine(nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.channels = channels
+
+    model = build(tiny, Rival("mine", Mine, "none"), 0, load_inputs(tiny.data))
+    assert {m.channels for m in model.modules() if isinstance(m, Mine)} == {4, 8, 16}

@@ -5,11 +5,11 @@ import pytest
 import torch
 from torch import nn
 
-from qact.bench import Rival, Training
+from qact.bench import Model, Rival, Training
 from qact.bench.errors import DamagedFileError, RecipeError
 from qact.bench.inputs import load_inputs, permutation
 from qact.bench.rivals import rival
-from qact.bench.train import train_cell
+from qact.bench.train import build, train_cell
 
 
 def train(recipe, folder, seed=0, activation=None, advance=lambda images: None):
@@ -62,7 +62,7 @@ def test_a_finished_cell_is_loaded_not_trained(tiny, tmp_path):
     written = (tmp_path / "weights.safetensors").stat().st_mtime_ns
     told = []
     again = train(tiny, tmp_path, advance=told.append)
-    assert told == [3000]  # all at once
+    assert told == []  # nothing was trained
     assert (tmp_path / "weights.safetensors").stat().st_mtime_ns == written
     assert same(first.model.state_dict(), again.model.state_dict())
     assert not again.model.training
@@ -117,8 +117,19 @@ def test_a_diverging_network_says_so(tiny, tmp_path):
 def test_impossible_sizes_are_named(tiny, tmp_path):
     with pytest.raises(RecipeError, match="batch 5000 is larger than 1000 training images"):
         train(replace(tiny, training=Training(batch=5000)), tmp_path)
-    with pytest.raises(RecipeError, match=r"unknown model 'vit'; known: .*resnet18"):
-        train(replace(tiny, model=replace(tiny.model, name="vit")), tmp_path / "b")
+    with pytest.raises(RecipeError, match=r"model 'lenet': image_size must be at least 16, got 8"):
+        train(replace(tiny, model=replace(tiny.model, name="lenet")), tmp_path / "b")
+
+
+def test_the_placement_of_the_paper_is_another_network(tiny, tmp_path):
+    inputs = load_inputs(tiny.data)
+    usual, papers = (
+        build(replace(tiny, model=Model("resnet_small", 0.5, place)), rival("qact"), 0, inputs)
+        for place in ("everywhere", "paper")
+    )
+    assert [sum(type(m).__name__ == "QAct" for m in n.modules()) for n in (usual, papers)] == [7, 5]
+    assert tiny.trained()["model"] == {"name": "resnet_small", "width_multiplier": 0.5}
+    assert Model(placement="paper").identity()["placement"] == "paper"
 
 
 def test_permutations_differ_by_seed_and_epoch():

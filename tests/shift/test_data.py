@@ -16,9 +16,9 @@ import torch
 
 from qact.shift import Splits, corrupt, load
 from qact.shift import data as data_module
-from qact.shift.data import stratified_order
 from qact.shift.formats import checked_bytes, parse_idx, unpickle
 from qact.shift.sources import SOURCES
+from qact.shift.splits import stratified_order
 
 RNG = np.random.default_rng(0)
 
@@ -304,7 +304,7 @@ def test_bad_requests(tmp_path, monkeypatch):
         load("mnist", root=tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"batches.meta is missing.*expected md5 5ff9c5"):
         load("cifar10", root=tmp_path)
-    with pytest.raises(ValueError, match=r"size is for 'digits' only.*size=28"):
+    with pytest.raises(ValueError, match=r"size is for 'digits' and folders only.*size=28"):
         load("mnist", 28, root=tmp_path)
     for size in (0, -3, 2.5, "32"):
         with pytest.raises(ValueError, match="size must be a positive integer"):
@@ -324,7 +324,8 @@ def test_stratified_order():
 
 
 def test_names_are_the_sources():
-    assert data_module.NAMES == ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist")
+    names = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "tiny_imagenet")
+    assert names == data_module.NAMES
 
 
 @pytest.mark.skipif("QACT_DATA" not in os.environ, reason="QACT_DATA is not set")

@@ -3,10 +3,11 @@
 Example:
     >>> import qact
     >>> qact.adapt.methods(learns="statistics")
-    ['alpha_bn', 'batch', 'mixed', 'prior', 'safe']
+    ['alpha_bn', 'aqr', 'batch', 'mixed', 'prior', 'safe']
 """
 
 from qact.adapt import (
+    aqr,
     batch,
     cotta,
     delta,
@@ -34,6 +35,7 @@ __all__ = [
     "LayerDrift",
     "Method",
     "adapting",
+    "aqr",
     "batch",
     "cotta",
     "create",

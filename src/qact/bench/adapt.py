@@ -7,11 +7,15 @@ QAct layers and the statistics of BatchNorm layers alike:
   this *is* the single-sample mode.
 - ``batch-N``: contexts and BatchNorm statistics of the test batch, ``N`` images drawn i.i.d.
 - ``mixed-N``: stored contexts and those of the test batch together.
+
+A fourth, ``recalibrated-N``, leaves all of these frozen and maps what the norms put out onto
+training images by rank (:func:`qact.recalibrated`, ``"mixed"``).
 """
 
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +29,10 @@ _CHUNK = 50  # images per forward pass where batches have no meaning; small ones
 
 @dataclass(frozen=True)
 class Adaptation:
-    """A parsed adaptation: a context of :func:`qact.adapting` and a batch size (None: any)."""
+    """A parsed adaptation: a context of :func:`qact.adapting` and a batch size (None: any).
+
+    The context ``"recalibrated"`` stands for :func:`qact.recalibrated` instead.
+    """
 
     name: str
     context: str
@@ -33,7 +40,7 @@ class Adaptation:
 
 
 def parse_adaptation(name: str) -> Adaptation:
-    """Read ``"frozen"``, ``"batch-N"`` or ``"mixed-N"``.
+    """Read ``"frozen"``, ``"batch-N"``, ``"mixed-N"`` or ``"recalibrated-N"``.
 
     Example:
         >>> parse_adaptation("batch-200").batch
@@ -41,10 +48,11 @@ def parse_adaptation(name: str) -> Adaptation:
     """
     if name == "frozen":
         return Adaptation(name, "running", None)
-    match = re.fullmatch(r"(batch|mixed)-([1-9]\d*)", name)
+    match = re.fullmatch(r"(batch|mixed|recalibrated)-([1-9]\d*)", name)
     if match is None:
         raise RecipeError(
-            f"adaptation must be 'frozen', 'batch-N' or 'mixed-N' with N >= 1, got {name!r}"
+            "adaptation must be 'frozen', 'batch-N', 'mixed-N' or 'recalibrated-N' with N >= 1, "
+            f"got {name!r}"
         )
     return Adaptation(name, match[1], int(match[2]))
 
@@ -61,6 +69,11 @@ def describe(adaptation: str) -> str:
         return (
             "statistics stored at training time; every image is predicted on its own, "
             "so single samples get these numbers"
+        )
+    if kind.context == "recalibrated":
+        return (
+            f"stored statistics; what the norms put out for {kind.batch} i.i.d. images of one "
+            "corruption and severity is mapped by rank onto the same for training images"
         )
     own = f"statistics of the test batch, {kind.batch} i.i.d. images of one corruption and severity"
     return own if kind.context == "batch" else f"{own}, mixed with the stored ones"
@@ -80,6 +93,7 @@ def predict(model: nn.Module, images: Tensor, adaptation: str, order: Tensor) ->
 
     Raises:
         RecipeError: the batch is larger than the test set.
+        RuntimeError: ``recalibrated-N``, and :func:`qact.record` was not called before.
     """
     kind = parse_adaptation(adaptation)
     size = kind.batch or _CHUNK
@@ -88,15 +102,22 @@ def predict(model: nn.Module, images: Tensor, adaptation: str, order: Tensor) ->
     was_training = model.training
     model.eval()
     try:
-        with qact.adapting(model, context=kind.context):
+        with adapted(model, kind):
             logits = _in_batches(model, images, order, size, fill=kind.batch is not None)
     finally:
         model.train(was_training)
     return logits
 
 
+def adapted(model: nn.Module, kind: Adaptation) -> AbstractContextManager[nn.Module]:
+    """Return the block in which ``model`` is adapted in that way."""
+    if kind.context == "recalibrated":
+        return qact.recalibrated(model, context="mixed")
+    return qact.adapting(model, context=kind.context)
+
+
 def _in_batches(model: nn.Module, images: Tensor, order: Tensor, size: int, fill: bool) -> Tensor:
     extra = order[: -len(order) % size] if fill else order[:0]
     dealt = torch.cat([order, extra])
     logits = torch.cat([model(images[part]) for part in dealt.split(size)])[: len(order)]
-    return torch.empty_like(logits).index_copy_(0, order, logits)
+    return torch.empty_like(logits).index_copy_(0, order.to(logits.device), logits)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,20 +11,25 @@ import torch
 from torch import Tensor, nn
 
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.files import load_tensors, save_tensors
+from qact.bench.files import load_notes, load_tensors, save_tensors
 
 History = list[dict[str, float]]  # one entry per epoch
+
+FINISHED, BEGUN = "weights.safetensors", "checkpoint.safetensors"
 
 
 def save(
     path: Path,
     cell: dict[str, Any],
     history: History,
-    model: nn.Module,
+    models: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer | None = None,
 ) -> None:
-    """Write weights, buffers and optimiser state with the identity of the cell, atomically."""
-    tensors = {f"model.{name}": value for name, value in _state(model).items()}
+    """Write weights, buffers and optimiser state with the identity of the cell, atomically.
+
+    ``models`` are networks of one build by name: ``"model"``, and what is kept beside it.
+    """
+    tensors = {f"{k}.{n}": v for k, model in models.items() for n, v in _state(model).items()}
     if optimizer is not None:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items() if v is not None}
@@ -33,10 +39,10 @@ def save(
 def restore(
     path: Path,
     cell: dict[str, Any],
-    model: nn.Module,
+    models: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer | None = None,
 ) -> History:
-    """Load what :func:`save` wrote into ``model`` and ``optimizer``; return the history.
+    """Load what :func:`save` wrote into ``models`` and ``optimizer``; return the history.
 
     Raises:
         DamagedFileError: the file is truncated or altered.
@@ -48,14 +54,29 @@ def restore(
         raise RecipeError(
             f"{path} was trained otherwise: {found}, not {cell}. Choose another --out"
         )
-    state = {name[6:]: value for name, value in tensors.items() if name.startswith("model.")}
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise DamagedFileError(f"{path} does not fit the network: {error}") from error
+    for name, model in models.items():
+        state = {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
+        try:
+            model.load_state_dict(state)
+        except RuntimeError as error:
+            raise DamagedFileError(f"{path} does not fit the network: {error}") from error
     if optimizer is not None:
         _restore_optimizer(optimizer, tensors)
     return json.loads(notes["history"])
+
+
+def epochs_done(folder: Path) -> int | None:
+    """Return how many epochs a cell has behind it; None if it is finished.
+
+    It is for estimates: a file that cannot be read counts as nothing done, and whoever restores it
+    says what is wrong.
+    """
+    if (folder / FINISHED).exists():
+        return None
+    try:
+        return len(json.loads(load_notes(folder / BEGUN)["history"]))
+    except (DamagedFileError, KeyError, ValueError):
+        return 0
 
 
 def _state(model: nn.Module) -> dict[str, Tensor]:

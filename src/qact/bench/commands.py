@@ -1,12 +1,7 @@
-"""``qact bench``, ``qact report`` and ``qact list``."""
+"""``qact bench``, ``train``, ``evaluate``, ``report`` and ``list``; others join them here."""
 
 from __future__ import annotations
 
-import shlex
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,17 +9,24 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from qact.bench import options as o
+from qact.bench import single_commands
+from qact.bench.devices import devices_of
 from qact.bench.errors import BenchError, CellError, RecipeError
+from qact.bench.join import side_by_side
 from qact.bench.objective import LOSSES
+from qact.bench.presets import PRESETS
 from qact.bench.progress import Bars, Lines
+from qact.bench.published import print_published
 from qact.bench.ranking import FEW, print_ranking
-from qact.bench.recipe import Data, Recipe, quick
+from qact.bench.recipe import Recipe, quick
 from qact.bench.report import write_report
 from qact.bench.results import load_results
 from qact.bench.rivals import list_rivals
 from qact.bench.runner import run
 from qact.bench.summary import Summary
 from qact.bench.table import print_summary
+from qact.shift import commands as shift_commands
 
 commands = typer.Typer(
     help="Activations that know their context, and the bench that measures them.",
@@ -34,10 +36,10 @@ commands = typer.Typer(
     rich_markup_mode=None,
 )
 
-DataName = Annotated[str, typer.Option("--data", help="Data set; see `qact list`.")]
 Out = Annotated[
     Path | None, typer.Option("--out", help="Folder for results.json, results.csv, report.html.")
 ]
+File = Annotated[Path | None, typer.Option("--recipe", help="TOML file with a recipe.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Half a minute: one seed, fewer epochs.")]
 Seeds = Annotated[int | None, typer.Option("--seeds", help="Number of seeds (default 3).")]
 Names = Annotated[
@@ -49,34 +51,42 @@ Pattern = Annotated[
 Faults = Annotated[
     bool, typer.Option("--faults", help="Accuracy against bit-error rates instead of shifts.")
 ]
-Adaptations = Annotated[
-    list[str] | None, typer.Option("--adaptation", help="frozen, batch-N or mixed-N; repeat.")
+Device = Annotated[
+    str, typer.Option("--device", help="cpu, cuda (all GPUs), or a list as cuda:0,cuda:1.")
 ]
-Corruptions = Annotated[
-    list[str] | None, typer.Option("--corruption", help="Corruption to measure; repeat for more.")
+Jobs = Annotated[
+    int | None,
+    typer.Option("--jobs", help="Processes side by side, 1 thread each: 2, or one per GPU."),
 ]
-Loss = Annotated[str, typer.Option("--loss", help="Loss of the training; see `qact list`.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of training.")]
-Imports = Annotated[
-    list[str] | None, typer.Option("--import", help="Module that registers further rivals.")
-]
-Jobs = Annotated[int, typer.Option("--jobs", help="Processes side by side, 1 thread each.")]
 
 
 @commands.command()
 def bench(
-    data: DataName = "digits",
+    data: o.DataName = None,
     out: Out = None,
+    recipe: File = None,
     quick_run: Quick = False,
     seeds: Seeds = None,
     activation: Names = None,
     activations: Pattern = None,
-    adaptation: Adaptations = None,
-    corruption: Corruptions = None,
-    epochs: Epochs = None,
-    loss: Loss = "cross_entropy",
-    module: Imports = None,
-    jobs: Jobs = 2,
+    adaptation: o.Adaptations = None,
+    corruption: o.Corruptions = None,
+    severity: o.Severities = None,
+    stream: o.Stream = None,
+    model: o.ModelName = None,
+    width: o.Width = None,
+    placement: o.Place = None,
+    limit: o.Limit = None,
+    preset: o.Preset = None,
+    epochs: o.Epochs = None,
+    batch: o.Batch = None,
+    lr: o.Rate = None,
+    loss: o.Loss = None,
+    precision: o.Precision = None,
+    compiled: o.Compile = False,
+    module: o.Imports = None,
+    device: Device = "cpu",
+    jobs: Jobs = None,
     faults: Faults = False,
 ) -> None:
     """Train the same network with each activation and measure it under distribution shift.
@@ -85,35 +95,68 @@ def bench(
     cells run.
     """
     console = Console()
-    if str(Path.cwd()) not in sys.path:  # a console script does not look there by itself
-        sys.path.insert(0, str(Path.cwd()))
-    with _plain_errors():
-        names = [*(activation or []), *_matching(activations)]
-        recipe = _recipe(data, quick_run, seeds, names, adaptation, corruption, epochs)
-        recipe = replace(recipe, training=replace(recipe.training, loss=loss))
-        folder = out or Path("runs") / _folder(data, quick_run, faults)
+    o.look_here()
+    with o.plain_errors():
+        o.import_all(module)
+        flags: dict[str, Any] = {
+            "data.name": data,
+            "data.limit": limit,
+            "model.name": model,
+            "model.width_multiplier": width,
+            "model.placement": placement,
+            "training.epochs": epochs,
+            "training.batch": batch,
+            "training.lr": lr,
+            "training.loss": loss,
+            "training.precision": precision,
+            "training.compile": compiled or None,
+            "shift.adaptations": adaptation,
+            "shift.corruptions": o.corruptions_of(corruption),
+            "shift.severities": severity,
+            "shift.stream": stream,
+            "activations": list(dict.fromkeys([*(activation or []), *_matching(activations)])),
+            "seeds": o.seeds_of(seeds),
+        }
+        base = quick(Recipe()) if quick_run else Recipe()
+        asked = o.recipe_of(base, recipe, preset, flags)
+        folder = out or Path("runs") / _folder(asked, model, quick_run, faults)
         if faults:
-            _faults(recipe, folder, 5 if quick_run else 20, console)
+            _faults(asked, folder, 5 if quick_run else 20, console)
             return
-        display = Bars if console.is_terminal else Lines
-        try:
-            run(
-                recipe,
-                folder,
-                jobs=jobs,
-                imports=tuple(module or ()),
-                command=shlex.join(["qact", *sys.argv[1:]]),
-                display=lambda total: display(console, total),
-            )
-        except CellError:
-            if (folder / "results.json").exists():  # the other cells are written: show them
-                _show(folder, console)
-            raise
-        _show(folder, console)
+        _bench(asked, folder, devices_of(device), jobs, tuple(module or ()), console)
 
 
-def _folder(data: str, quick_run: bool, faults: bool) -> str:
-    return f"{data}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
+def _bench(
+    recipe: Recipe,
+    folder: Path,
+    devices: tuple[str, ...],
+    jobs: int | None,
+    imports: tuple[str, ...],
+    console: Console,
+) -> None:
+    display = Bars if console.is_terminal else Lines
+    usual = 2 if devices == ("cpu",) else len(devices)
+    try:
+        run(
+            recipe,
+            folder,
+            jobs=usual if jobs is None else jobs,
+            devices=devices,
+            imports=imports,
+            command=o.command_line(),
+            display=lambda total: display(console, total),
+        )
+    except CellError:
+        if (folder / "results.json").exists():  # the other cells are written: show them
+            _show(folder, console)
+        raise
+    _show(folder, console)
+
+
+def _folder(recipe: Recipe, model: str | None, quick_run: bool, faults: bool) -> str:
+    data = Path(recipe.data.name).stem
+    name = f"{data}-{model}" if model else data
+    return f"{name}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
 
 
 def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
@@ -127,9 +170,14 @@ def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None
 def _show(folder: Path, console: Console) -> None:
     """Print severity by severity what fits on a screen; of more activations, the ranking."""
     summary = Summary(load_results(folder))
+    _print(summary, console)
+    console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+
+
+def _print(summary: Summary, console: Console) -> None:
     few = len(summary.activations) <= FEW
     (print_summary if few else print_ranking)(summary, console)
-    console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
+    print_published(summary, console)
 
 
 def _matching(pattern: str | None) -> list[str]:
@@ -139,47 +187,46 @@ def _matching(pattern: str | None) -> list[str]:
     return names
 
 
-def _recipe(
-    data: str,
-    quick_run: bool,
-    seeds: int | None,
-    activations: list[str] | None,
-    adaptations: list[str] | None,
-    corruptions: list[str] | None,
-    epochs: int | None,
-) -> Recipe:
-    recipe = replace(Recipe(), data=Data(data))
-    recipe = quick(recipe) if quick_run else recipe
-    shift: dict[str, Any] = {}
-    if adaptations:
-        shift["adaptations"] = tuple(adaptations)
-    if corruptions:
-        shift["corruptions"] = tuple(corruptions)
-    recipe = replace(recipe, shift=replace(recipe.shift, **shift))
-    if activations:
-        recipe = replace(recipe, activations=tuple(dict.fromkeys(activations)))
-    if seeds is not None and seeds < 1:
-        raise RecipeError(f"--seeds must be at least 1, got {seeds}")
-    if seeds is not None:
-        recipe = replace(recipe, seeds=tuple(range(seeds)))
-    if epochs is not None:
-        recipe = replace(recipe, training=replace(recipe.training, epochs=epochs))
-    return recipe
-
-
 @commands.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder of a bench, finished or not.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders of benches, finished or not; several are joined.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder for the reports of joined benches.")
+    ] = None,
 ) -> None:
-    """Print the table of a bench again and rewrite its report.html."""
+    """Print the tables of one bench or several again, and rewrite report.html.
+
+    Benches of one recipe become one table. Those of different data, networks or recipes have
+    tables of their own, one below the other: their numbers cannot be compared within one.
+    """
     console = Console()
-    with _plain_errors():
-        _show(folder, console)
+    with o.plain_errors():
+        if len(folders) == 1 and out is None:
+            _show(folders[0], console)
+            return
+        groups = side_by_side([load_results(folder) for folder in folders])
+        for number, group in enumerate(groups, 1):
+            console.rule(f"[bold]{number} of {len(groups)}[/]: {group.title}")
+            if group.why:
+                console.print(f"A table of its own: {group.why}.", highlight=False, markup=False)
+            summary = Summary(group.results)
+            if not summary.methods:
+                raise BenchError(f"{group.title}: there are no measurements to report yet")
+            _print(summary, console)
+            if out is not None:
+                place = out if len(groups) == 1 else out / str(number)
+                place.mkdir(parents=True, exist_ok=True)
+                group.results.save(place)
+                path = write_report(summary, place)
+                console.print(f"\n{path}", soft_wrap=True, highlight=False)
 
 
 @commands.command("list")
 def list_names() -> None:
-    """List activations, corruptions, data sets and adaptations."""
+    """List activations, corruptions, data sets, models, recipes, losses and adaptations."""
+    from qact.models import MODELS
     from qact.shift import corruptions
     from qact.shift.data import NAMES
 
@@ -189,23 +236,20 @@ def list_names() -> None:
         table.add_row(entry.name, "control" if entry.control else "", entry.paper)
     console.print("[bold]activations[/] (--activation)")
     console.print(table)
-    console.print("\n[bold]corruptions[/] (--corruption)")
-    console.print(", ".join(corruptions("all")), highlight=False)
-    console.print("\n[bold]data[/] (--data)")
-    console.print(", ".join(NAMES), highlight=False)
-    console.print("\n[bold]losses[/] (--loss)")
-    console.print(", ".join(LOSSES), highlight=False)
-    console.print("\n[bold]adaptations[/] (--adaptation)\nfrozen, batch-N, mixed-N")
+    for title, names in (
+        ("corruptions[/] (--corruption)", corruptions("all")),
+        ("data[/] (--data)", NAMES),
+        ("models[/] (--model)", MODELS),
+        ("training recipes[/] (--preset)", PRESETS),
+        ("losses[/] (--loss)", LOSSES),
+        ("adaptations[/] (--adaptation)", ("frozen", "batch-N", "mixed-N", "recalibrated-N")),
+        ("streams[/] (--stream)", o.STREAMS),
+    ):
+        console.print(f"\n[bold]{title}")
+        console.print(", ".join(names), highlight=False)
 
 
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn what the user can put right into one line; leave defects of ours their traceback."""
-    try:
-        yield
-    except (BenchError, FileNotFoundError, PermissionError, ImportError) as error:
-        typer.echo(f"qact: {error}", err=True)
-        raise typer.Exit(2) from None
-    except KeyboardInterrupt:
-        typer.echo("qact: stopped; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+commands.command("train")(single_commands.train)
+commands.command("evaluate")(single_commands.evaluate)
+commands.command("corrupt")(shift_commands.corrupt)
+commands.command("download")(shift_commands.download)

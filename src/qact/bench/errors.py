@@ -15,5 +15,12 @@ class DamagedFileError(BenchError):
     """A results file or checkpoint that cannot be read; it is never overwritten."""
 
 
+class StorageError(BenchError, OSError):
+    """A file that cannot be written, on a full disk for example; the old one is kept."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 class CellError(BenchError):
     """Some cells of the grid failed; the rows of the others are written."""

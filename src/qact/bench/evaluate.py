@@ -22,6 +22,7 @@ from qact.calibration import (
     reliability,
     risk_coverage,
 )
+from qact.shift import streams
 
 KEY = ("activation", "loss", "adaptation", "stream", "corruption", "severity", "seed")
 METRICS = ("accuracy", "nll", "brier", "ece", "ece_debiased")
@@ -64,10 +65,27 @@ def evaluate(
     for key in keys:
         named = dict(zip(KEY, key, strict=True))
         images = inputs.shifted(named["corruption"], named["severity"], corruption_seed)
-        order = permutation(len(images), named["seed"])  # i.i.d.: dealt at random into batches
+        order = arrival(named["stream"], inputs.test_labels.cpu(), named["seed"])
         logits = predict(model, images, named["adaptation"], order)
-        yield named | measure(logits, inputs.test_labels)
+        yield named | measure(logits.cpu(), inputs.test_labels.cpu())
         advance(len(images))
+
+
+def arrival(stream: str, labels: Tensor, seed: int) -> Tensor:
+    """Return the order in which the test images of one condition arrive, for dealing into batches.
+
+    ``"iid"`` is a random one; the others are those of :mod:`qact.shift.streams`.
+
+    Example:
+        >>> labels = torch.tensor([1, 0, 1, 0])
+        >>> labels[arrival("sorted", labels, 0)].tolist()
+        [0, 0, 1, 1]
+    """
+    if stream == "iid":
+        return permutation(len(labels), seed)
+    blank = torch.zeros(len(labels), 1, 1, 1)  # a stream plans by labels; the images are ours
+    plan = streams.stream(stream, blank, labels, corruptions=["contrast"], severity=0, seed=seed)
+    return torch.cat([step.index for step in plan.steps])
 
 
 def measure(logits: Tensor, labels: Tensor) -> Row:

@@ -11,24 +11,40 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qact.bench.errors import DamagedFileError
+from qact.bench.errors import DamagedFileError, StorageError
 
 _CHECKSUM = "blake2b"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write beside ``path``, flush, rename: readers and crashes see the old or the new file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write beside ``path``, flush, rename: readers and crashes see the old or the new file.
+
+    Raises:
+        StorageError: a full disk, say; what was there before is kept.
+    """
+    name = ""
     try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from colleagues
         os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+    except BaseException as error:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            kept = "the previous file is kept" if path.exists() else "nothing was written"
+            reason = f"{path} cannot be written: {error.strerror or error}; {kept}"
+            raise StorageError(error.errno, reason) from error
         raise
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what killed writers of ``path`` left beside it; only for a folder of one's own."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _digest(tensors: Mapping[str, Tensor], notes: Mapping[str, str]) -> str:
@@ -69,6 +85,21 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if expected != found:
         raise DamagedFileError(f"{path} was altered: checksum {found}, not {expected}. {_ADVICE}")
     return tensors, notes
+
+
+def load_notes(path: Path) -> dict[str, str]:
+    """Read the notes alone, without the tensors and unchecked.
+
+    Raises:
+        DamagedFileError: there is no such file, or it is not safetensors.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DamagedFileError(f"{path} cannot be read: {error}. {_ADVICE}") from error
 
 
 _ADVICE = "Move it away and run the same command again: only this cell is trained anew"

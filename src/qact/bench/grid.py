@@ -45,8 +45,8 @@ def opened(recipe: Recipe, folder: Path) -> Results:
 
 def _refuse_other(folder: Path, there: Any, here: Any, where: str = "") -> None:
     if isinstance(there, dict):
-        for key, value in here.items():
-            _refuse_other(folder, there.get(key), value, f"{where}.{key}".lstrip("."))
+        for key in dict.fromkeys((*here, *there)):
+            _refuse_other(folder, there.get(key), here.get(key), f"{where}.{key}".lstrip("."))
     elif there != here:
         raise RecipeError(
             f"{folder} holds results of another recipe ({where}: {there!r} there, {here!r} here); "

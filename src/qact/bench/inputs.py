@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +17,10 @@ _CACHE_BYTES = 256 * 2**20  # corrupted test sets kept in memory, per process
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """One data set: normalised train and validation images, raw test images in [0, 1], labels."""
+    """One data set: normalised train and validation images, raw test images in [0, 1], labels.
+
+    ``stored`` are the training images as they came (uint8), for augmentations.
+    """
 
     train: tuple[Tensor, Tensor]
     val: tuple[Tensor, Tensor]
@@ -25,12 +29,25 @@ class Inputs:
     mean: Tensor
     std: Tensor
     num_classes: int
+    stored: Tensor
     _corrupted: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, int]:
         """Return how many images each part has."""
         parts = {"train": self.train[1], "val": self.val[1], "test": self.test_labels}
         return {name: len(labels) for name, labels in parts.items()}
+
+    def to(self, device: str | torch.device) -> Inputs:
+        """Return the data set on a device; this one, if it is there already."""
+        if torch.device(device) == self.train[0].device:
+            return self
+        tensors = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {k: _moved(v, device) for k, v in tensors.items() if isinstance(v, (Tensor, tuple))}
+        return replace(self, **moved, _corrupted={})
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """Return images in [0, 1] as the network sees them."""
+        return (images - self.mean) / self.std
 
     def shifted(self, corruption: str, severity: int, seed: int) -> Tensor:
         """Return the normalised test images under one condition; severity 0 is the clean set.
@@ -45,7 +62,7 @@ class Inputs:
             from qact.shift import corrupt
 
             images = corrupt(images, corruption, severity, seed=seed)
-        normalised = (images - self.mean) / self.std
+        normalised = self.normalised(images)
         if (len(self._corrupted) + 1) * normalised.nbytes <= _CACHE_BYTES:
             self._corrupted[key] = normalised
         return normalised
@@ -78,7 +95,14 @@ def load_inputs(data: Data) -> Inputs:
         mean=mean,
         std=std,
         num_classes=splits.num_classes,
+        stored=splits.train[0],
     )
+
+
+def _moved(value: Any, device: str | torch.device) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_moved(part, device) for part in value)
+    return value.to(device)
 
 
 def permutation(length: int, *seeds: int) -> Tensor:

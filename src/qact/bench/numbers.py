@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 
 from qact.bench.adapt import heading
-from qact.bench.markup import key, note, number, section
+from qact.bench.markup import key, note, number, section, signed
+from qact.bench.ranking import FEW
 from qact.bench.summary import Method, Stat, Summary
 
 
@@ -60,6 +61,38 @@ def by_corruption(summary: Summary) -> str:
     columns = [*(c.replace("_", " ") for c in summary.corruptions), "mean"]
     title = "Accuracy, %, mean over severities from 1 on"
     return section("By corruption", _table(summary, _METRICS[0], title, columns, cells))
+
+
+def against_controls(summary: Summary) -> str:
+    """Return the accuracy of each other method against every control with the same adaptation."""
+    known = summary.results.activations
+    body = ""
+    for method in summary.methods:
+        if known.get(method[0], {}).get("control"):
+            continue
+        for control in summary.controls(method[1])[:FEW]:
+            gap = summary.gap(method, "accuracy", control)
+            if gap is not None:
+                body += (
+                    f"<tr><th>{key(summary, method[0])}</th><td>{escape(method[1])}</td>"
+                    f"<td>{escape(control[0])}</td><td>{signed(gap.mean)}</td>"
+                    f"<td>{_interval(gap)}</td></tr>"
+                )
+    if not body:
+        return ""
+    text = (
+        "Accuracy in points, mean over corruptions and severities from 1 on, against each control "
+        "that was given the same test images; paired by seed, 95% interval by Student's t."
+    )
+    titles = ("", "adaptation", "against", "points", "95% interval")
+    top = "".join(f"<th>{escape(title)}</th>" for title in titles)
+    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+    return section("Against each control", f'{note(text)}<div class="wide">{table}</div>')
+
+
+def _interval(gap: Stat) -> str:
+    interval = gap.interval()
+    return "–" if interval is None else f"{signed(interval[0])} to {signed(interval[1])}"
 
 
 def _table(

@@ -28,7 +28,7 @@ class Display:
         """A cell ended; ``text`` says how."""
 
 
-class _TimeLeft(ProgressColumn):
+class TimeLeft(ProgressColumn):
     """Time left by the mean pace since the start: slower activations make a short window jump."""
 
     def render(self, task: Task) -> Text:
@@ -36,7 +36,9 @@ class _TimeLeft(ProgressColumn):
         if not task.completed or task.total is None or task.elapsed is None:
             return Text("left  -:--")
         left = int(task.elapsed * (task.total - task.completed) / task.completed)
-        return Text(f"left {left // 60:2d}:{left % 60:02d}")
+        hours, left = divmod(left, 3600)
+        ahead = f"{hours}:{left // 60:02d}" if hours else f"{left // 60:2d}"
+        return Text(f"left {ahead}:{left % 60:02d}")
 
 
 class Bars(Display):
@@ -47,7 +49,7 @@ class Bars(Display):
             TextColumn("{task.description:<26}"),
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
-            _TimeLeft(),
+            TimeLeft(),
             console=console,
         )
         self._whole = self._progress.add_task("whole bench", total=total)

@@ -1,49 +1,31 @@
-"""The report's end: what it cost, and what is needed to repeat the numbers."""
+"""The report's end: what is needed to repeat the numbers."""
 
 from __future__ import annotations
 
 from html import escape
 
-from qact.bench.markup import code, key, note, number, section, terms
-from qact.bench.summary import Stat, Summary
+from qact.bench.markup import code, section, terms
+from qact.bench.recipe import Training
+from qact.bench.summary import Summary
+
+_STREAMS = {
+    "iid": "images of one corruption and severity, shuffled",
+    "sorted": "images of one corruption and severity, sorted by class",
+    "dirichlet": "images of one corruption and severity, classes correlated in time",
+}
 
 
-def costs(summary: Summary) -> str:
-    """Return what each activation cost to train, and the check of single samples."""
-    cells = summary.results.cells
-    body = ""
-    for name in summary.activations:
-        own = [cells[f"{name}/{s}"] for s in summary.seeds if f"{name}/{s}" in cells]
-        if not own:
-            continue
-        epoch = Stat.of(c["train_seconds"] / max(1, len(c["history"])) for c in own)
-        val = Stat.of(c["history"][-1]["val_accuracy"] for c in own if c["history"])
-        gap = max(c["single_sample_gap"] for c in own)
-        body += (
-            f"<tr><th>{key(summary, name)}</th><td>{own[0]['parameters']:,}</td>"
-            f"<td>{number(epoch, 1, 2)}</td><td>{number(val, 100, 1)}</td><td>{gap:.1e}</td></tr>"
-        )
-    text = (
-        "Seconds as they were on the machine below, with the stated processes side by side. "
-        "Single-sample difference: largest change of a logit when images are predicted one by one "
-        "instead of in a batch, with stored statistics. It should be rounding alone: then the "
-        "frozen rows are what single samples get."
-    )
-    top = "".join(
-        f"<th>{title}</th>"
-        for title in (
-            "",
-            "parameters",
-            "seconds per epoch",
-            "validation accuracy, %",
-            "single-sample difference",
-        )
-    )
-    table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    for name, gap in summary.leaking().items():
-        leak = f"{name}: its frozen rows are not those of single samples (difference {gap:.2g})."
-        text = f"{leak} {text}"
-    return section("Costs and checks", f'<div class="wide">{table}</div>{note(text)}')
+_KEPT = {
+    "last": "last epoch's weights",
+    "best": "weights of the epoch that did best on validation images",
+}
+
+
+def _further(training: Training) -> str:
+    """Return the options that are not always mentioned, where they are used."""
+    said = {"epochs", "batch", "optimizer", "lr", "weight_decay", "loss", "label_smoothing"}
+    whole = {k: v for k, v in training.identity().items() if k not in said}
+    return "".join(f", {k} {v}" for k, v in whole.items() if k not in ("schedule", "select"))
 
 
 def how(summary: Summary) -> str:
@@ -57,14 +39,15 @@ def how(summary: Summary) -> str:
         "data": f"{recipe.data.name}, {shape} (channels x height x width); {images}",
         "network": f"{recipe.model.name}, width x{recipe.model.width_multiplier:g}",
         "training": (
-            f"{training.epochs} epochs, batch {training.batch}, {training.optimizer}, OneCycle to "
-            f"{training.lr:g}, weight decay {training.weight_decay:g}, {training.loss}, label "
-            f"smoothing {training.label_smoothing:g}; the same for every activation; the last "
-            "epoch's weights; nothing chosen on test images"
+            f"{training.epochs} epochs, batch {training.batch}, {training.optimizer}, "
+            f"{training.schedule.replace('_', ' ')} to {training.lr:g}, weight decay "
+            f"{training.weight_decay:g}, {training.loss}, label smoothing "
+            f"{training.label_smoothing:g}{_further(training)}; the same for every activation; "
+            f"the {_KEPT[training.select]}; nothing chosen on test images"
         ),
         "seeds": ", ".join(map(str, recipe.seeds)),
         "corruptions": ", ".join(recipe.shift.corruptions),
-        "stream": f"{recipe.shift.stream}: images of one corruption and severity, shuffled",
+        "stream": f"{recipe.shift.stream}: {_STREAMS[recipe.shift.stream]}",
         "versions": versions,
         "machine": (
             f"{environment.get('machine', '?')}; {environment.get('jobs', '?')} processes of one "

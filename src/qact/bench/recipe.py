@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from qact.bench import values
 from qact.bench.adapt import parse_adaptation
 from qact.bench.errors import RecipeError
-from qact.bench.objective import LOSSES
+from qact.bench.training import Training
+from qact.models.registry import MODELS, PLACEMENTS
 
 # Two of each family of CIFAR-10-C (noise, blur, weather, digital), fixed before any result.
 CORRUPTIONS = (
@@ -22,6 +23,8 @@ CORRUPTIONS = (
     "elastic_transform",
 )
 
+STREAMS = ("iid", "sorted", "dirichlet")  # orders of the images of one corruption and severity
+
 
 @dataclass(frozen=True)
 class Data:
@@ -34,32 +37,21 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """Which network of :mod:`qact.models`, and how wide."""
+    """Which network of :mod:`qact.models`, how wide, and where the compared activation stands."""
 
     name: str = "resnet_small"
     width_multiplier: float = 1.0
-
-
-@dataclass(frozen=True)
-class Training:
-    """How every activation is trained: the same for all, chosen for ReLU on validation images."""
-
-    epochs: int = 15
-    batch: int = 50
-    optimizer: str = "adamw"
-    lr: float = 1e-2
-    weight_decay: float = 1e-2
-    label_smoothing: float = 0.0
-    loss: str = "cross_entropy"
+    placement: str = "everywhere"
 
     def __post_init__(self) -> None:
-        _positive("training", epochs=self.epochs, lr=self.lr)
-        if self.batch < 2:
-            raise RecipeError(f"training.batch must be at least 2, got {self.batch!r}")
-        if not 0 <= self.label_smoothing < 1:
-            raise RecipeError(f"label_smoothing must be in [0, 1), got {self.label_smoothing!r}")
-        _one_of("training.optimizer", self.optimizer, ("adamw", "sgd"))
-        _one_of("training.loss", self.loss, LOSSES)
+        values.positive("model", width_multiplier=self.width_multiplier)
+        values.one_of("model.name", self.name, tuple(MODELS))
+        values.one_of("model.placement", self.placement, tuple(PLACEMENTS))
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the network; the usual placement is not mentioned."""
+        whole = asdict(self)
+        return {k: v for k, v in whole.items() if (k, v) != ("placement", "everywhere")}
 
 
 @dataclass(frozen=True)
@@ -74,13 +66,13 @@ class Shift:
 
     def __post_init__(self) -> None:
         for name in ("corruptions", "severities", "adaptations"):
-            _distinct(name, getattr(self, name))
+            values.distinct(name, getattr(self, name))
         for severity in self.severities:
-            if severity not in range(6):
+            if isinstance(severity, bool) or severity not in range(6):
                 raise RecipeError(f"severities run from 0 (clean) to 5, got {severity!r}")
         for adaptation in self.adaptations:
             parse_adaptation(adaptation)
-        _one_of("shift.stream", self.stream, ("iid",))
+        values.one_of("shift.stream", self.stream, STREAMS)
 
     def conditions(self) -> list[tuple[str, int]]:
         """Return the (corruption, severity) pairs; clean images count once, as ``("none", 0)``."""
@@ -107,8 +99,8 @@ class Recipe:
     seeds: tuple[int, ...] = (0, 1, 2)
 
     def __post_init__(self) -> None:
-        _distinct("activations", self.activations)
-        _distinct("seeds", self.seeds)
+        values.distinct("activations", self.activations)
+        values.distinct("seeds", self.seeds)
         if min(self.seeds) < 0:
             raise RecipeError(f"seeds must not be negative, got {self.seeds!r}")
 
@@ -118,8 +110,8 @@ class Recipe:
 
     def trained(self) -> dict[str, Any]:
         """Return the part that decides the weights of a cell (with its activation and seed)."""
-        return {"data": asdict(self.data), "model": asdict(self.model)} | {
-            "training": asdict(self.training)
+        return {"data": asdict(self.data), "model": self.model.identity()} | {
+            "training": self.training.identity()
         }
 
     def as_dict(self) -> dict[str, Any]:
@@ -158,19 +150,3 @@ def quick(recipe: Recipe) -> Recipe:
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-
-
-def _positive(where: str, **numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number > 0:
-            raise RecipeError(f"{where}.{name} must be positive, got {number!r}")
-
-
-def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise RecipeError(f"{name} must be one of {', '.join(known)}; got {value!r}")
-
-
-def _distinct(name: str, values: Sequence[object]) -> None:
-    if not values or len(set(values)) != len(values):
-        raise RecipeError(f"{name} must be distinct and at least one, got {values!r}")

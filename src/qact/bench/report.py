@@ -6,7 +6,7 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
-from qact.bench import figures, numbers, provenance, sections, selective
+from qact.bench import compared, expenses, figures, numbers, provenance, sections, selective
 from qact.bench.errors import BenchError
 from qact.bench.files import write_atomically
 from qact.bench.markup import note
@@ -79,9 +79,11 @@ def render(summary: Summary) -> str:
         sections.severity_curves(shown),
         numbers.by_severity(summary),
         numbers.by_corruption(summary),
+        numbers.against_controls(summary),
+        compared.with_published(summary),
         sections.reliability(shown),
         selective.risk_section(shown),
-        provenance.costs(summary),
+        expenses.costs(summary),
         provenance.how(summary),
     )
     body = "\n".join(part for part in parts if part)

@@ -49,6 +49,9 @@ class Results:
         """Add the rows of a cell and what its training took; rows that exist are kept."""
         present = self.keys()
         self.rows += [row for row in rows if key_of(row) not in present]
+        before = self.cells.get(cell, {}).get("costs", {}).get("predict_ms", {})
+        if before and "costs" in notes:  # of adaptations that were measured earlier
+            notes["costs"]["predict_ms"] = before | notes["costs"]["predict_ms"]
         self.cells[cell] = notes
 
     def save(self, folder: Path) -> None:

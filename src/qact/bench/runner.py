@@ -6,8 +6,7 @@ import importlib
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from qact.bench.cell import Cell, Outcome
 from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.grid import checked_inputs, missing, opened
 from qact.bench.inputs import Inputs
+from qact.bench.lock import alone
 from qact.bench.progress import Display
 from qact.bench.recipe import Recipe
 from qact.bench.results import Results
@@ -31,6 +31,7 @@ def run(
     out: str | Path,
     *,
     jobs: int = 1,
+    devices: tuple[str, ...] = ("cpu",),
     imports: tuple[str, ...] = (),
     command: str = "qact.bench.run(...)",
     display: Callable[[int], Display] = _silent,
@@ -45,6 +46,7 @@ def run(
         recipe: the grid.
         out: folder for ``results.json``, ``results.csv`` and the trained weights.
         jobs: processes side by side, one thread each; the numbers do not depend on it.
+        devices: where; the processes take them in turn.
         imports: modules to import first, which register rivals.
         command: what the report should say to reproduce the numbers.
         display: ``display(total)`` returns what shows the progress over ``total`` units of work.
@@ -60,31 +62,29 @@ def run(
         importlib.import_module(module)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    with _alone(folder):
+    with alone(folder):
         results = opened(recipe, folder)
         cells = missing(recipe, results, folder, imports)
         if cells:
             inputs = checked_inputs(recipe)
             sizes = inputs.sizes()
-            results.environment = _environment(command, jobs, inputs, results.environment)
+            results.environment = _environment(command, jobs, devices, inputs, results.environment)
             with display(sum(cell.work(sizes) for cell in cells)) as shown:
-                _collect(results, cells, jobs, shown, sizes, folder)
+                _collect(results, run_cells(cells, jobs, shown, sizes, devices), shown, folder)
         results.save(folder)
     return results
 
 
 def _collect(
     results: Results,
-    cells: list[Cell],
-    jobs: int,
+    outcomes: Iterable[tuple[Cell, Outcome | Exception]],
     shown: Display,
-    sizes: dict[str, int],
     folder: Path,
 ) -> None:
     """Run cells and write each one's rows as soon as it is finished."""
     failed: list[tuple[Cell, Exception]] = []
     before, begin = results.environment["seconds"], time.monotonic()
-    for cell, outcome in run_cells(cells, jobs, shown, sizes):
+    for cell, outcome in outcomes:
         if isinstance(outcome, Exception):
             failed.append((cell, outcome))
             shown.done(cell.name, f"failed: {outcome}")
@@ -114,7 +114,9 @@ def _sentence(outcome: Outcome) -> str:
     return f"validation {val:.1f}%, trained {trained:.1f} s, measured {measured:.1f} s"
 
 
-def _environment(command: str, jobs: int, inputs: Inputs, before: dict[str, Any]) -> dict[str, Any]:
+def _environment(
+    command: str, jobs: int, devices: tuple[str, ...], inputs: Inputs, before: dict[str, Any]
+) -> dict[str, Any]:
     versions = {"python": platform.python_version()}
     for package in ("qact", "torch", "numpy", "scikit-learn"):
         try:
@@ -126,24 +128,9 @@ def _environment(command: str, jobs: int, inputs: Inputs, before: dict[str, Any]
         "versions": versions,
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
         "jobs": jobs,
+        "devices": list(devices),
         "threads_per_job": 1,
         "images": inputs.sizes(),
         "shape": list(inputs.test_images.shape[1:]),
         "seconds": before.get("seconds", 0.0),
     }
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Refuse a second run in the same folder: two writers would lose each other's rows."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows; there the user has to take care
-        yield
-        return
-    with open(folder / ".lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RecipeError(f"another run is at work in {folder}; wait for it") from error
-        yield

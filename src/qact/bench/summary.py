@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
 from math import sqrt
-from statistics import fmean, stdev
+from statistics import fmean, median, stdev
+from typing import Any
 
 from qact.bench.evaluate import Row
 from qact.bench.results import Results
@@ -105,9 +106,18 @@ class Summary:
         }
         return max(means, key=lambda method: means[method], default=None)
 
-    def gap(self, method: Method, metric: str) -> Stat | None:
-        """Return the difference to the strongest control, paired by seed, severities from 1 on."""
-        control = self.control()
+    def controls(self, adaptation: str) -> list[Method]:
+        """Return the controls with an adaptation: the rivals of QAct that read the same images."""
+        known = self.results.activations
+        own = [m for m in self.methods if m[1] == adaptation]
+        return [m for m in own if known.get(m[0], {}).get("control")]
+
+    def gap(self, method: Method, metric: str, control: Method | None = None) -> Stat | None:
+        """Return the difference to a control, paired by seed, severities from 1 on.
+
+        Without a ``control`` it is the strongest one.
+        """
+        control = control or self.control()
         if control is None:
             return None
         ours, theirs = (
@@ -126,6 +136,20 @@ class Summary:
             if not gap <= _ROUNDING:  # also true for NaN
                 gaps[name] = max(gap, gaps.get(name, 0.0))
         return gaps
+
+    def costs(self, activation: str) -> dict[str, Any]:
+        """Return an activation's costs (:mod:`qact.bench.cost`), medians over seeds; or nothing."""
+        cells = [self.results.cells.get(f"{activation}/{seed}", {}) for seed in self.seeds]
+        found = [cell["costs"] for cell in cells if "costs" in cell]
+        if not found:
+            return {}
+        single = {k: median(c[k] for c in found) for k in found[0] if k != "predict_ms"}
+        names = found[0]["predict_ms"]
+        predicted = {
+            name: median(c["predict_ms"][name] for c in found if name in c["predict_ms"])
+            for name in names
+        }
+        return single | {"predict_ms": predicted}
 
     def bins(self, method: Method, severity: int) -> list[tuple[int, float, float]]:
         """Return (count, confidence, accuracy) per bin, pooled over corruptions and seeds."""

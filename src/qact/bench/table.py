@@ -40,6 +40,7 @@ def print_summary(summary: Summary, console: Console) -> None:
         console.print(line)
     _print_leaks(summary, console)
     _print_gaps(summary, console)
+    _print_costs(summary, console)
 
 
 def _print_leaks(summary: Summary, console: Console) -> None:
@@ -83,10 +84,13 @@ def _print_gaps(summary: Summary, console: Console) -> None:
         return
     console.print()
     console.print(Text(f"{MARK} strongest control: {control[0]}, {control[1]}", style="yellow"))
-    console.print("Accuracy against it under shift (severity 1 and up), in points:")
-    for method in summary.methods:
+    known = summary.results.activations
+    others = [m for m in summary.methods if not known.get(m[0], {}).get("control")]
+    if others:
+        console.print("Accuracy against it under shift (severity 1 and up), in points:")
+    for method in others:
         gap = summary.gap(method, "accuracy")
-        if gap is None or summary.results.activations.get(method[0], {}).get("control"):
+        if gap is None:
             continue
         text = f"  {method[0]:<12} {method[1]:<10} {100 * gap.mean:+6.1f}"
         interval = gap.interval()
@@ -94,3 +98,20 @@ def _print_gaps(summary: Summary, console: Console) -> None:
             low, high = interval
             text += f"   95% interval {100 * low:+.1f} to {100 * high:+.1f}"
         console.print(text, highlight=False)
+
+
+def _print_costs(summary: Summary, console: Console) -> None:
+    known = {name: summary.costs(name) for name in summary.activations}
+    if not any(known.values()):
+        return
+    console.print()
+    console.print(Text("Cost: ms per image; MiB that a training step keeps", style="bold"))
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for column in ("", "step", "MiB", *summary.adaptations):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for name, costs in known.items():
+        if costs:
+            predicted = (costs["predict_ms"].get(a) for a in summary.adaptations)
+            cells = (costs["step_ms"], costs["kept_mib"], *predicted)
+            table.add_row(f"   {name}", *("–" if c is None else f"{c:.2f}" for c in cells))
+    console.print(table)

@@ -1,30 +1,34 @@
 """Train one cell, an (activation, seed) pair, so that stopping it anywhere changes nothing.
 
-All randomness of an epoch follows from (seed, epoch), the learning rate from the step number, and
-the checkpoint after each epoch holds weights, buffers and optimiser state. A cell that was killed
-goes on from its last epoch and ends with the same weights, bit for bit.
+All randomness of an epoch follows from (seed, epoch), the learning rate from the step number and
+the history, and the checkpoint after each epoch holds weights, buffers and optimiser state. A cell
+that was killed goes on from its last epoch and ends with the same weights, bit for bit.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qact import models
-from qact.bench.checkpoint import History, restore, save
+from qact.bench.average import copy_of
+from qact.bench.checkpoint import BEGUN, FINISHED, History, restore, save
+from qact.bench.epoch import Advance, Loop
 from qact.bench.errors import RecipeError
-from qact.bench.inputs import Inputs, permutation
-from qact.bench.objective import Objective, objective
-from qact.bench.optimize import one_cycle, optimizer_for
-from qact.bench.recipe import Recipe, Training
+from qact.bench.files import remove_leftovers
+from qact.bench.inputs import Inputs
+from qact.bench.optimize import optimizer_for
+from qact.bench.ranks import Ranks, synchronised
+from qact.bench.recipe import Recipe
 from qact.bench.rivals import Rival
+from qact.bench.schedule import stalled
 
-Advance = Callable[[int], None]  # told how many images were passed
+Tell = Callable[[int, dict[str, float]], None]  # told each epoch's number and what came of it
 
 
 @dataclass(frozen=True)
@@ -37,108 +41,119 @@ class Trained:
 
 def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
     """Return the untrained network: the same initial weights for every activation of a seed."""
-    known = [name for name in models.__all__ if name.islower()]
-    if recipe.model.name not in known:
-        raise RecipeError(f"unknown model {recipe.model.name!r}; known: {', '.join(known)}")
     torch.manual_seed(seed)
-    return getattr(models, recipe.model.name)(
-        in_channels=inputs.test_images.shape[1],
-        num_classes=inputs.num_classes,
-        act=rival.factory,
-        width_multiplier=recipe.model.width_multiplier,
-    )
+    try:
+        return models.build(
+            recipe.model.name,
+            in_channels=inputs.test_images.shape[1],
+            num_classes=inputs.num_classes,
+            image_size=inputs.test_images.shape[-1],
+            act=lambda channels: rival.factory(channels),  # a class is a factory here too
+            placement=recipe.model.placement,
+            width_multiplier=recipe.model.width_multiplier,
+        )
+    except ValueError as error:  # images too small for the network, a width of nothing
+        raise RecipeError(f"model {recipe.model.name!r}: {error}") from error
 
 
 def train_cell(
-    recipe: Recipe, rival: Rival, seed: int, inputs: Inputs, folder: Path, advance: Advance
+    recipe: Recipe,
+    rival: Rival,
+    seed: int,
+    inputs: Inputs,
+    folder: Path,
+    advance: Advance,
+    *,
+    ranks: Ranks = Ranks(),  # noqa: B008, it is frozen
+    tell: Tell = lambda epoch, entry: None,
 ) -> Trained:
     """Return the trained network of a cell: loaded if it is finished, resumed if it was begun.
 
-    The last epoch's weights are the result; validation images are only watched, and test images
-    never seen.
+    The weights of the last epoch are the result, or those of the best on validation images where
+    the recipe says so; test images are never seen.
 
     Args:
         recipe: what to train; ``recipe.trained()`` decides the weights.
         rival: the activation.
         seed: seed of the initial weights and of the order of the images.
-        inputs: the data.
+        inputs: the data, on the device to train on.
         folder: where ``weights.safetensors`` (finished) and ``checkpoint.safetensors`` (begun) lie.
-        advance: called after each step with the number of images.
+        advance: called after each step with the number of images; not for what was done before.
+        ranks: the processes that train together.
+        tell: called after each epoch.
 
     Raises:
         DamagedFileError: a file in ``folder`` is damaged.
         RecipeError: a file in ``folder`` belongs to another recipe.
+        StorageError: a checkpoint cannot be written; the one before it is kept.
         FloatingPointError: the loss is no longer finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     cell = recipe.trained() | {"activation": rival.describe(), "seed": seed}
-    finished, begun = folder / "weights.safetensors", folder / "checkpoint.safetensors"
-    with torch.random.fork_rng(devices=[]):  # seed freely inside, the caller's generator stays
-        model = build(recipe, rival, seed, inputs)
-        if finished.exists():
-            history = restore(finished, cell, model)
-            advance(len(history) * len(inputs.train[1]))
-            return Trained(model.eval(), history)
+    finished, begun = folder / FINISHED, folder / BEGUN
+    if ranks.first:
+        folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(begun)
+    with _set_apart(inputs.train[0].device):
+        plain = build(recipe, rival, seed, inputs).to(inputs.train[0].device)
+        with ranks.read(finished) as file:
+            if file is not None:
+                history = restore(file, cell, {"model": plain})
+                begun.unlink(missing_ok=True)
+                return Trained(plain.eval(), history)
+        model = synchronised(plain, ranks, inputs.train[0].device)
+        kept = _kept(recipe, model)
         optimizer = optimizer_for(model, recipe.training)
-        history = restore(begun, cell, model, optimizer) if begun.exists() else []
-        advance(len(history) * len(inputs.train[1]))
-        for epoch in range(len(history), recipe.training.epochs):
-            history.append(_epoch(model, optimizer, inputs, recipe.training, seed, epoch, advance))
-            save(begun, cell, history, model, optimizer)
-        save(finished, cell, history, model)
-        begun.unlink()
+        with ranks.read(begun) as file:
+            history = [] if file is None else restore(file, cell, kept, optimizer)
+        average = kept.get("average")
+        loop = Loop(recipe.training, seed, inputs, model, average, optimizer, advance, ranks)
+        while not _over(recipe, history):
+            history.append(loop.epoch(history))
+            tell(len(history), history[-1])
+            _keep_best(kept, history)
+            if ranks.first:
+                save(begun, cell, history, kept, optimizer)
+        model.load_state_dict(_result(kept).state_dict())
+        if ranks.first:
+            save(finished, cell, history, {"model": model})
+            begun.unlink(missing_ok=True)
     return Trained(model.eval(), history)
 
 
-def _epoch(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    inputs: Inputs,
-    training: Training,
-    seed: int,
-    epoch: int,
-    advance: Advance,
-) -> dict[str, float]:
-    images, labels = inputs.train
-    steps = len(labels) // training.batch
-    if not steps:
-        raise RecipeError(f"batch {training.batch} is larger than {len(labels)} training images")
-    torch.manual_seed(seed * 100_003 + epoch)  # dropout and the like, if a network has any
-    begin, total = time.perf_counter(), 0.0
-    loss = objective(training.loss, training.label_smoothing)
-    model.train()
-    # The last, incomplete batch is left out: its statistics would be those of a few images.
-    batches = permutation(len(labels), seed, epoch).split(training.batch)[:steps]
-    for step, batch in enumerate(batches, start=epoch * steps):
-        for group in optimizer.param_groups:
-            group["lr"] = one_cycle(step, training.epochs * steps, training.lr)
-        total += _step(model, optimizer, images[batch], labels[batch], loss)
-        advance(len(batch))
-    seconds = time.perf_counter() - begin
-    return {
-        "loss": total / steps,
-        "val_accuracy": _val_accuracy(model, inputs),
-        "seconds": round(seconds, 3),
-    }
+def _kept(recipe: Recipe, model: nn.Module) -> dict[str, nn.Module]:
+    """Return the networks of a checkpoint: the one that learns, and copies that the recipe asks."""
+    kept = {"model": model}
+    if recipe.training.ema:
+        kept["average"] = copy_of(model)
+    if recipe.training.select == "best":
+        kept["best"] = copy_of(model)
+    return kept
 
 
-def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, x: Tensor, y: Tensor, objective: Objective
-) -> float:
-    loss = objective(model, x, y)
-    value = loss.item()
-    if value != value or value in (float("inf"), float("-inf")):
-        raise FloatingPointError(f"the training loss became {value}; a lower lr may help")
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    optimizer.step()
-    return value
+def _over(recipe: Recipe, history: History) -> bool:
+    scores = [entry["val_accuracy"] for entry in history]
+    return len(scores) >= recipe.training.epochs or stalled(scores, recipe.training.patience)
 
 
-@torch.inference_mode()
-def _val_accuracy(model: nn.Module, inputs: Inputs) -> float:
-    model.eval()
-    hits, (images, labels) = 0, inputs.val
-    for x, y in zip(images.split(100), labels.split(100), strict=True):
-        hits += int((model(x).argmax(1) == y).sum())
-    return hits / max(1, len(labels))
+def _keep_best(kept: dict[str, nn.Module], history: History) -> None:
+    """Copy this epoch's network if none before it did better on validation images."""
+    scores = [entry["val_accuracy"] for entry in history]
+    if "best" in kept and scores[-1] > max(scores[:-1], default=-1.0):
+        kept["best"].load_state_dict(kept.get("average", kept["model"]).state_dict())
+
+
+def _result(kept: dict[str, nn.Module]) -> nn.Module:
+    return kept.get("best", kept.get("average", kept["model"]))
+
+
+@contextmanager
+def _set_apart(device: torch.device) -> Iterator[None]:
+    """Seed freely inside, the caller's generator stays; on a GPU, pick kernels that repeat."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        if not cuda:
+            yield
+            return
+        tf32 = torch.backends.cudnn.allow_tf32
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=tf32):
+            yield

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty
 from typing import Any
 
@@ -29,24 +30,31 @@ class StoppedError(Exception):
 
 
 def run_cells(
-    cells: list[Cell], jobs: int, display: Display, sizes: dict[str, int]
+    cells: list[Cell],
+    jobs: int,
+    display: Display,
+    sizes: dict[str, int],
+    devices: tuple[str, ...] = ("cpu",),
 ) -> Iterator[tuple[Cell, Outcome | Exception]]:
-    """Yield each cell with its outcome, or the error it ended with, in the order of completion."""
+    """Yield each cell with its outcome, or the error it ended with, in the order of completion.
+
+    Worker ``k`` works on device ``k`` of ``devices``, counted round and round.
+    """
     if jobs == 1 or len(cells) <= 1:
-        yield from _here(cells, display, sizes)
+        yield from _here(cells, display, sizes, devices[0])
     else:
-        yield from _beside(cells, min(jobs, len(cells)), display, sizes)
+        yield from _beside(cells, min(jobs, len(cells)), display, sizes, devices)
 
 
 def _here(
-    cells: list[Cell], display: Display, sizes: dict[str, int]
+    cells: list[Cell], display: Display, sizes: dict[str, int], device: str
 ) -> Iterator[tuple[Cell, Outcome | Exception]]:
     for cell in cells:
         display.start(cell.name, cell.work(sizes))
         outcome: Outcome | Exception
         with _one_thread():
             try:
-                outcome = run_cell(cell, lambda n, stage, c=cell: display.advance(c.name, n, stage))  # type: ignore[misc]
+                outcome = run_cell(cell, partial(display.advance, cell.name), device)
             except Exception as error:
                 outcome = error
         yield cell, outcome
@@ -63,14 +71,20 @@ def _one_thread() -> Iterator[None]:
 
 
 def _beside(
-    cells: list[Cell], jobs: int, display: Display, sizes: dict[str, int]
+    cells: list[Cell],
+    jobs: int,
+    display: Display,
+    sizes: dict[str, int],
+    devices: tuple[str, ...],
 ) -> Iterator[tuple[Cell, Outcome | Exception]]:
     # Spawn: a fork of a process that has run torch may hang in its thread pools.
     context = multiprocessing.get_context("spawn")
-    messages, stop = context.Queue(), context.Event()
+    messages, stop, places = context.Queue(), context.Event(), context.Queue()
+    for worker in range(jobs):
+        places.put(devices[worker % len(devices)])
     work = {cell.name: cell.work(sizes) for cell in cells}
     pool = ProcessPoolExecutor(
-        jobs, context, initializer=_start_worker, initargs=(messages, stop, os.getpid())
+        jobs, context, initializer=_start_worker, initargs=(messages, stop, places, os.getpid())
     )
     try:
         futures: dict[Future[Outcome], Cell] = {pool.submit(_in_worker, c): c for c in cells}
@@ -104,11 +118,12 @@ def _show(messages: Any, display: Display, work: dict[str, int]) -> None:
 _messages: Any = None
 _stop: Any = None
 _parent = 0
+_device = "cpu"
 
 
-def _start_worker(messages: Any, stop: Any, parent: int) -> None:
-    global _messages, _stop, _parent
-    _messages, _stop, _parent = messages, stop, parent
+def _start_worker(messages: Any, stop: Any, places: Any, parent: int) -> None:
+    global _messages, _stop, _parent, _device
+    _messages, _stop, _parent, _device = messages, stop, parent, places.get()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
     torch.set_num_threads(1)
     if os.getcwd() not in sys.path:  # where a user's module of rivals lies
@@ -116,7 +131,7 @@ def _start_worker(messages: Any, stop: Any, parent: int) -> None:
 
 
 def _in_worker(cell: Cell) -> Outcome:
-    return run_cell(cell, lambda amount, stage: _report(cell.name, amount, stage))
+    return run_cell(cell, partial(_report, cell.name), _device)
 
 
 def _report(cell: str, amount: int, stage: str) -> None:

@@ -10,6 +10,7 @@ the paper's (``density``); what flows through the other two makes it the ``full`
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from qact.histogram import Histogram, padded
 from qact.kernels import passes as plain
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
-from qact.levels import Level
+from qact.levels import Level, leveled
 from qact.rule import Rule
 
 # By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
@@ -42,14 +43,26 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, passes: Any = plain)
     low, high, mean, std = _Statistics.apply(z, passes)
     finite = torch.isfinite(low) & torch.isfinite(high)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
-    h = rule.bandwidth.width(std.detach(), count)
-    # A histogram made to be kept has the bins it is given; one made to be read has a margin too.
-    margin = 4 * h if bins is None else 0 * h
-    low, high = _extent(low, high, mean.detach(), std.detach(), margin)
-    grid = spanning(low, high, bins or _enough(high - low, h), z.dtype)
+    grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
     mass, moment = _Count.apply(z, grid, passes)
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
+
+
+def covering(
+    low: Tensor,
+    high: Tensor,
+    mean: Tensor,
+    std: Tensor,
+    count: Tensor,
+    rule: Rule,
+    bins: int | None = None,
+) -> Grid:
+    """The grid for values of this extent, mean, spread and number, each (C,)."""
+    h = rule.bandwidth.width(std, count)
+    # A histogram made to be kept has the bins it is given; one made to be read has a margin too.
+    low, high = _extent(low, high, mean, std, 4 * h if bins is None else 0 * h)
+    return spanning(low, high, bins or _enough(high - low, h), std.dtype)
 
 
 def apply(
@@ -60,10 +73,11 @@ def apply(
     *,
     own: bool = False,
     passes: Any = plain,
+    exact: Callable[[Tensor, Rule], Tensor] = own_rank,
 ) -> Tensor:
     """The activation of ``z`` (N, C, L) in a context: level of rank, in the dtype of ``z``.
 
-    ``own`` says that the context is that of ``z`` itself; a step rank is then exact, by sorting.
+    ``own`` says that the context is that of ``z`` itself; step ranks are then ``exact``.
     """
     dtype = z.dtype
     z = z if dtype == torch.float64 else z.float()
@@ -82,22 +96,15 @@ def apply(
         return (F.relu(value) if sharp else value).to(dtype)
     rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes)
     if rule.smooth:
-        return _leveled(rank, level, count).to(dtype)
+        return leveled(rank, level, count).to(dtype)
     if own:
-        exact = own_rank(z, rule)
-        return _leveled(rank + (exact - rank).detach(), level, count).to(dtype)
+        return leveled(rank + (exact(z, rule) - rank).detach(), level, count).to(dtype)
     ranks, place = stored_table(context.to(z.dtype).detach(), rule), stored_place(z, context)
     value = level(ranks, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
     if not torch.is_grad_enabled():
         return value.to(dtype)
-    twin = _leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)
+    twin = leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)
     return (twin + (value - twin).detach()).to(dtype)
-
-
-def _leveled(rank: Tensor, level: Level, count: Tensor) -> Tensor:
-    """The level of every single rank (N, C, L): for maps that tables cannot carry."""
-    ranks = rank.transpose(0, 1)
-    return level(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
 
 
 def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
@@ -130,11 +137,14 @@ class _Statistics(torch.autograd.Function):
     """Extent, mean and standard deviation per channel; the last two are differentiable."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, passes: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        low, high, mean, std = passes.statistics(z)
+    def forward(z: Tensor, passes: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return passes.statistics(z)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        low, high, mean, std = output
         ctx.mark_non_differentiable(low, high)
-        ctx.save_for_backward(z, mean, std)
-        return low, high, mean, std
+        ctx.save_for_backward(inputs[0], mean, std)
 
     @staticmethod
     @once_differentiable
@@ -150,12 +160,14 @@ class _Count(torch.autograd.Function):
     """Mass and moment of every bin; a value's position moves its bin's moment."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, grid: Grid, passes: Any) -> tuple[Tensor, Tensor]:
-        ctx.grid, ctx.passes = grid, passes
+    def forward(z: Tensor, grid: Grid, passes: Any) -> tuple[Tensor, Tensor]:
+        return passes.count(z, grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        z, ctx.grid, ctx.passes = inputs
         ctx.save_for_backward(z)
-        mass, moment = passes.count(z, grid)
-        ctx.mark_non_differentiable(mass)
-        return mass, moment
+        ctx.mark_non_differentiable(output[0])
 
     @staticmethod
     @once_differentiable
@@ -168,12 +180,13 @@ class _Lookup(torch.autograd.Function):
     """Linear interpolation in a table of edge values (C, bins + 1)."""
 
     @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any
-    ) -> Tensor:
-        ctx.grid, ctx.passes = grid, passes
-        ctx.save_for_backward(z, table, live)
+    def forward(z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any) -> Tensor:
         return passes.interpolate(z, table, grid)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        z, table, live, ctx.grid, ctx.passes = inputs
+        ctx.save_for_backward(z, table, live)
 
     @staticmethod
     @once_differentiable
@@ -186,3 +199,16 @@ class _Lookup(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             grad_table = ctx.passes.spread(z, grad, ctx.grid)
         return grad_z, grad_table, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
+        """A mapped dimension is more channels."""
+        size, (*_, grid, passes) = info.batch_size, args
+        z, table, live = (
+            t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
+            for t, d in zip(args[:3], in_dims[:3], strict=True)
+        )
+        wide = z.movedim(0, 1).flatten(1, 2)
+        more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
+        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, passes)
+        return output.unflatten(1, (size, -1)).movedim(1, 0), 0

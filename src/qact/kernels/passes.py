@@ -48,6 +48,8 @@ def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
 
     Sums run over integers (30 bits of the largest gradient), so that they do not depend on order.
     """
+    if grad.numel() == 0:
+        return grad.new_zeros(grad.shape[1], grid.bins + 1)
     cell, place = locate(z, grid)
     unit = grad.abs().amax((0, 2)).clamp_min(2.0**-90)[:, None] * 2.0**-30
     whole = _scatter((grad / unit).round().long(), cell, grid.bins)
@@ -99,4 +101,4 @@ def _scatter(values: Tensor, cell: Tensor, bins: int) -> Tensor:
     """Sum of ``values`` (N, C, L) per channel and cell, (C, bins)."""
     channels = cell.shape[1]
     total = torch.zeros(channels * bins, dtype=values.dtype, device=values.device)
-    return total.scatter_add_(0, flat(cell, bins).flatten(), values.flatten()).view(channels, bins)
+    return total.scatter_add(0, flat(cell, bins).flatten(), values.flatten()).view(channels, bins)

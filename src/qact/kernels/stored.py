@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qact.grid import Grid, power_of_two
+from qact.grid import power_of_two
 from qact.histogram import Histogram, padded
-from qact.kernels.passes import PARTS, flat, locate
+from qact.kernels.passes import PARTS, flat
 from qact.kernels.steps import stored_table
 from qact.kernels.tables import rank_table
-from qact.levels import Level
+from qact.levels import Level, parse
 from qact.rule import Rule
 
 
@@ -24,7 +25,8 @@ class Stored:
     ``table`` (C, bins + 2) are the values at the edges of the grid, the last one twice; between
     them lies a straight line, not below ``least`` (C,). With ``place`` (C, bins + 1) the value
     jumps instead, where a bin's place in 256ths is reached. ``inverse`` (C,) is one over the bin
-    width, ``offset`` (C,) the first edge in bins.
+    width, ``offset`` (C,) the first edge in bins. ``after`` maps what was looked up, (N, C, L),
+    where the table holds ranks: a level that cannot be interpolated.
     """
 
     table: Tensor
@@ -34,6 +36,13 @@ class Stored:
     scale: Tensor
     shift: Tensor
     least: Tensor
+    after: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All the numbers, in their order."""
+        rest = (self.inverse, self.offset, self.scale, self.shift, self.least)
+        return self.table, self.place, *rest
 
     def before(self, scale: Tensor, shift: Tensor) -> Stored:
         """The same behind the affine map ``scale z + shift``, both (C,)."""
@@ -59,9 +68,14 @@ def storable(rule: Rule, level: Level) -> bool:
 
 
 def store(context: Histogram, level: Level, rule: Rule) -> Stored:
-    """The table of a context; a ReLU is left to the values, so that its kink stays sharp."""
+    """The table of a context; a ReLU is left to the values, so that its kink stays sharp.
+
+    It holds ranks where the level cannot be interpolated.
+    """
     least = -torch.inf
     count = context.count[:, None]
+    if not storable(rule, level):
+        level = parse("uniform")
     if rule.smooth:
         context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
         knots = rank_table(context.to(torch.float64), rule)
@@ -86,16 +100,27 @@ def store(context: Histogram, level: Level, rule: Rule) -> Stored:
 
 
 def lookup(z: Tensor, stored: Stored) -> Tensor:
-    """:func:`qact.kernels.cpu.lookup.lookup` in plain PyTorch, on any device."""
-    y = z * stored.scale[:, None] + stored.shift[:, None]
+    """:func:`qact.kernels.cpu.lookup.lookup` in plain PyTorch, on any device.
+
+    Floor, clamp, gather and arithmetic alone: what every runtime has.
+    """
     bins = stored.table.shape[1] - 2
-    exponent = torch.frexp(stored.inverse)[1] - 1
-    cell, part = locate(y, Grid(-exponent, stored.offset, bins))
-    index = flat(cell, bins + 2)
-    values = stored.table.flatten()
+    # The inverse width is a power of two, so it commutes with rounding.
+    scale, shift = stored.scale * stored.inverse, stored.shift * stored.inverse
+    y = z * scale[:, None] + shift[:, None]
+    first = stored.offset.to(y.dtype)[:, None]
+    cell = (y.floor() - first).clamp(0, bins - 1)
+    part = (y - (cell + first)).clamp(0, 1)
+    index = torch.where(torch.isnan(cell), 0, cell).long()
     if stored.place.shape[1] == 0:
-        low = stored.least[:, None]
-        return torch.maximum(torch.lerp(values[index], values[index + 1], part), low)
-    place = stored.place.flatten()[flat(cell, bins + 1)]
+        edge = flat(index, bins + 2)
+        low, high = _at(stored.table, edge), _at(stored.table, edge + 1)
+        return torch.maximum(low + part * (high - low), stored.least[:, None])
+    place = _at(stored.place, flat(index, bins + 1))
     reached = ((part * PARTS).round() >= place) | (part >= 1)
-    return values[index + reached.long()] + 0 * part
+    return _at(stored.table, flat(index + reached, bins + 2)) + 0 * part
+
+
+def _at(table: Tensor, index: Tensor) -> Tensor:
+    # Faster than an index of three dimensions, and ONNX has it as Gather.
+    return table.flatten().index_select(0, index.flatten()).reshape(index.shape)

@@ -1,5 +1,33 @@
 """Networks for small images, each built with an activation factory."""
 
-from qact.models.resnet import ResNet, resnet18, resnet34, resnet_small
+from qact.models.densenet import DenseNet, densenet40
+from qact.models.lenet import LeNet, lenet
+from qact.models.mlp import MLP, mlp
+from qact.models.placement import Placement, paper
+from qact.models.registry import MODELS, build, positions
+from qact.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet_small
+from qact.models.vgg import VGG, vgg16
+from qact.models.vit import ViT, vit_tiny
 
-__all__ = ["ResNet", "resnet18", "resnet34", "resnet_small"]
+__all__ = [
+    "MLP",
+    "MODELS",
+    "VGG",
+    "DenseNet",
+    "LeNet",
+    "Placement",
+    "ResNet",
+    "ViT",
+    "build",
+    "densenet40",
+    "lenet",
+    "mlp",
+    "paper",
+    "positions",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "resnet_small",
+    "vgg16",
+    "vit_tiny",
+]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qact.shift import linear
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 ANGLES = 4096  # angles of motion blur are read off a grid: see _taps
 
@@ -33,11 +33,13 @@ def mirror(position: np.ndarray, size: int) -> np.ndarray:
 
 def band(kernel: np.ndarray, size: int, border: str = "nearest") -> np.ndarray:
     """Matrix (size, size) that correlates with an odd 1-D kernel under a border rule."""
-    rule = {"nearest": nearest, "reflect": reflect, "mirror": mirror}[border]
+    rule = {"nearest": nearest, "reflect": reflect, "mirror": mirror, "zero": nearest}[border]
     matrix = np.zeros((size, size))
     rows = np.arange(size)
     for weight, shift in zip(kernel, range(-(len(kernel) // 2), len(kernel) // 2 + 1), strict=True):
-        np.add.at(matrix, (rows, rule(rows + shift, size)), weight)
+        place = rows + shift
+        inside = (place >= 0) & (place < size) if border == "zero" else np.ones(size, bool)
+        np.add.at(matrix, (rows, rule(place, size)), weight * inside)
     return matrix
 
 
@@ -131,6 +133,8 @@ def motion(
     n, c, h, w = x.shape
     weights, table = _taps(int(radius), float(sigma), *angles, x.device)
     offsets = table[draws.integers(ANGLES)]
+    if passes := on_cpu(x, "compiled_gather"):
+        return passes.motion(x, weights, offsets)
     rows, columns = (torch.arange(s, device=x.device) for s in (h, w))
     flat, out = x.flatten(2), torch.zeros_like(x).flatten(2)
     for i, weight in enumerate(weights):

@@ -1,41 +1,20 @@
 """Data sets as tensors in memory: ``load(name)`` gives training, validation and test parts."""
 
-import difflib
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import interpolate
 
-from qact.shift.sources import SOURCES, Arrays
+from qact.shift import names
+from qact.shift.arrays import part
+from qact.shift.download import download as fetch_all
+from qact.shift.local import from_folder, from_npz
+from qact.shift.sources import SOURCES
+from qact.shift.splits import SPLIT_SEED, Splits, assembled, stratified_order
 
 NAMES = ("digits", *SOURCES)
-_SPLIT_SEED = 0
-_VALIDATION = 0.1
-
-Part = tuple[Tensor, Tensor]
-
-
-@dataclass(frozen=True)
-class Splits:
-    """A data set cut in three; each part is (images uint8 (N, C, H, W), labels int64 (N,)).
-
-    Choose on ``val``; ``test`` is for the number that is reported.
-    """
-
-    name: str
-    train: Part
-    val: Part
-    test: Part
-    class_names: tuple[str, ...]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return len(self.class_names)
 
 
 def load(
@@ -44,22 +23,30 @@ def load(
     *,
     root: str | os.PathLike[str] | None = None,
     limit: int | None = None,
+    download: bool = False,
 ) -> Splits:
-    """Load a data set, cut into training, validation and test parts. Nothing is downloaded.
+    """Load a data set, cut into training, validation and test parts.
 
     ``"digits"`` comes with scikit-learn: its 1797 images are scaled to 0..255, resized to ``size``
     (bilinear) and cut, stratified by class with a fixed seed, into 1000 / 297 / 500.
 
     ``"cifar10"``, ``"cifar100"``, ``"mnist"`` and ``"fashion_mnist"`` are read from ``root``, as
     torchvision lays them out (MD5 checked) or as a coded folder with its own ``load.py``, which is
-    then run (SHA-256 checked). The test part is the official one. Validation is a tenth of the
-    official training part, stratified by class with a fixed seed; the rest keeps its order.
+    then run (SHA-256 checked); ``"tiny_imagenet"`` as it is published. The test part is the
+    official one, for Tiny ImageNet its validation part. Validation is a tenth of the official
+    training part, stratified by class with a fixed seed; the rest keeps its order.
+
+    A path instead of a name is a folder of images (:func:`qact.shift.from_folder`) or an ``.npz``
+    file of arrays (:func:`qact.shift.from_npz`).
 
     Args:
-        name: ``"digits"``, ``"cifar10"``, ``"cifar100"``, ``"mnist"`` or ``"fashion_mnist"``.
-        size: side of the digits in pixels (default 32); the others have their own.
+        name: one of ``qact.shift.data.NAMES``, or a path with a separator or the ending ``.npz``.
+        size: side in pixels of the digits (default 32) or of a folder's images; the others have
+            their own.
         root: folder of the files; default the environment variable ``QACT_DATA``.
-        limit: use the first ``limit`` images of the official training and test parts only.
+        limit: use that many images of the official training and test parts only: the first, or,
+            of image files, some of every class.
+        download: get what is missing from the public origin, see :func:`qact.shift.download`.
 
     Returns:
         A :class:`Splits`.
@@ -68,25 +55,47 @@ def load(
         ValueError: unknown name, bad size or limit, no root, or a truncated or altered file.
         FileNotFoundError: a file is missing; like the above, the message names the file, the
             checksum that is expected and the public origin.
-        ImportError: digits without scikit-learn.
+        ConnectionError: ``download`` without a network.
+        ImportError: digits without scikit-learn, image files without Pillow.
 
     Example:
         >>> digits = load("digits", size=16)
         >>> [tuple(images.shape) for images, _ in (digits.train, digits.val, digits.test)]
         [(1000, 1, 16, 16), (297, 1, 16, 16), (500, 1, 16, 16)]
     """
-    if name not in NAMES:
-        close = difflib.get_close_matches(str(name), NAMES, n=2, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise ValueError(f"unknown data set {name!r}; {hint}known: {', '.join(NAMES)}")
     for what, value in (("size", size), ("limit", limit)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{what} must be a positive integer or None, got {value!r}")
     if name == "digits":
         return _digits(32 if size is None else size, limit)
+    if name not in NAMES and str(name).endswith(".npz"):
+        return from_npz(name)
+    if name not in NAMES and os.sep in str(name):
+        return from_folder(name, size, limit)
+    if name not in NAMES:
+        raise names.unknown("data set", name, NAMES)
     if size is not None:
-        raise ValueError(f"size is for 'digits' only; {name!r} has its own, got size={size!r}")
-    return _from_disk(name, _folder(name, root), limit)
+        raise ValueError(
+            f"size is for 'digits' and folders only; {name!r} has its own, got size={size!r}"
+        )
+    return _from_disk(name, data_folder(name, SOURCES[name].origin, root, download), limit)
+
+
+def data_folder(
+    name: str, origin: str, root: str | os.PathLike[str] | None, download: bool = False
+) -> Path:
+    """Return the folder to read ``name`` from, filled from the public origin if that is wanted."""
+    given = root if root is not None else os.environ.get("QACT_DATA")
+    if not given:
+        raise ValueError(
+            f"where is {name!r}? pass root=... or set QACT_DATA to its folder; origin: {origin}"
+        )
+    folder = Path(given).expanduser()
+    if download:
+        fetch_all(name, folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder} to read {name!r} from; origin: {origin}")
+    return folder
 
 
 def _digits(size: int, limit: int | None) -> Splits:
@@ -99,54 +108,15 @@ def _digits(size: int, limit: int | None) -> Splits:
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
     images = interpolate(images, (size, size), mode="bilinear", align_corners=False)
-    order = stratified_order(bunch.target, _SPLIT_SEED)
+    order = stratified_order(bunch.target, SPLIT_SEED)
     whole = (images.round().to(torch.uint8).numpy(), bunch.target.astype(np.int64))
     train, val, test = (np.sort(i) for i in np.split(order, [1000, 1297]))
-    parts = [_part(whole, i) for i in (train[:limit], val, test[:limit])]
+    parts = [part(whole, i) for i in (train[:limit], val, test[:limit])]
     return Splits("digits", parts[0], parts[1], parts[2], tuple("0123456789"))
 
 
 def _from_disk(name: str, root: Path, limit: int | None) -> Splits:
     source = SOURCES[name]
     class_names = source.classes(root)
-    official = source.read(root, "train", limit)
-    order = stratified_order(official[1], _SPLIT_SEED)
-    cut = round(_VALIDATION * len(order))
-    train, val = _part(official, np.sort(order[cut:])), _part(official, np.sort(order[:cut]))
-    test = source.read(root, "test", limit)
-    return Splits(name, train, val, _part(test, np.arange(len(test[1]))), class_names)
-
-
-def _folder(name: str, root: str | os.PathLike[str] | None) -> Path:
-    given = root if root is not None else os.environ.get("QACT_DATA")
-    origin = f"origin: {SOURCES[name].origin}"
-    if not given:
-        raise ValueError(
-            f"where is {name!r}? pass root=... or set QACT_DATA to its folder; {origin}"
-        )
-    folder = Path(given).expanduser()
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder} to read {name!r} from; {origin}")
-    return folder
-
-
-def _part(arrays: Arrays, index: np.ndarray) -> Part:
-    images, labels = arrays
-    return torch.from_numpy(images[index]), torch.from_numpy(labels[index])
-
-
-def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Permutation of which every prefix has each class in proportion, to within one image or so.
-
-    Example:
-        >>> labels = np.array([0] * 6 + [1] * 2)
-        >>> labels[stratified_order(labels, 0)[:4]].tolist().count(1)
-        1
-    """
-    # RandomState's streams are frozen by numpy's policy: the split will not move with a version.
-    shuffled = np.random.RandomState(seed).permutation(len(labels))
-    place = np.empty(len(labels))
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels[shuffled] == label)
-        place[mine] = (np.arange(len(mine)) + 0.5) / len(mine)
-    return shuffled[np.argsort(place, kind="stable")]
+    train, test = (source.read(root, which, limit) for which in ("train", "test"))
+    return assembled(name, train, None, test, class_names)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from qact.shift.blur import smooth
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 
 def _remainder(place: Tensor, period: int) -> Tensor:
@@ -27,6 +27,8 @@ def sample(x: Tensor, y: Tensor, z: Tensor, border: str) -> Tensor:
 
     ``border`` is ``"mirror"`` (d c b | a b c d | c b a) or ``"reflect"`` (c b a | a b c d | d c b).
     """
+    if passes := on_cpu(x, "compiled_gather"):
+        return passes.sample(x, y.float(), z.float(), border == "mirror")
     n, c, h, w = x.shape
     rule = _mirror if border == "mirror" else _reflect
     top, left = y.floor(), z.floor()

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 (N, C, H, W), labels int64 (N,)
+
 
 class _ArrayUnpickler(pickle.Unpickler):
     """Unpickles lists, dicts, texts and numpy arrays, and refuses any other name."""
@@ -49,34 +51,43 @@ def unpickle(content: bytes) -> Any:
     return _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()
 
 
-def checked_bytes(path: Path, md5: str, origin: str) -> bytes:
-    """Content of a file, decompressed if its name ends in ``.gz``, whose MD5 must be ``md5``.
+def checked_bytes(path: Path, checksum: str, origin: str, algorithm: str = "md5") -> bytes:
+    """Content of a file, decompressed if its name ends in ``.gz``, held against its checksum.
 
     Args:
         path: the file.
-        md5: expected checksum, of the decompressed content.
+        checksum: what is expected, of the decompressed content.
         origin: where the public can get the file.
+        algorithm: ``"md5"`` or ``"sha256"``.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: the content is truncated or altered.
     """
+    expected = f"expected {algorithm} {checksum}"
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing (expected md5 {md5}); origin: {origin}")
+        raise FileNotFoundError(f"{path} is missing ({expected}); origin: {origin}")
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(
-            f"{path} is damaged: {error} (expected md5 {md5}); origin: {origin}"
-        ) from error
-    found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    if found != md5:
-        what = "md5 of the decompressed content" if path.suffix == ".gz" else "md5"
+        raise ValueError(f"{path} is damaged: {error} ({expected}); origin: {origin}") from error
+    found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
+    if found != checksum:
+        what = f"{algorithm} of the decompressed content" if path.suffix == ".gz" else algorithm
         raise ValueError(
             f"{path} is truncated or altered: {what} is {found} ({len(content)} bytes), "
-            f"expected {md5}; origin: {origin}"
+            f"expected {checksum}; origin: {origin}"
         )
     return content
+
+
+def parse_npy(content: bytes) -> np.ndarray:
+    """Array of an ``.npy`` file; objects are refused.
+
+    Raises:
+        ValueError: it is no such file, or holds objects.
+    """
+    return np.load(io.BytesIO(content), allow_pickle=False)
 
 
 def parse_idx(content: bytes) -> np.ndarray:

@@ -40,3 +40,24 @@ def displaced(draws: Draws, delta: int, h: int, w: int) -> Tensor:
     for _ in range(max(h * w - 1, 1).bit_length()):
         final = final.gather(1, final)
     return target.gather(1, final)
+
+
+def swapped(draws: Draws, delta: int, h: int, w: int) -> Tensor:
+    """Where each pixel's value comes from after one sweep of true swaps, flat indices (N, H W).
+
+    Of the pixels that are far enough from the border, from the far corner to the near one, each is
+    swapped with probability 1/2 with one displaced by integers drawn from [-delta, delta).
+    """
+    step = draws.integers(2 * delta, 2, h * w) - delta
+    moved = draws.bits(h * w) >= 0
+    here = torch.arange(h * w, device=step.device)
+    partner = torch.where(moved, here + step[:, 0] * w + step[:, 1], here).t().contiguous()
+    source = here[:, None].repeat(1, len(step))
+    for row in range(h - delta, delta, -1):
+        for column in range(w - delta, delta, -1):
+            at = row * w + column
+            if row < h and column < w:
+                mine, other = source[at].clone(), partner[at : at + 1]
+                source[at] = source.gather(0, other)[0]
+                source.scatter_(0, other, mine[None])
+    return source.t().contiguous()

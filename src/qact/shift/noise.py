@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 
 def gaussian_noise(x: Tensor, scale: float, draws: Draws) -> Tensor:
@@ -18,6 +18,8 @@ def shot_noise(x: Tensor, rate: float, draws: Draws) -> Tensor:
 
 def impulse_noise(x: Tensor, amount: float, draws: Draws) -> Tensor:
     """Salt and pepper: each value becomes 0 or 1 with probability ``amount / 2`` each."""
+    if compiled := on_cpu(x):
+        return compiled.impulse(*draws.keys(*x.shape[1:]), x.flatten(1), amount).view(x.shape)
     u = draws.uniform(*x.shape[1:])
     # Sums and products of masks: a fill by a random mask waits for its branches.
     kept, salt = (u >= amount).float(), (u >= amount / 2).float()

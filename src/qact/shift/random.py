@@ -6,10 +6,14 @@ with wrap-around, and what follows uses table look-ups and single IEEE operation
 transcendental function, whose last bit may depend on where an element lies in a SIMD register.
 """
 
+import copy
 import hashlib
+import importlib
 import operator
+from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -94,6 +98,19 @@ def label_key(label: str) -> int:
     return int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "little", signed=True)
 
 
+@lru_cache(maxsize=4)
+def _compiled(room: str) -> Any:
+    try:
+        return importlib.import_module(f"qact.shift.{room}")
+    except ImportError:  # no Numba
+        return None
+
+
+def on_cpu(x: Tensor, room: str = "compiled") -> Any:
+    """The compiled passes, where there are any and ``x`` lies on a CPU; else None."""
+    return _compiled(room) if x.device.type == "cpu" else None
+
+
 class Draws:
     """Random numbers of a batch of images, one stream per image.
 
@@ -116,16 +133,30 @@ class Draws:
         self.key = mix64(mix64(index + _GOLDEN) ^ salt.to(index.device))
         self.calls = 0
 
-    def bits(self, *shape: int) -> Tensor:
-        """Uniform int32 words of shape (N, *shape)."""
+    def parts(self, size: int) -> Iterator["Draws"]:
+        """The same streams, ``size`` images at a time, for what would not fit in a cache."""
+        for key in self.key.split(size):
+            part = copy.copy(self)
+            part.key = key
+            yield part
+
+    def keys(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Keys of the positions (P,) and two of each stream (N,), for the next draw."""
         self.calls += 1
         key = mix64(self.key + _signed(self.calls * _GOLDEN))
-        first, second = (key >> 32).int()[:, None], (key << 32 >> 32).int()[:, None]
-        base = _positions(prod(shape), key.device)
-        return mix32(base + first, second).view(-1, *shape)
+        return _positions(prod(shape), key.device), (key >> 32).int(), (key << 32 >> 32).int()
+
+    def bits(self, *shape: int) -> Tensor:
+        """Uniform int32 words of shape (N, *shape)."""
+        base, first, second = self.keys(*shape)
+        if compiled := on_cpu(base):
+            return compiled.bits(base, first, second).view(-1, *shape)
+        return mix32(base + first[:, None], second[:, None]).view(-1, *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform float32 in [low, high), shape (N, *shape): multiples of 2^-24, scaled."""
+        if compiled := on_cpu(self.key):
+            return compiled.uniform(*self.keys(*shape), low, high).view(-1, *shape)
         x = _shifted(self.bits(*shape), 8, 32).float().mul_(2.0**-24)
         return x if (low, high) == (0.0, 1.0) else x.mul_(high - low).add_(low)
 
@@ -139,7 +170,10 @@ class Draws:
         The sum of two entries of a table of 65536 normal quantiles: exact to the eye of any test
         of a few million samples, and limited to |z| <= 6.1.
         """
-        words, table = self.bits(*shape).flatten(), _normal_table(self.key.device)
+        table = _normal_table(self.key.device)
+        if compiled := on_cpu(table):
+            return compiled.normal(*self.keys(*shape), table).view(-1, *shape)
+        words = self.bits(*shape).flatten()
         low = table.index_select(0, words & 0xFFFF)
         high = table.index_select(0, _shifted(words, 16, 32))
         return low.add_(high).view(-1, *shape)
@@ -154,7 +188,10 @@ class Draws:
         Returns:
             Counts, shape (N, *shape), by the alias method (Walker 1977).
         """
-        keep, jump, start = alias_tables(float(rate), level.device)
+        keep, jump, start = tables = alias_tables(float(rate), level.device)
+        if compiled := on_cpu(level):
+            flat = level.flatten(1).int()
+            return compiled.poisson(*self.keys(*level.shape[1:]), flat, tables).view(level.shape)
         width = keep.shape[1]
         words = self.bits(*level.shape[1:]).flatten()
         row = level.flatten().int()

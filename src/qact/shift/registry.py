@@ -1,15 +1,15 @@
 """The corruptions by name, and :func:`corrupt`, which applies one to a batch of images."""
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qact.shift import blur, digital, elastic, glass, jpeg, noise, spatter, weather
+from qact.shift import blur, digital, elastic, glass, jpeg, mnist_c, noise, spatter, weather
 from qact.shift.constants import constants
-from qact.shift.random import Draws
+from qact.shift.names import unknown
+from qact.shift.random import Draws, on_cpu
 
 Corruption = Callable[[Tensor, Any, Draws], Tensor]
 
@@ -36,18 +36,23 @@ HOLDOUT: dict[str, Corruption] = {
     "spatter": spatter.spatter,
     "saturate": digital.saturate,
 }
-GROUPS = {"standard": STANDARD, "holdout": HOLDOUT, "all": {**STANDARD, **HOLDOUT}}
+GROUPS: dict[str, dict[str, Corruption]] = {
+    "standard": STANDARD,
+    "holdout": HOLDOUT,
+    "all": {**STANDARD, **HOLDOUT},
+    "mnist": mnist_c.FUNCTIONS,
+}
 
 
 def corruptions(group: str = "standard") -> tuple[str, ...]:
     """Names of the corruptions of CIFAR-10-C, in the order of the paper (arXiv 1903.12261).
 
     Args:
-        group: ``"standard"`` (the 15 of the benchmark), ``"holdout"`` (the 4 for validation) or
-            ``"all"``.
+        group: ``"standard"`` (the 15 of the benchmark), ``"holdout"`` (the 4 for validation),
+            ``"all"``, or ``"mnist"`` (MNIST-C's, for grey digits).
 
     Returns:
-        Tuple of names for :func:`corrupt`.
+        Tuple of names for :func:`corrupt`; of ``"mnist"`` for :func:`corrupt_mnist`.
 
     Raises:
         ValueError: unknown group.
@@ -95,32 +100,99 @@ def corrupt(
         >>> torch.equal(y[2:], corrupt(x[2:], "fog", 3, index=torch.tensor([2, 3])))
         True
     """
-    _check_request(name, severity)
+    known(name)
+    _check_severity(severity)
     check_images(images)
     index = _checked_index(index, images)
     if severity == 0 or images.numel() == 0:
         return images
     constant = constants(name, severity, min(images.shape[-2:]))
+    return _apply(GROUPS["all"][name], constant, f"{name}/{int(severity)}", images, seed, index)
+
+
+@torch.no_grad()
+def corrupt_mnist(
+    images: Tensor,
+    name: str,
+    severity: int | None = None,
+    *,
+    seed: int = 0,
+    index: Tensor | None = None,
+) -> Tensor:
+    """Corrupt grey digits as MNIST-C does, with its own constants whatever the size.
+
+    Lengths of ``translate``, ``dotted_line`` and ``zigzag`` are those of 28 pixels, scaled to the
+    height of the images; widths of blurs are not scaled. ``identity``, ``stripe``, ``dotted_line``,
+    ``zigzag`` and ``canny_edges`` have no severities: any from 1 to 5 gives the same.
+
+    Args:
+        images: floating tensor (N, 1, H, W) in [0, 1], any device.
+        name: one of ``corruptions("mnist")``.
+        severity: 1 to 5; None for that of the published files; 0 returns ``images``.
+        seed: any integer.
+        index: LongTensor (N,), see :func:`corrupt`.
+
+    Returns:
+        Tensor of the shape, dtype and device of ``images``, values k / 255.
+
+    Raises:
+        ValueError: unknown name or severity, colour images, shape or range as in :func:`corrupt`.
+        TypeError: as in :func:`corrupt`.
+
+    Paper: Mu and Gilmer 2019, arXiv 1906.02337.
+
+    Example:
+        >>> x = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+        >>> corrupt_mnist(x, "zigzag").shape
+        torch.Size([4, 1, 28, 28])
+    """
+    known(name, "mnist")
+    _check_severity(severity if severity is not None else 1)
+    check_images(images)
+    if images.shape[1] != 1:
+        raise ValueError(f"MNIST-C corrupts grey images (N, 1, H, W), got {tuple(images.shape)}")
+    index = _checked_index(index, images)
+    if severity == 0 or images.numel() == 0:
+        return images
+    table, usual = mnist_c.TABLE[name]
+    level = int(usual or 1) if severity is None or usual is None else int(severity)
+    label = f"mnist/{name}/{level}"
+    return _apply(mnist_c.FUNCTIONS[name], table[level - 1], label, images, seed, index)
+
+
+def _apply(
+    function: Corruption, constant: Any, label: str, images: Tensor, seed: int, index: Tensor
+) -> Tensor:
     out = torch.empty_like(images)
     chunk = max(1, _CHUNK[images.device.type != "cpu"] // images[0].numel())
     for part in range(0, len(images), chunk):
         here = slice(part, part + chunk)
-        draws = Draws(seed, f"{name}/{int(severity)}", index[here])
-        result = GROUPS["all"][name](images[here].float().contiguous(), constant, draws)
-        out[here] = result.clamp(0, 1).mul_(255).round_().div_(255)
+        draws = Draws(seed, label, index[here])
+        result = function(images[here].float().contiguous(), constant, draws)
+        rounded(result, out[here])
     return out
+
+
+def rounded(result: Tensor, out: Tensor) -> None:
+    """Write ``round(255 clip(result, 0, 1)) / 255`` into ``out``."""
+    plain = result.is_contiguous() and out.is_contiguous() and out.dtype == torch.float32
+    if plain and (compiled := on_cpu(result)):
+        compiled.rounded(result, out)
+    else:
+        out.copy_(result.clamp(0, 1).mul_(255).round_().div_(255))
 
 
 # Values worked on at a time: the caches of a CPU core hold them; a GPU wants more.
 _CHUNK = (1 << 18, 1 << 25)
 
 
-def _check_request(name: str, severity: int) -> None:
-    known = GROUPS["all"]
-    if name not in known:
-        close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
-        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-        raise ValueError(f"unknown corruption {name!r}; {hint}known: {', '.join(known)}")
+def known(name: str, group: str = "all") -> None:
+    """Raise ``ValueError`` for a name that is not in the group, with the closest ones."""
+    if name not in GROUPS[group]:
+        raise unknown("corruption", name, GROUPS[group])
+
+
+def _check_severity(severity: int) -> None:
     if isinstance(severity, bool) or severity not in range(6):
         raise ValueError(f"severity must be an integer from 0 to 5, got {severity!r}")
 

@@ -6,9 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from qact.shift.formats import checked_bytes, is_coded_folder, parse_idx, read_coded, unpickle
+from qact.shift.formats import (
+    Arrays,
+    checked_bytes,
+    is_coded_folder,
+    parse_idx,
+    read_coded,
+    unpickle,
+)
+from qact.shift.tiny_imagenet import TinyImageNet
 
-Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 (N, C, H, W), labels int64 (N,)
 _DIGITS = tuple("0123456789")
 
 
@@ -78,7 +85,7 @@ def _idx_files(
     return {"train": pair("train", train), "test": pair("t10k", test)}
 
 
-SOURCES = {
+SOURCES: dict[str, Source | TinyImageNet] = {
     source.name: source
     for source in (
         Source(
@@ -140,5 +147,6 @@ SOURCES = {
                 "Ankle boot",
             ),
         ),
+        TinyImageNet(),
     )
 }

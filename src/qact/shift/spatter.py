@@ -47,10 +47,10 @@ def canny(level: Tensor, low: int, high: int) -> Tensor:
     crest = flat & (size > d) & (size >= f) | steep & (size > b) & (size >= h)
     crest |= diagonal & falling & (size > c) & (size > g)
     crest |= diagonal & ~falling & (size > a) & (size > i)
-    return _connected(crest & (size > low), crest & (size > high))
+    return connected(crest & (size > low), crest & (size > high))
 
 
-def _connected(weak: Tensor, strong: Tensor) -> Tensor:
+def connected(weak: Tensor, strong: Tensor) -> Tensor:
     """Weak pixels joined to a strong one by a path of weak neighbours."""
     weak = weak.float()
     edge, count = strong.float(), -1.0

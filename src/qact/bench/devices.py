@@ -1,0 +1,44 @@
+"""Where networks are trained and measured, by name, checked before anything starts."""
+
+from __future__ import annotations
+
+import torch
+
+from qact.bench.errors import RecipeError
+
+
+def devices_of(name: str) -> tuple[str, ...]:
+    """Return the devices of ``"cpu"``, ``"cuda"`` (all GPUs), ``"cuda:1"``, or a list with commas.
+
+    Raises:
+        RecipeError: no such device, or one that this machine lacks.
+
+    Example:
+        >>> devices_of("cpu")
+        ('cpu',)
+    """
+    found: list[str] = []
+    for part in name.split(","):
+        try:
+            device = torch.device(part.strip())
+        except RuntimeError as error:
+            raise RecipeError(f"device must be cpu, cuda or cuda:N, got {part!r}") from error
+        found += _present(device, part)
+    return tuple(dict.fromkeys(found))
+
+
+def _present(device: torch.device, asked: str) -> list[str]:
+    if device.type == "cpu":
+        return ["cpu"]
+    if device.type == "mps" and torch.backends.mps.is_available():
+        return ["mps"]
+    if device.type != "cuda":
+        raise RecipeError(f"device must be cpu, cuda or cuda:N, got {asked!r}")
+    count = torch.cuda.device_count()
+    if not count or (device.index or 0) >= count:
+        raise RecipeError(f"device {asked!r} is not here: {count} GPUs are visible")
+    return (
+        [f"cuda:{device.index}"]
+        if device.index is not None
+        else [f"cuda:{k}" for k in range(count)]
+    )

@@ -1,0 +1,13 @@
+"""Conversion of any model: its activations exchanged for others, by name, type or predicate.
+
+One file per step: `kinds` knows what an activation is, `dryrun` sees one pass, `dims` follows the
+channels, `static` reads what can be read without a pass, `plan` chooses, `rewrite` traces and
+`graft` mounts new forwards, `build` makes layers, `swap` edits and undoes, `stand` rehearses,
+`warm` and `fit` calibrate, `report` remembers.
+"""
+
+from qact.convert.lazy import Layer, layer
+from qact.convert.model import convert, convert_
+from qact.convert.report import Row, Summary, summary
+
+__all__ = ["Layer", "Row", "Summary", "convert", "convert_", "layer", "summary"]

@@ -1,0 +1,127 @@
+"""Warm start: contexts from one pass of the original network, then a fit of every layer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qact.convert.dryrun import run, untouched
+from qact.convert.fit import fit_
+from qact.convert.sites import Site
+from qact.convert.stand import Stand
+from qact.convert.swap import Swap
+from qact.kernels import eager
+from qact.layer import QAct
+from qact.layout import fold
+from qact.normed import NormedQAct
+
+
+class Teacher(Stand):
+    """The old function, which lets the context of the new layer follow its input."""
+
+    def __init__(self, site: Site, layer: Any) -> None:
+        super().__init__(site)
+        self.layer = layer
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Apply it, and count the input."""
+        core: Any = self.layer
+        z = input.detach()
+        if isinstance(core, NormedQAct):
+            z = self._normed(core, z)
+            core = core.quantile
+        seen = eager.observe(fold(z, core.dim), core.rule, core.context.bins)
+        core.context.follow(seen.to(core.context.mass.dtype), None)
+        return super().forward(input)
+
+    def _normed(self, layer: NormedQAct, z: Tensor) -> Tensor:
+        """``z`` behind the first norm, whose statistics are those of the first batch."""
+        norm: Any = layer.norm_in
+        if norm.num_batches_tracked == 0:
+            wide = fold(z.float(), layer.quantile.dim)
+            variance, mean = torch.var_mean(wide, (0, 2), correction=0)
+            norm.running_mean.copy_(mean)
+            norm.running_var.copy_(variance)
+            norm.num_batches_tracked += 1
+        return norm.eval()(z)
+
+
+class Source:
+    """A loader, a batch or a function, read as batches; the first one can be looked at."""
+
+    def __init__(self, source: Any, example: Any) -> None:
+        self.function: Callable[[nn.Module], Any] | None = None
+        if isinstance(source, Tensor | Mapping):
+            source = [source]
+        if isinstance(source, Iterable):
+            batches = iter(source)
+            try:
+                first = next(batches)
+            except StopIteration:
+                raise ValueError("warm_start holds no batch to calibrate on") from None
+            self.first = _inputs(first) if example is None else example
+            self.batches: Iterator[Any] = chain([first], batches)
+        elif callable(source):
+            if example is None:
+                raise ValueError("warm_start is a function: give example_inputs too")
+            self.function, self.first = source, example
+        else:
+            raise TypeError(
+                f"warm_start={source!r} must be a batch, an iterable of batches, or a function "
+                "that runs a model on the data"
+            )
+
+    def pass_over(self, model: nn.Module) -> None:
+        """Run ``model`` on all of it, once."""
+        if self.function is not None:
+            self.function(model)
+            return
+        for batch in self.batches:
+            run(model, _inputs(batch))
+
+
+def _inputs(batch: Any) -> Any:
+    """What the model reads of a batch: of a pair (inputs, labels), the first."""
+    if isinstance(batch, tuple | list):
+        if not batch:
+            raise ValueError("warm_start holds an empty batch")
+        return batch[0]
+    return batch
+
+
+def warm(
+    model: nn.Module, layers: dict[Site, nn.Module], source: Source, swap: Swap
+) -> dict[Site, float]:
+    """Set contexts and parameters of ``layers`` from one pass; return how much each fit explains.
+
+    Raises:
+        TypeError: a layer is no QAct. ValueError: the source is empty or does not fit.
+    """
+    for site, layer in layers.items():
+        if not isinstance(layer, QAct | NormedQAct):
+            raise TypeError(
+                f"warm_start fits QAct and NormedQAct; {site.name!r} becomes a "
+                f"{type(layer).__name__}: leave warm_start out"
+            )
+        if isinstance(site.module, QAct | NormedQAct):
+            raise ValueError(f"{site.name!r} is a {type(site.module).__name__}: it has no function")
+    seen = {site: layer for site, layer in layers.items() if site.uses}
+    modes = {layer: layer.training for layer in seen.values()}
+    for site, layer in seen.items():
+        swap.put(site, Teacher(site, layer))
+    with untouched(model, training=False):
+        source.pass_over(model)
+    for layer in seen.values():
+        layer.train(modes[layer])
+    return {site: _fitted(site, layer) for site, layer in seen.items()}
+
+
+def _fitted(site: Site, layer: Any) -> float:
+    core = layer.quantile if isinstance(layer, NormedQAct) else layer
+    if core.context.is_empty:
+        raise ValueError(f"warm_start gave {site.name!r} nothing, or nothing finite")
+    return fit_(layer, site.module)

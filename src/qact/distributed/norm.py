@@ -1,0 +1,41 @@
+"""The norms around the quantile, with the statistics of all processes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qact.distributed.exchange import joined_group
+from qact.distributed.statistics import moments
+from qact.layout import fold, unfold
+from qact.normed import ChannelNorm
+
+
+class SyncChannelNorm(ChannelNorm):
+    """:class:`qact.normed.ChannelNorm` whose training batch is that of all processes.
+
+    Unlike :class:`torch.nn.SyncBatchNorm` it runs on a CPU too, with the channels at any ``dim``.
+    """
+
+    same_in_eval = True
+    process_group: Any = None
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``input``; in training with the mean and variance over all processes."""
+        group = joined_group(self.process_group) if self.training else None
+        if group is None:
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            z = fold(input, self.dim)
+            wide = z if z.dtype == torch.float64 else z.float()
+            mean, std, count = moments(wide, group)
+            variance = std**2
+            with torch.no_grad():
+                self.follow(mean, variance, int(count[0]))
+            scale = (variance + self.eps).rsqrt() * self.weight.to(wide.dtype)
+            output = torch.addcmul(
+                self.bias.to(wide.dtype)[:, None], wide - mean[:, None], scale[:, None]
+            )
+            return unfold(output.to(z.dtype), input, self.dim)

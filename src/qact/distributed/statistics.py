@@ -1,0 +1,79 @@
+"""Extent, mean and spread of a batch that is divided among processes.
+
+Each sends five numbers per channel; the mean and the variance of the union follow from those of the
+parts (Chan, Golub, LeVeque 1979). A process without samples sends zeros and counts for nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from qact.distributed.exchange import rows, summed
+from qact.kernels import passes as plain
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of all processes' values together, float64, each (C,)."""
+
+    count: Tensor
+    low: Tensor
+    high: Tensor
+    mean: Tensor
+    std: Tensor
+
+
+def statistics(z: Tensor, group: Any, passes: Any = plain) -> Statistics:
+    """The statistics of ``z`` (N, C, L) over all processes, by one exchange."""
+    n = float(z.shape[0] * z.shape[2])
+    if n:
+        local = [t.double() for t in passes.statistics(z)]
+    else:
+        far = torch.full((z.shape[1],), torch.inf, dtype=torch.float64, device=z.device)
+        local = [far, -far, torch.zeros_like(far), torch.zeros_like(far)]
+    gathered = rows(torch.stack([torch.full_like(local[0], n), *local]), group)
+    counts, low, high, mean, std = gathered.unbind(1)
+    count = counts.sum(0)
+    if not bool((count > 0).all()):
+        raise ValueError("no process has a sample; an empty batch has no ranks")
+    share = counts / count
+    centre = (share * mean).sum(0)
+    variance = (share * (std**2 + (mean - centre) ** 2)).sum(0)
+    return Statistics(count, low.amin(0), high.amax(0), centre, variance.sqrt())
+
+
+def moments(z: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean and population standard deviation over all processes, and how many values, (C,)."""
+    return _Moments.apply(z, group)
+
+
+class _Moments(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
+        joint = statistics(z, group)
+        mean, std = joint.mean.to(z.dtype), joint.std.to(z.dtype)
+        ctx.group = group
+        ctx.save_for_backward(z, mean, std, joint.count)
+        ctx.mark_non_differentiable(joint.count)
+        return mean, std, joint.count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        total = summed(torch.stack(grads[:2]), ctx.group)
+        return slope(*ctx.saved_tensors, *total), None
+
+
+def slope(
+    z: Tensor, mean: Tensor, std: Tensor, count: Tensor, grad_mean: Tensor, grad_std: Tensor
+) -> Tensor:
+    """``dL/dz`` (N, C, L) of what depends on the joint mean and spread (C,)."""
+    count = count.to(z.dtype)
+    score = (z - mean[:, None]) * torch.where(std > 0, 1 / std, 0)[:, None]
+    along = (grad_std / count)[:, None]
+    return torch.addcmul((grad_mean / count)[:, None], score, along)

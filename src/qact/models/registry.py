@@ -1,0 +1,91 @@
+"""The networks by name, built alike whatever each of them needs to know."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from qact import checks
+from qact.models.densenet import densenet40
+from qact.models.lenet import lenet
+from qact.models.mlp import mlp
+from qact.models.placement import Act, Placement, paper, placed
+from qact.models.resnet import resnet18, resnet34, resnet50, resnet_small
+from qact.models.vgg import vgg16
+from qact.models.vit import vit_tiny
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    make.__name__: make
+    for make in (
+        resnet_small,
+        resnet18,
+        resnet34,
+        resnet50,
+        mlp,
+        lenet,
+        vgg16,
+        densenet40,
+        vit_tiny,
+    )
+}
+PLACEMENTS: dict[str, Callable[[Act], Act]] = {"everywhere": lambda act: act, "paper": paper}  # type: ignore[dict-item]
+
+
+def build(
+    name: str,
+    *,
+    in_channels: int = 3,
+    num_classes: int = 10,
+    image_size: int = 32,
+    act: Act = "relu",
+    placement: str = "everywhere",
+    width_multiplier: float = 1.0,
+) -> nn.Module:
+    """Return an untrained network.
+
+    Args:
+        name: one of ``qact.models.MODELS``.
+        in_channels: channels of the images.
+        num_classes: number of outputs (logits).
+        image_size: side of the images; networks that take any size do not look at it.
+        act: activation, see :func:`qact.models.placement.placed`.
+        placement: ``"everywhere"``, or ``"paper"`` (:func:`qact.models.paper`), for an ``act`` that
+            is a name or a factory.
+        width_multiplier: scales all channels.
+
+    Raises:
+        ValueError: unknown ``name`` or ``placement``, or numbers that do not fit.
+
+    Example:
+        >>> from qact.models import build
+        >>> type(build("lenet", in_channels=1, image_size=28, act="qact")).__name__
+        'LeNet'
+    """
+    checks.choice("name", name, tuple(MODELS))
+    checks.choice("placement", placement, tuple(PLACEMENTS))
+    make = MODELS[name]
+    sized = "image_size" in inspect.signature(make).parameters
+    return make(
+        in_channels=in_channels,
+        num_classes=num_classes,
+        act=PLACEMENTS[placement](act),
+        width_multiplier=width_multiplier,
+        **({"image_size": image_size} if sized else {}),
+    )
+
+
+def positions(name: str) -> list[str]:
+    """Return the positions of a network's activations, in the order of their construction.
+
+    Example:
+        >>> from qact.models import positions
+        >>> positions("resnet_small")[:3], positions("resnet_small")[-1]
+        (['stem.2', 'stages.0.0.act1', 'stages.0.0.act2'], 'features')
+    """
+    act = placed(Placement(lambda position: None))
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        build(name, act=act, width_multiplier=0.25)
+    return act.positions

@@ -1,0 +1,144 @@
+"""A vision transformer for small images (Dosovitskiy et al. 2021, arXiv 2010.11929)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from qact.models.placement import Act, Placement, placed
+from qact.models.width import at_least_one, scaled
+
+
+class _Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, tokens, _ = x.shape
+        q, k, v = self.qkv(x).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
+        return self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape_as(x))
+
+
+class _Block(nn.Module):
+    """``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
+
+    def __init__(self, width: int, heads: int, hidden: int, act: Placement) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=1e-6)
+        self.attention = _Attention(width, heads)
+        self.norm2 = nn.LayerNorm(width, eps=1e-6)
+        self.up = nn.Linear(width, hidden)
+        self.act = act("act", hidden)
+        self.down = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.attention(self.norm1(x))
+        hidden = self.up(self.norm2(x)).transpose(1, 2)  # activations have channels at 1
+        return x + self.down(self.act(hidden).transpose(1, 2))
+
+
+class ViT(nn.Module):
+    """A pre-norm transformer on square patches, with a class token and learned positions.
+
+    Positions of activations: ``blocks.i.act``, in the place of GELU; its channels are the hidden
+    features, and its context all tokens of the batch. There is no BatchNorm: of a network with a
+    pointwise activation nothing adapts to the test batch.
+
+    Args:
+        depth: number of blocks.
+        width: features of a token, a multiple of ``heads``.
+        heads: attention heads.
+        in_channels: channels of the images.
+        num_classes: number of outputs (logits).
+        act: see :func:`qact.models.placement.placed`.
+        image_size: side of the images, a multiple of ``patch``.
+        patch: side of a patch.
+
+    Shapes:
+        input ``(N, in_channels, image_size, image_size)``, output ``(N, num_classes)``.
+
+    Raises:
+        ValueError: a number is below 1, or one is no multiple of the other.
+
+    Example:
+        >>> from qact.models import ViT
+        >>> import torch
+        >>> net = ViT(2, 8, 2, 1, 10, image_size=28)
+        >>> net(torch.zeros(2, 1, 28, 28)).shape
+        torch.Size([2, 10])
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        heads: int,
+        in_channels: int,
+        num_classes: int,
+        act: Act = "gelu",
+        image_size: int = 32,
+        patch: int = 4,
+    ) -> None:
+        super().__init__()
+        at_least_one(
+            depth=depth, width=width, heads=heads, in_channels=in_channels, num_classes=num_classes
+        )
+        at_least_one(image_size=image_size, patch=patch)
+        for name, whole, part, of in (
+            ("image_size", image_size, patch, "patch"),
+            ("width", width, heads, "heads"),
+        ):
+            if whole % part:
+                raise ValueError(f"{name} must be a multiple of {of}={part}, got {whole!r}")
+        act = placed(act)
+        self.patches = nn.Conv2d(in_channels, width, patch, patch)
+        self.token = nn.Parameter(torch.zeros(1, 1, width))
+        self.places = nn.Parameter(torch.zeros(1, (image_size // patch) ** 2 + 1, width))
+        blocks = [_Block(width, heads, 4 * width, act.within(f"blocks.{i}")) for i in range(depth)]
+        self.blocks = nn.Sequential(*blocks)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, num_classes)
+        act.finish()
+        self._initialize()
+
+    def _initialize(self) -> None:
+        for place in (self.token, self.places):
+            nn.init.trunc_normal_(place, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the normalised class token, ``(N, width)``."""
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.token.expand(len(x), -1, -1), tokens], 1) + self.places
+        return self.norm(self.blocks(tokens))[:, 0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits ``(N, num_classes)``."""
+        return self.head(self.embed(x))
+
+
+def vit_tiny(
+    in_channels: int = 3,
+    num_classes: int = 10,
+    act: Act = "gelu",
+    width_multiplier: float = 1.0,
+    image_size: int = 32,
+) -> ViT:
+    """Return a ViT of 6 blocks, 192 features and 3 heads on patches of 4x4.
+
+    Half the depth of DeiT's smallest (Touvron et al. 2021, arXiv 2012.12877), 2.7 million
+    parameters.
+
+    Example:
+        >>> from qact.models import vit_tiny
+        >>> sum(p.numel() for p in vit_tiny().parameters())
+        2693578
+    """
+    return ViT(6, scaled(192, width_multiplier, of=3), 3, in_channels, num_classes, act, image_size)

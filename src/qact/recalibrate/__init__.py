@@ -1,0 +1,22 @@
+"""Recalibration by rank of networks that never heard of QAct: record once, map at test time.
+
+Adaptive Quantile Recalibration (Mehrbod et al. 2025, arXiv 2511.03148) on mergeable contexts.
+"""
+
+from qact.recalibrate.block import recalibrated
+from qact.recalibrate.mapping import rank_map
+from qact.recalibrate.recording import BINS, attach, record, remove
+from qact.recalibrate.sites import Where
+from qact.recalibrate.transfer import Stream, by_rank
+
+__all__ = [
+    "BINS",
+    "Stream",
+    "Where",
+    "attach",
+    "by_rank",
+    "rank_map",
+    "recalibrated",
+    "record",
+    "remove",
+]

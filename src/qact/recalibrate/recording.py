@@ -1,0 +1,145 @@
+"""What every layer sees on source data: one context per layer, stored in the model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qact.context import Context
+from qact.functional import passes_for
+from qact.histogram import merge
+from qact.kernels import eager
+from qact.recalibrate.mapping import PLAIN
+from qact.recalibrate.sites import NAME, Site, Where, sites
+
+BINS = 128  # 1 kB per channel
+
+
+def record(
+    model: nn.Module, source_loader: Iterable[Any], *, where: Where = None, bins: int = BINS
+) -> nn.Module:
+    """Store in ``model`` what its pre-activations look like on source data; returns ``model``.
+
+    One pass in ``eval()`` without gradients. Each chosen layer gets a :class:`qact.Context` of its
+    output as the child ``source_context``: buffers that travel in the ``state_dict``, ``8 bins``
+    bytes per channel and a few more, while every other name stays as it was. What was recorded
+    before is replaced. If anything goes wrong, the model is left as it was.
+
+    Args:
+        model: any network; its norm layers are recorded, or what ``where`` chooses.
+        source_loader: batches of source data: tensors, tuples or lists whose first element is the
+            input, or mappings that are passed as keyword arguments. Labels are not needed.
+        where: a layer's name, a pattern (``"stages.*"``), a type, a tuple of types, or a predicate
+            ``(module, name)``; None chooses every norm layer that is not part of a QAct.
+        bins: resolution of the contexts.
+
+    Raises:
+        ValueError: no layer fits, the loader is empty, or an activation is not finite.
+        RuntimeError: a chosen layer is never called.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
+        >>> _ = record(model, [torch.randn(64, 4)])
+        >>> model[1].source_context
+        Context(8, bins=128)
+    """
+    chosen = sites(model, where)
+    contexts = [_blank(site, bins) for site in chosen]
+    batches = 0
+    with _evaluating(model), ExitStack() as undo:
+        for site, context in zip(chosen, contexts, strict=True):
+            undo.callback(site.hook(partial(_count, site=site, context=context)).remove)
+        for batch in source_loader:
+            _call(model, batch)
+            batches += 1
+    if not batches:
+        raise ValueError("the source loader is empty: there is nothing to record")
+    unseen = [s.name for s, c in zip(chosen, contexts, strict=True) if c.is_empty]
+    if unseen:
+        raise RuntimeError(f"never called: {', '.join(unseen)}; leave these out with where=")
+    for site, context in zip(chosen, contexts, strict=True):
+        setattr(site.module, NAME, context)
+    return model
+
+
+def attach(model: nn.Module, *, where: Where = None, bins: int = BINS) -> nn.Module:
+    """Give ``model`` empty contexts, so that a recorded ``state_dict`` loads strictly.
+
+    Layers that have a context keep it.
+
+    Example:
+        >>> build = lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
+        >>> recorded = record(build(), [torch.randn(64, 4)])
+        >>> attach(build()).load_state_dict(recorded.state_dict())
+        <All keys matched successfully>
+    """
+    for site in sites(model, where):
+        if site.context is None:
+            setattr(site.module, NAME, _blank(site, bins))
+    return model
+
+
+def remove(model: nn.Module) -> nn.Module:
+    """Take all recorded contexts out of ``model`` again."""
+    for module in list(model.modules()):
+        if isinstance(getattr(module, NAME, None), Context):
+            delattr(module, NAME)
+    return model
+
+
+def _blank(site: Site, bins: int) -> Context:
+    own = next(site.module.parameters(), next(site.module.buffers(), torch.empty(0)))
+    dtype = torch.float64 if own.dtype == torch.float64 else torch.float32
+    return Context(site.channels, bins, device=own.device, dtype=dtype)
+
+
+@torch.no_grad()
+def _count(z: Tensor, site: Site, context: Context) -> None:
+    """:meth:`qact.Context.add`, by the fastest passes that are installed."""
+    try:
+        folded = context._folded(z.detach(), site.dim)
+        wide = folded.to(context.mass.dtype).contiguous()
+        seen = eager.observe(wide, PLAIN, context.bins, passes_for(None, wide))
+        if not torch.isfinite(seen.mean).all():
+            bad = folded[~torch.isfinite(folded)][0].item()
+            raise ValueError(f"the output holds {bad}, which has no rank; nothing was recorded")
+        context._set(merge(context.histogram, seen, context.bins), 1)
+    except (ValueError, TypeError, IndexError) as error:
+        raise ValueError(f"at layer {site.name!r}: {error}") from error
+
+
+@torch.no_grad()
+def _call(model: nn.Module, batch: Any) -> None:
+    """Pass a batch in the form that loaders give it."""
+    if isinstance(batch, Mapping):
+        model(**{key: _moved(value, model) for key, value in batch.items()})
+        return
+    input = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not isinstance(input, Tensor):
+        raise TypeError(
+            f"the loader yields {type(batch).__name__}; give tensors, tuples or lists that begin "
+            "with the input, or mappings of keyword arguments"
+        )
+    model(_moved(input, model))
+
+
+def _moved(value: Any, model: nn.Module) -> Any:
+    own = next(model.parameters(), None)
+    return value.to(own.device) if isinstance(value, Tensor) and own is not None else value
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """``eval()`` for the length of a block; every layer's own flag comes back."""
+    flags = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in flags:
+            module.training = training

@@ -1,0 +1,113 @@
+"""Folders of image files, one folder per class, as one tensor of bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from qact.shift.formats import Arrays
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
+
+
+def class_folders(root: Path) -> tuple[str, ...]:
+    """Return the names of the folders in ``root``, sorted: their place is the label.
+
+    Raises:
+        FileNotFoundError: no such folder, or none in it.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"no folder {root}: it should hold one folder of images per class")
+    names = sorted(p.name for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if not names:
+        raise FileNotFoundError(f"{root} holds no folders: one per class, with images, is needed")
+    return tuple(names)
+
+
+def read_folder(
+    root: Path,
+    size: int | None = None,
+    limit: int | None = None,
+    class_names: Sequence[str] | None = None,
+) -> tuple[Arrays, tuple[str, ...]]:
+    """Read ``root/<class>/**/<image>``.
+
+    Args:
+        root: folder of the classes.
+        size: side in pixels: the shorter side is resized to it (bilinear), the centre cut out; None
+            if all images have one size.
+        limit: at most that many images, spread evenly over the sorted files.
+        class_names: names of the classes in the order of their labels, if not those found, sorted.
+
+    Returns:
+        (images uint8 (N, 3, H, W), labels int64 (N,)) and the names of the classes.
+
+    Raises:
+        FileNotFoundError: no folder or no images.
+        ValueError: a file is no image, a folder no class, or sizes differ without ``size``.
+        ImportError: Pillow is not installed.
+    """
+    found = class_folders(root)
+    names = tuple(class_names) if class_names is not None else found
+    strange = [name for name in found if name not in names]
+    if strange:
+        raise ValueError(f"{root / strange[0]} is none of the {len(names)} classes")
+    label = {name: i for i, name in enumerate(names)}
+    files = [
+        (path, label[name])
+        for name in found
+        for path in sorted((root / name).rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+    ]
+    if not files:
+        raise FileNotFoundError(f"no images ({', '.join(SUFFIXES)}) in the folders of {root}")
+    files = evenly(files, limit)
+    return read_files(files, size), names
+
+
+def evenly(files: list[tuple[Path, int]], limit: int | None) -> list[tuple[Path, int]]:
+    """Return at most ``limit`` of the files, spread evenly, so that every class keeps its share."""
+    if limit is None or limit >= len(files):
+        return files
+    return [files[i * len(files) // limit] for i in range(limit)]
+
+
+def read_files(files: Sequence[tuple[Path, int]], size: int | None = None) -> Arrays:
+    """Read (path, label) pairs; see :func:`read_folder`."""
+    first = _pixels(files[0][0], size)
+    images = np.empty((len(files), *first.shape), np.uint8)
+    for i, (path, _) in enumerate(files):
+        image = first if i == 0 else _pixels(path, size)
+        if image.shape != first.shape:
+            height, width = image.shape[:2]
+            raise ValueError(
+                f"{path} has {width}x{height} pixels, {files[0][0]} "
+                f"{first.shape[1]}x{first.shape[0]}; give a size to cut them alike"
+            )
+        images[i] = image
+    return images.transpose(0, 3, 1, 2), np.array([label for _, label in files], np.int64)
+
+
+def _pixels(path: Path, size: int | None) -> np.ndarray:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise ImportError(
+            "image files are read by Pillow, which is not installed: pip install 'qact[images]'"
+        ) from error
+    try:
+        with Image.open(path) as file:
+            image = file.convert("RGB")
+    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+    if size is not None:
+        w, h = image.size
+        scale = size / min(w, h)
+        if scale != 1:
+            shape = (max(size, round(w * scale)), max(size, round(h * scale)))
+            image = image.resize(shape, Image.Resampling.BILINEAR)
+        left, top = (image.width - size) // 2, (image.height - size) // 2
+        image = image.crop((left, top, left + size, top + size))
+    return np.asarray(image)

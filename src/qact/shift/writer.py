@@ -1,0 +1,154 @@
+"""Corrupted copies of a test set in the layout of CIFAR-10-C."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qact.shift import manifest
+from qact.shift.download import digest
+from qact.shift.registry import corrupt, corruptions, known
+
+SEVERITIES = (1, 2, 3, 4, 5)
+_BATCH = 512
+
+
+def write_corrupted(
+    images: Tensor,
+    labels: Tensor,
+    folder: str | os.PathLike[str],
+    names: Sequence[str] | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    tell: Callable[[str, int, int], None] | None = None,
+) -> Path:
+    """Write ``<corruption>.npy``, uint8 (5 N, H, W, C), one after the other, and ``labels.npy``.
+
+    Rows ``k N`` to ``(k + 1) N`` have severity ``k + 1``. Every file is complete or absent; the
+    same call goes on after an interruption and leaves what is there. ``manifest.json`` holds the
+    seed and the checksums.
+
+    Args:
+        images: uint8 (N, C, H, W), C = 1 or 3.
+        labels: int64 (N,).
+        folder: created if need be.
+        names: corruptions, by default the 19 of CIFAR-10-C.
+        seed: see :func:`qact.shift.corrupt`.
+        device: where to compute.
+        tell: called with (corruption, images done, images in all).
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: unknown names, shapes that do not fit, or a folder that holds something else.
+        OSError: the disk is full; nothing incomplete is left under a final name.
+    """
+    names = tuple(corruptions("all") if names is None else names)
+    for name in names:
+        known(name)
+    images, labels = _checked(images, labels)
+    path = Path(folder).expanduser()
+    path.mkdir(parents=True, exist_ok=True)
+    made_of = {"seed": int(seed), "images": list(images.shape), "sha256": _sum(images, labels)}
+    state = _state(path, made_of)
+    if "labels.npy" not in state["files"]:
+        _save(path, "labels.npy", np.tile(labels.numpy(), len(SEVERITIES)), state)
+    for name in names:
+        if f"{name}.npy" not in state["files"]:
+            _write_one(path, name, images, seed, device, state, tell or (lambda *_: None))
+    return path
+
+
+def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images must be uint8 (N, C, H, W) with C = 1 or 3, got {images.dtype} "
+            f"{tuple(images.shape)}"
+        )
+    if labels.shape != images.shape[:1] or not len(labels):
+        raise ValueError(f"labels must have shape ({len(images)},), got {tuple(labels.shape)}")
+    return images.cpu(), labels.cpu().long()
+
+
+def _sum(images: Tensor, labels: Tensor) -> str:
+    whole = hashlib.sha256(images.contiguous().numpy().data)
+    whole.update(labels.contiguous().numpy().data)
+    return whole.hexdigest()
+
+
+def _state(folder: Path, made_of: dict[str, Any]) -> dict[str, Any]:
+    found = manifest.read(folder)
+    if found is None:
+        strange = sorted(p.name for p in folder.glob("*.npy"))
+        if strange:
+            raise ValueError(
+                f"{folder} holds {strange[0]} and no {manifest.FILE}: it was not written here; "
+                "choose another folder"
+            )
+        return {**made_of, "files": {}}
+    different = [key for key, value in made_of.items() if found.get(key) != value]
+    if different:
+        key = different[0]
+        raise ValueError(
+            f"{folder} was written with {key} = {found.get(key)}, not {made_of[key]}; "
+            "choose another folder"
+        )
+    found.pop("format")
+    whole = {n: s for n, s in found["files"].items() if (folder / n).is_file()}
+    return {**found, "files": whole}
+
+
+def _write_one(
+    folder: Path,
+    name: str,
+    images: Tensor,
+    seed: int,
+    device: torch.device | str,
+    state: dict[str, Any],
+    tell: Callable[[str, int, int], None],
+) -> None:
+    n, c, h, w = images.shape
+    total = len(SEVERITIES) * n
+    if shutil.disk_usage(folder).free < total * c * h * w + (1 << 16):
+        raise OSError(f"no room for {folder / name}.npy: it needs {total * c * h * w} bytes")
+    part = folder / f".{name}.npy.part"
+    try:
+        out = np.lib.format.open_memmap(part, "w+", np.uint8, (total, h, w, c))
+        for severity in SEVERITIES:
+            for start in range(0, n, _BATCH):
+                index = torch.arange(start, min(start + _BATCH, n))
+                batch = images[start : start + _BATCH].to(device).float().div_(255)
+                result = corrupt(batch, name, severity, seed=seed, index=index)
+                levels = result.mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu()
+                first = (severity - 1) * n + start
+                out[first : first + len(levels)] = levels.numpy()
+                tell(name, first + len(levels), total)
+        out.flush()
+        del out
+        _finish(folder, f"{name}.npy", part, state)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _save(folder: Path, file: str, array: np.ndarray, state: dict[str, Any]) -> None:
+    part = folder / f".{file}.part"
+    with part.open("wb") as target:
+        np.save(target, array, allow_pickle=False)
+    _finish(folder, file, part, state)
+
+
+def _finish(folder: Path, file: str, part: Path, state: dict[str, Any]) -> None:
+    """Give a whole file its name, then enter it: a name that is not entered is written again."""
+    state["files"][file] = digest(part, "sha256")
+    os.replace(part, folder / file)
+    manifest.write(folder, state)

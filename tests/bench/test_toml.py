@@ -1,0 +1,117 @@
+import pytest
+
+from qact.bench import Recipe, Training
+from qact.bench.errors import RecipeError
+from qact.bench.options import recipe_of
+from qact.bench.presets import PRESETS, preset
+from qact.bench.toml import load_recipe
+
+WHOLE = """
+activations = ["relu", "qact"]
+seeds = [3, 1]
+
+[data]
+name = "cifar10"
+limit = 2000
+
+[model]
+name = "resnet18"
+width_multiplier = 0.25
+
+[training]
+preset = "modern"
+epochs = 7
+
+[shift]
+severities = [0, 5]
+corruptions = ["fog"]
+"""
+
+
+def written(tmp_path, text):
+    path = tmp_path / "recipe.toml"
+    path.write_text(text)
+    return path
+
+
+def test_a_file_says_what_it_says_and_leaves_the_rest(tmp_path):
+    recipe = load_recipe(written(tmp_path, WHOLE))
+    assert (recipe.activations, recipe.seeds) == (("relu", "qact"), (3, 1))
+    assert (recipe.data.name, recipe.data.limit, recipe.data.size) == ("cifar10", 2000, None)
+    assert (recipe.model.name, recipe.model.width_multiplier) == ("resnet18", 0.25)
+    assert (recipe.training.epochs, recipe.training.ema) == (7, preset("modern").ema)
+    assert recipe.shift.corruptions == ("fog",)
+    assert recipe.shift.adaptations == Recipe().shift.adaptations
+
+
+def test_flags_beat_the_preset_and_the_preset_beats_the_file(tmp_path):
+    path = written(tmp_path, '[training]\nepochs = 3\nschedule = "cosine"\n')
+    flags = {"training.lr": 0.5, "training.batch": None, "seeds": (4,), "activations": []}
+    recipe = recipe_of(Recipe(), path, "paper", flags)
+    assert recipe.training == Training(
+        **{**vars(preset("paper")), "lr": 0.5}
+    )  # the file's training is the preset's now
+    assert recipe.seeds == (4,)
+    assert recipe_of(Recipe(), path, None, flags).training.schedule == "cosine"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("epochs = [", "recipe.toml is not TOML"),
+        ("epoch = 3", "unknown epoch; known: data, model, training, shift, activations, seeds"),
+        ("[training]\nepoch = 3", r"unknown training\.epoch; known: epochs, batch"),
+        ("[data]\npreset = 'paper'", r"unknown data\.preset; known: name, size, limit"),
+        ("training = 3", r"training must be a section \[training\], got 3"),
+        ("seeds = 3", "seeds must be a list, got 3"),
+        ("[shift]\nseverities = 5", r"shift\.severities must be a list, got 5"),
+        ("[training]\npreset = 'best'", "preset must be one of digits, paper, .*; got 'best'"),
+        ("[training]\nepochs = 'many'", r"training\.epochs must be an integer, got 'many'"),
+        ("[training]\nepochs = 1.5", r"training\.epochs must be an integer, got 1\.5"),
+        ("[training]\nlr = nan", r"training\.lr must be positive, got nan"),
+        ("[training]\nlr = true", r"training\.lr must be positive, got True"),
+        ("[training]\nema = 1.0", r"training\.ema must be in \[0, 1\), got 1\.0"),
+        ("[training]\ncompile = 1", r"training\.compile must be true or false, got 1"),
+        ("[training]\nwarmup = 2", "warmup is for cosine, multistep and constant; got 2 with"),
+        ("[training]\nschedule='cosine'\nwarmup = 15", "shorter than the 15 epochs, got 15"),
+        ("[training]\nmomentum=0.0\noptimizer='sgd'", "nesterov needs a momentum above 0"),
+        ("[training]\nschedule = 'linear'", "one_cycle, cosine, multistep, plateau, constant; got"),
+        ("[training]\naugmentation = 'mixup'", "training.augmentation must be one of none,"),
+        ("[training]\nselect = 'test'", "training.select must be one of last, best; got 'test'"),
+        ("[training]\nweight_decay = -1", r"weight_decay must be in \[0, inf\), got -1"),
+        ("[training]\npatience = -1", r"patience must be at least 0, got -1"),
+    ],
+)
+def test_mistakes_name_the_file_the_value_and_what_would_be_right(tmp_path, text, message):
+    with pytest.raises(RecipeError, match=message) as error:
+        load_recipe(written(tmp_path, text))
+    assert "recipe.toml" in str(error.value)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.toml"):
+        load_recipe(tmp_path / "none.toml")
+    with pytest.raises(RecipeError, match="is a folder"):
+        load_recipe(tmp_path)
+
+
+def test_the_presets_are_what_the_sources_say():
+    paper, authors = PRESETS["paper"], PRESETS["authors"]
+    assert (paper.optimizer, paper.lr, paper.weight_decay) == ("adamw", 1e-3, 0.0)
+    assert (paper.schedule, paper.select) == ("plateau", "best")
+    assert (authors.epochs, authors.lr, authors.batch) == (400, 5e-3, 128)
+    assert (authors.schedule, authors.augmentation) == ("multistep", "crop_flip_augmix")
+    assert PRESETS["digits"] == Training()
+
+
+def test_the_identity_of_what_was_trained_before_is_unchanged():
+    assert Training().identity() == {
+        "epochs": 15,
+        "batch": 50,
+        "optimizer": "adamw",
+        "lr": 0.01,
+        "weight_decay": 0.01,
+        "label_smoothing": 0.0,
+        "loss": "cross_entropy",
+    }
+    assert Training(ema=0.9).identity()["ema"] == 0.9

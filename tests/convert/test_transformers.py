@@ -1,0 +1,30 @@
+"""Models of transformers: GELU as a class of its own, tokens with channels last."""
+
+from __future__ import annotations
+
+import torch
+
+import qact
+from torchvision_schemas import import_torchvision
+
+import_torchvision()  # transformers looks for it
+from transformers import BertConfig, BertModel  # noqa: E402
+
+
+def bert() -> BertModel:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+    return BertModel(
+        BertConfig(vocab_size=20, num_hidden_layers=2, max_position_embeddings=16, **sizes)
+    )
+
+
+def test_gelu_becomes_qact_at_the_last_dimension():
+    tokens = {"input_ids": torch.randint(0, 20, (3, 6))}
+    for inputs in (tokens, None):
+        new = qact.convert(bert(), example_inputs=inputs)
+        output = new(**tokens).last_hidden_state
+        output.sum().backward()
+        act = new.encoder.layer[1].intermediate.intermediate_act_fn
+        assert (act.dim, act.num_features, act.levels) == (-1, 24, "gelu")
+        assert [row.name for row in qact.summary(new).left] == ["pooler.activation"]
+    assert max(map(len, str(qact.summary(new)).splitlines())) <= 80

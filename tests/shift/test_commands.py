@@ -1,0 +1,38 @@
+"""``qact corrupt`` and ``qact download`` from the command line."""
+
+import numpy as np
+from typer.testing import CliRunner
+
+from qact.bench.commands import commands
+
+
+def run(*arguments):
+    result = CliRunner().invoke(commands, [str(a) for a in arguments])
+    return result.exit_code, result.output
+
+
+def test_corrupt_writes_and_goes_on(tmp_path):
+    request = ("corrupt", "--data", "digits", "--size", 12, "--limit", 7, "--out", tmp_path)
+    code, said = run(*request, "--corruption", "fog")
+    assert code == 0
+    assert "1 corruptions of 7 images, 5 severities" in said
+    assert np.load(tmp_path / "fog.npy").shape == (35, 12, 12, 1)
+    before = (tmp_path / "fog.npy").stat().st_mtime_ns
+    assert run(*request, "--corruption", "fog", "--corruption", "contrast")[0] == 0
+    assert (tmp_path / "fog.npy").stat().st_mtime_ns == before
+    assert (tmp_path / "contrast.npy").is_file()
+
+
+def test_mistakes_are_one_line(tmp_path, monkeypatch):
+    monkeypatch.delenv("QACT_DATA", raising=False)
+    digits = ("corrupt", "--data", "digits", "--out", tmp_path)
+    for request, said in (
+        ((*digits, "--corruption", "foog"), "unknown corruption 'foog'; did you mean 'fog'"),
+        ((*digits, "--size", 0), "size must be a positive integer"),
+        (("corrupt", "--data", "cifar10", "--out", tmp_path), "QACT_DATA"),
+        (("download", "cifar", tmp_path), "unknown data set 'cifar'; did you mean 'cifar10"),
+    ):
+        code, output = run(*request)
+        assert code == 2
+        assert said in output
+        assert "Traceback" not in output

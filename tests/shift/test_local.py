@@ -1,0 +1,191 @@
+"""Folders of images, arrays, and Tiny ImageNet as it is published."""
+
+import numpy as np
+import pytest
+import torch
+
+from qact.shift import from_arrays, from_folder, from_npz, load
+from qact.shift.sources import SOURCES
+from qact.shift.tiny_imagenet import TinyImageNet
+
+RNG = np.random.default_rng(0)
+
+
+def save(path, size=(8, 8), value=None):
+    image = pytest.importorskip("PIL.Image")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = RNG.integers(0, 256, (*size[::-1], 3), np.uint8) if value is None else value
+    image.fromarray(pixels).save(path)
+    return pixels
+
+
+# --- folders -------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_parts(tmp_path):
+    for part, n in (("train", 20), ("test", 4)):
+        for label in ("cat", "dog"):
+            for i in range(n):
+                last = save(tmp_path / part / label / f"{i:02}.png")
+    found = from_folder(tmp_path)
+    assert [len(y) for _, y in (found.train, found.val, found.test)] == [36, 4, 8]
+    assert found.class_names == ("cat", "dog")
+    assert torch.equal(found.test[0][-1], torch.from_numpy(last).permute(2, 0, 1))
+    assert found.test[1].tolist() == [0] * 4 + [1] * 4
+    same = load(f"{tmp_path}/")
+    assert torch.equal(same.train[0], found.train[0])
+    assert len(from_folder(tmp_path, limit=10).train[1]) == 9
+
+
+def test_a_folder_of_classes_is_cut(tmp_path):
+    for label in "ab":
+        for i in range(25):
+            save(tmp_path / label / "deep" / f"{i}.png")
+    found = from_folder(tmp_path)
+    assert [y.bincount().tolist() for _, y in (found.train, found.val, found.test)] == [
+        [18, 18],
+        [2, 2],
+        [5, 5],
+    ]
+
+
+def test_sizes_are_made_alike(tmp_path):
+    wide = np.zeros((10, 30, 3), np.uint8)
+    wide[:, 10:20] = 200
+    save(tmp_path / "a" / "0.png", value=wide)
+    for i in range(1, 20):
+        save(tmp_path / "a" / f"{i}.png", (10, 14))
+    with pytest.raises(ValueError, match=r"10x14 pixels, .*0\.png 30x10; give a size"):
+        from_folder(tmp_path)
+    arrays = from_folder(tmp_path, size=10)
+    images = torch.cat([arrays.train[0], arrays.val[0], arrays.test[0]])
+    assert images.shape == (20, 3, 10, 10)
+    assert (images == 200).flatten(1).all(1).sum() == 1  # the middle of the wide one
+
+
+def test_folders_that_do_not_fit(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no folder .*nowhere"):
+        from_folder(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="holds no folders"):
+        from_folder(tmp_path)
+    (tmp_path / "a").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no images \(\.jpg"):
+        from_folder(tmp_path)
+    (tmp_path / "a" / "x.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=r"x\.png cannot be read as an image"):
+        from_folder(tmp_path)
+    save(tmp_path / "p" / "train" / "a" / "0.png")
+    save(tmp_path / "p" / "test" / "b" / "0.png")
+    with pytest.raises(ValueError, match=r"test/b is none of the 1 classes"):
+        from_folder(tmp_path / "p")
+
+
+# --- arrays --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(50, 8, 9), (50, 8, 9, 1), (50, 1, 8, 9)])
+def test_any_layout_of_arrays(shape):
+    x = RNG.integers(0, 256, shape, np.uint8)
+    whole = from_arrays((x, np.arange(50) % 5), (x[:3], [0, 1, 2]))
+    assert whole.test[0].shape == (3, 1, 8, 9)
+    assert np.array_equal(whole.test[0][:, 0].numpy(), x[:3].reshape(3, 8, 9))
+    assert whole.class_names == ("0", "1", "2", "3", "4")
+
+
+def test_tensors_and_floats():
+    x = torch.rand(20, 3, 4, 4)
+    y = torch.arange(20) % 2
+    found = from_arrays((x, y), (x, y), (x[:1], y[:1]), class_names=("a", "b"))
+    assert torch.equal(found.train[0], (x * 255).round().byte())
+    assert len(found.val[1]) == 1
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (np.zeros((5, 8)), np.zeros(5, int), r"shape .* got \(5, 8\)"),
+        (np.zeros((5, 8, 8, 2), np.uint8), np.zeros(5, int), r"got \(5, 8, 8, 2\)"),
+        (np.full((5, 8, 8), 2.0), np.zeros(5, int), r"\[0, 1\], got 2\.0 to 2\.0"),
+        (np.full((5, 8, 8), np.nan), np.zeros(5, int), r"\[0, 1\], got nan"),
+        (np.zeros((5, 8, 8), np.int64), np.zeros(5, int), "bytes or floats .* got int64"),
+        (
+            np.zeros((5, 8, 8), np.uint8),
+            np.zeros(4, int),
+            r"shape \(5,\), one per image, got \(4,\)",
+        ),
+        (np.zeros((5, 8, 8), np.uint8), np.full(5, -1), "not be negative, got -1"),
+        (np.zeros((5, 8, 8), np.uint8), np.zeros(5), "integers, got float64"),
+        (np.zeros((0, 8, 8), np.uint8), np.zeros(0, int), "no images for the train part"),
+    ],
+)
+def test_arrays_that_do_not_fit(images, labels, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        from_arrays((images, labels), (np.zeros((1, 8, 8), np.uint8), [0]))
+
+
+def test_parts_that_do_not_fit():
+    x, y = np.zeros((30, 8, 8), np.uint8), np.arange(30) % 3
+    with pytest.raises(
+        ValueError, match=r"test images are \(1, 7, 8\) and train images \(1, 8, 8\)"
+    ):
+        from_arrays((x, y), (x[:, 1:], y))
+    with pytest.raises(ValueError, match="labels of 'arrays' reach 2, there are 2 classes"):
+        from_arrays((x, y), class_names=("a", "b"))
+
+
+def test_npz_files(tmp_path):
+    x, y = RNG.integers(0, 256, (40, 8, 8), np.uint8), np.arange(40) % 4
+    path = tmp_path / "mine.npz"
+    np.savez(path, train_images=x, train_labels=y, class_names=np.array(list("abcd")))
+    found = load(str(path))
+    assert found.class_names == tuple("abcd")
+    assert [len(p[1]) for p in (found.train, found.val, found.test)] == [29, 3, 8]
+    np.savez(path, train_images=x, train_labels=y, test_images=x)
+    with pytest.raises(ValueError, match=r"mine\.npz lacks test_labels; it has train_images"):
+        from_npz(path)
+    np.savez(path, train_images=np.array([{}]), train_labels=y)
+    with pytest.raises(ValueError, match=r"cannot be read as arrays.*allow_pickle"):
+        from_npz(path)
+    path.write_bytes(path.read_bytes()[:50])
+    with pytest.raises(ValueError, match="cannot be read as arrays"):
+        from_npz(path)
+    with pytest.raises(FileNotFoundError, match=r"gone\.npz"):
+        from_npz(tmp_path / "gone.npz")
+
+
+# --- Tiny ImageNet -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch):
+    root = tmp_path / "tiny-imagenet-200"
+    for wnid in ("n02", "n01"):
+        for i in range(10):
+            save(root / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", (64, 64))
+    table = []
+    for i, wnid in enumerate(("n02", "n01", "n02")):
+        save(root / "val" / "images" / f"val_{i}.JPEG", (64, 64))
+        table.append(f"val_{i}.JPEG\t{wnid}\t0\t0\t9\t9\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(table))
+    (root / "wnids.txt").write_text("n02\nn01\n")
+    (root / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tcat\nn03\tx\n")
+    monkeypatch.setitem(SOURCES, "tiny_imagenet", TinyImageNet(sizes=(20, 3)))
+    return tmp_path
+
+
+def test_tiny_imagenet(tiny):
+    found = load("tiny_imagenet", root=tiny)
+    assert found.class_names == ("goldfish", "cat")
+    assert found.train[0].shape == (18, 3, 64, 64)
+    assert found.test[1].tolist() == [1, 0, 1]
+    assert len(load("tiny_imagenet", root=tiny, limit=2).test[1]) == 2
+
+
+def test_an_incomplete_tiny_imagenet(tiny):
+    root = tiny / "tiny-imagenet-200"
+    (root / "train" / "n01" / "images" / "n01_3.JPEG").unlink()
+    with pytest.raises(ValueError, match=r"has 19 train images, expected 20 .*md5 90528d7c.*http"):
+        load("tiny_imagenet", root=tiny)
+    (root / "wnids.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"wnids\.txt is missing.*md5 90528d7c.*http"):
+        load("tiny_imagenet", root=tiny)
