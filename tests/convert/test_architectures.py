@@ -79,7 +79,7 @@ def test_timm_builds_with_the_layer(name):
 def test_the_page_has_the_table_of_the_file():
     rows = json.loads(architectures.DATA.read_text())["rows"]
     assert architectures.table(rows) in PAGE.read_text(encoding="utf-8")
-    assert rows
+    assert sum("why" not in row for row in rows) >= 25
 
 
 @pytest.mark.slow
