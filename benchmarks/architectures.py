@@ -7,9 +7,9 @@
 Each architecture has random weights, ten classes, the smallest input that it takes, and a process
 of its own. A row says how far it came: converted (every hidden activation, none left), trained
 (one step of SGD on a random batch: the loss and every gradient are finite), evaluated (a batch of
-two gives what its two images give alone, in float64), exported (torch.onnx.export with dynamo, dynamic batch),
-agreed (onnxruntime on another batch size; the largest difference over the largest output is below
-1e-4, or below three times that of PyTorch's own float32 from its float64).
+two gives what its two images give alone, in float64), exported (torch.onnx.export with dynamo,
+dynamic batch), agreed (onnxruntime on another batch size; the largest difference over the largest
+output is below 1e-4, or below three times that of PyTorch's own float32 from its float64).
 """
 
 from __future__ import annotations
