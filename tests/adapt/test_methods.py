@@ -250,7 +250,7 @@ def test_a_long_stream_leaks_nothing():
             kept[name] = weakref.ref(logits)
         del logits
         counts.append(count_tensors())
-    assert counts[0] == counts[1]
+    assert counts[1] <= counts[0]  # what other tests had left may go in between
     assert [name for name, last in kept.items() if last() is not None] == []
 
 

@@ -68,6 +68,7 @@ def by_rank(
         ValueError: the channels do not fit. RuntimeError: the source context is empty.
 
     Example:
+        >>> _ = torch.manual_seed(0)
         >>> source = Context(1).add(torch.randn(1000, 1))
         >>> z = torch.randn(500, 1)
         >>> bool((by_rank(torch.exp(z), source) - z).abs().mean() < 0.1)
