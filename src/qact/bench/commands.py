@@ -77,6 +77,7 @@ def bench(
     width: o.Width = None,
     placement: o.Place = None,
     limit: o.Limit = None,
+    test_limit: o.TestLimit = None,
     preset: o.Preset = None,
     epochs: o.Epochs = None,
     batch: o.Batch = None,
@@ -101,6 +102,7 @@ def bench(
         flags: dict[str, Any] = {
             "data.name": data,
             "data.limit": limit,
+            "data.test_limit": test_limit,
             "model.name": model,
             "model.width_multiplier": width,
             "model.placement": placement,

@@ -33,6 +33,8 @@ def opened(recipe: Recipe, folder: Path) -> Results:
     results = load_results(folder)
     _refuse_other(folder, results.recipe.trained(), recipe.trained())
     _refuse_other(folder, results.recipe.shift.seed, recipe.shift.seed, "shift.seed")
+    there, here = (r.data.test_limit for r in (results.recipe, recipe))
+    _refuse_other(folder, there, here, "data.test_limit")
     for name, now in described.items():
         before = results.activations.get(name, now)
         _refuse_other(folder, before["module"], now["module"], name)

@@ -90,8 +90,8 @@ def load_inputs(data: Data) -> Inputs:
     return Inputs(
         train=((train - mean) / std, train_y),
         val=((val - mean) / std, val_y),
-        test_images=test,
-        test_labels=test_y,
+        test_images=test[: data.test_limit],
+        test_labels=test_y[: data.test_limit],
         mean=mean,
         std=std,
         num_classes=splits.num_classes,

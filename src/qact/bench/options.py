@@ -19,6 +19,9 @@ from qact.bench.toml import changed, load_recipe
 
 DataName = Annotated[str | None, typer.Option("--data", help="Data set; see `qact list`.")]
 Limit = Annotated[int | None, typer.Option("--limit", help="The first N images alone.")]
+TestLimit = Annotated[
+    int | None, typer.Option("--test-limit", help="Test on the first N images alone.")
+]
 ModelName = Annotated[str | None, typer.Option("--model", help="Network; see `qact list`.")]
 Width = Annotated[
     float | None,

@@ -28,11 +28,24 @@ STREAMS = ("iid", "sorted", "dirichlet")  # orders of the images of one corrupti
 
 @dataclass(frozen=True)
 class Data:
-    """Which images of :func:`qact.shift.load`; a ``size`` in pixels is for the digits only."""
+    """Which images of :func:`qact.shift.load`; a ``size`` in pixels is for the digits only.
+
+    ``limit`` takes the first images of every split, ``test_limit`` then the first of those to test
+    on: with hundreds of conditions it is they that decide the time.
+    """
 
     name: str = "digits"
     size: int | None = None
     limit: int | None = None
+    test_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.test_limit is not None:
+            values.whole("data", 1, test_limit=self.test_limit)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the weights: everything but the images to test on."""
+        return {k: v for k, v in asdict(self).items() if k != "test_limit"}
 
 
 @dataclass(frozen=True)
@@ -110,7 +123,7 @@ class Recipe:
 
     def trained(self) -> dict[str, Any]:
         """Return the part that decides the weights of a cell (with its activation and seed)."""
-        return {"data": asdict(self.data), "model": self.model.identity()} | {
+        return {"data": self.data.identity(), "model": self.model.identity()} | {
             "training": self.training.identity()
         }
 
