@@ -332,7 +332,7 @@ def test_every_entry_names_its_paper():
         (lambda m: adapt.create("note", m, k=0), ValueError, "k=0"),
         (lambda m: adapt.create("cotta", m, restore=2), ValueError, "restore=2"),
         (lambda m: adapt.create("rotta", m, alpha=0), ValueError, "alpha=0"),
-        (lambda m: adapt.create("safe", m, early=0), ValueError, "early=0"),
+        (lambda m: adapt.create("safe", m, caution=0), ValueError, "caution=0"),
         (lambda m: adapt.create("tent", m)([1]), TypeError, "must be a tensor"),
         (lambda m: adapt.create("tent", m)(X[:0]), ValueError, "N >= 1"),
         (lambda m: adapt.create("tent", m[:3])(X), ValueError, r"expected logits \(N, C\)"),

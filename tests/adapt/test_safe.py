@@ -95,25 +95,60 @@ def test_the_memory_holds_the_latest_of_each_class():
     method = adapt.create("safe", MODELS["relu"], capacity=9, every=4)
     for step in range(6):
         method(blobs(32, step)[0])
-    assert [len(mine) for mine in method.bank] == [3, 3, 3]
-    assert len(method.recent) <= method.window
+    assert len(method.memory) == len(method.labels) == 9
 
 
-def test_a_jump_drops_the_memory():
-    method = adapt.create("safe", MODELS["relu"], every=4)
-    method(blobs(64, 1)[0])
-    old = method.bank
-    method(blobs(64, 2)[0])
-    assert method.bank is old
-    method(8 * blobs(64, 3)[0])
-    assert method.bank is not old
+def test_the_latest_of_each_class_and_no_more_than_there_is_room_for():
+    labels = torch.tensor([2, 0, 1, 0, 0, 3])
+    assert safe.latest(labels, 4, 8).tolist() == [True, False, True, True, True, True]
+    assert safe.latest(labels, 4, 2).tolist() == [False, False, False, False, True, True]
 
 
-def test_one_class_earns_little():
-    balanced = safe.effective(torch.tensor([12.0] * 10), 4.0)
-    alone = safe.effective(torch.tensor([12.0] + [0.0] * 9), 4.0)
-    assert balanced == pytest.approx(120)
-    assert alone == pytest.approx(12e-4)
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_batch_is_predicted_from_what_was_stored_with_it(kind):
+    method = adapt.create("safe", MODELS[kind], capacity=12)
+    method(blobs(20, 4)[0] + 1)
+    x = blobs(40, 5)[0] + 1
+    x[7] = 0  # garbage gets a prediction too
+    torch.testing.assert_close(method(x), method.logits(x))
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_one_class_is_not_followed_by_dense_layers(kind):
+    torch.manual_seed(0)
+    norm = {"qact": qact.QAct, "relu": nn.BatchNorm1d}[kind]
+    model = nn.Sequential(nn.Linear(4, 8), norm(8), nn.ReLU(), nn.Linear(8, 3))
+    for _ in range(20):
+        model(torch.randn(64, 4))
+    model[-1].weight.data.zero_()  # every prediction is the same class
+    x = 3 * torch.randn(64, 4) + 2
+    method = adapt.create("safe", model.eval())
+    start = [b.clone() for b in method.model.buffers()]
+    method(x)
+    assert all(torch.equal(a, b) for a, b in zip(start, method.model.buffers(), strict=True))
+
+
+def test_a_dense_network_that_is_fed_class_after_class_keeps_its_accuracy():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))
+    centres, y = 1.5 * torch.randn(5, 6), torch.arange(640) % 5
+    x = centres[y] + torch.randn(640, 6)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    for step in range(150):
+        part = torch.arange(64) + 64 * (step % 10)
+        loss = nn.functional.cross_entropy(model(x[part]), y[part])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    model.eval()
+    order = y.argsort(stable=True)
+    found = {
+        name: score(adapt.create(name, model), x[order], y[order])
+        for name in ("source", "batch", "safe")
+    }
+    assert found["source"] > 0.85
+    assert found["batch"] < found["source"] - 0.3
+    assert found["safe"] > found["source"] - 0.01
 
 
 def test_drift_by_the_batch_and_by_the_method():
@@ -163,7 +198,7 @@ def test_drift_is_drawn():
             ValueError,
             "finite",
         ),
-        (lambda: adapt.create("safe", MODELS["qact"], jump=0), ValueError, "jump=0"),
+        (lambda: adapt.create("safe", MODELS["qact"], every=0), ValueError, "every=0"),
         (
             lambda: streams.stream("safe", torch.ones(1, 1, 4, 4), torch.ones(1)),
             ValueError,

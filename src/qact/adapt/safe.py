@@ -1,13 +1,10 @@
-"""Safe adaptation: stored contexts that follow the stream, and refuse what would harm them.
+"""Safe adaptation: stored contexts that follow the stream as far as the evidence goes.
 
-What breaks test-batch statistics is that a batch of few classes is measured against itself. Early
-layers hardly know the classes, late layers know little else. So
-
-1. early layers follow the most recent samples, whatever their classes, and late layers stay with
-   the source: predictions are then right enough to tell which classes are there;
-2. late layers follow a memory that is balanced over these predictions, by a share that its
-   effective sample size earns; the rest is the source's;
-3. where the early contexts jump, the memory is of another domain and is dropped.
+What breaks test-batch statistics is that a batch of few classes is measured against itself. It can
+be told from a batch of another domain: its drift is no larger than the error of a sample with so
+few classes. So each layer, from the first to the last, follows a memory of the latest samples by
+the share that :mod:`qact.adapt.shrinkage` gives it. Early layers, whose inputs vary within each
+image much more than between images, follow at once; late and dense layers wait for classes enough.
 
 All of it is written into the stored contexts (and BatchNorm statistics) of the copy. A prediction
 reads nothing else, so single samples are predicted alone, and a reset is exact.
@@ -15,49 +12,37 @@ reads nothing else, so single samples are predicted alone, and a reset is exact.
 
 from __future__ import annotations
 
-import math
-from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact import checks
-from qact.adapt.contexts import adapting
 from qact.adapt.method import Method
 from qact.adapt.registry import register
-from qact.adapt.statistics import folded
-from qact.context import Context, moved
-from qact.distance import wasserstein
-from qact.histogram import Histogram
-from qact.kernels import eager
-from qact.layer import QAct
-from qact.layout import fold
+from qact.adapt.shrinkage import Follower, effective_size, followers
 
 
 @register(
     "safe",
-    paper="this project; early and late layers as in arXiv 2302.05155, balance as in 2208.05117",
+    paper="this project; James-Stein shrinkage, class balance as in arXiv 2208.05117",
     learns="statistics",
 )
 class Safe(Method):
-    """Contexts that follow recent samples early, a class-balanced memory late, and the source else.
+    """Statistics of a class-balanced memory, shrunk to the source by what the memory can prove.
 
-    With ``m`` samples in the memory, of which class ``c`` has the share ``s_c``, the effective
-    sample size is ``m (exp(H(s)) / C)^balance``, and late layers mix in the memory by
-    ``m_eff / (m_eff + prior)``. Early layers mix in ``n`` recent samples by ``n / (n + prior)``.
+    A layer whose inputs have drifted by ``D^2`` stores the mixture of its source and of the memory,
+    the latter by ``[1 - caution (rho / n_eff) (1 + 1 / D^2)]_+``, where ``n_eff`` is the effective
+    size of the memory (:func:`qact.adapt.shrinkage.effective_size` of the predicted classes) and
+    ``rho`` the share of the variance that lies between samples. A dense layer (``rho = 1``) that
+    sees a single class (``n_eff = 1``) follows nothing.
 
     Args:
-        prior: samples that the source counts for.
-        early: share of the norms and QAct layers, in the order of the model, that count as early.
-        window: recent samples that early layers follow; a larger batch counts as a whole.
-        capacity: samples in the memory, the latest of each predicted class.
-        every: new samples between two updates of what is stored.
-        balance: how much a memory of few classes is distrusted.
-        jump: distance between early contexts, in standard deviations, that ends a domain.
+        caution: how many times its expected error counts against a sample.
+        capacity: samples in the memory; the latest ``capacity / C`` of each predicted class.
+        every: new samples between two updates of what is stored, once the memory has as many.
         **options: of :class:`Method`.
     """
 
@@ -65,188 +50,110 @@ class Safe(Method):
         self,
         model: nn.Module,
         *,
-        prior: float = 16.0,
-        early: float = 0.2,
-        window: int = 64,
+        caution: float = 3.0,
         capacity: int = 128,
         every: int = 16,
-        balance: float = 4.0,
-        jump: float = 0.5,
         **options: bool,
     ) -> None:
         super().__init__(model, **options)
-        self.prior = checks.number("prior", prior, "a positive number of samples", 0)
-        self.early = checks.number("early", early, "a share in (0, 1]", 0, 1)
-        self.window = checks.integer("window", window, 1)
+        self.caution = checks.number("caution", caution, "a positive factor", 0)
         self.capacity = checks.integer("capacity", capacity, 1)
         self.every = checks.integer("every", every, 1)
-        self.balance = checks.number("balance", balance, "a positive power", 0)
-        self.jump = checks.number("jump", jump, "a positive distance", 0)
-        self.layers = [m for m in self.model.modules() if followable(m)]
-        self.first = math.ceil(self.early * len(self.layers))
-        self._source = [snapshot(layer) for layer in self.layers]
+        self.followers = followers(self.model)
 
     def begin(self) -> None:
         """Nothing has been seen."""
-        self.recent: Tensor | None = None
-        self.bank: list[deque[Tensor]] = []
+        self.memory: Tensor | None = None
+        self.labels = torch.empty(0, dtype=torch.long)
+        self.last: Tensor | None = None
         self.waiting = 0
+        for follower in self.followers:
+            follower.share = 0.0
 
     @torch.no_grad()
     def forward_and_adapt(self, x: Tensor) -> Tensor:
-        """Follow first where enough is new, then predict from what is stored."""
-        usable = worth(x, self.recent)
-        self.waiting += int(usable.sum())
-        if self.waiting < self.every:
-            logits = self.logits(x)
+        """Predict from what is stored; where enough is new, follow it and predict again."""
+        logits = self.logits(x)
+        usable = worth(x, self.last)
+        fresh = int(usable.sum())
+        if not fresh or not self.followers:
+            return logits
+        due = min(self.every, max(1, len(self.labels)))
+        self.waiting += fresh
+        self.last = x[-1:].clone()
+        if self.waiting < due:
             self._remember(x[usable], logits[usable])
             return logits
         self.waiting = 0
-        self._follow(x[usable])
-        return self.logits(x)
-
-    def _follow(self, x: Tensor) -> None:
-        """Early layers from recent samples, then late layers from the memory."""
-        old = self.recent
-        recent = x if old is None else torch.cat([old, x])[-max(self.window, len(x)) :]
-        before = [snapshot(layer) for layer in self.layers[: self.first]]
-        share = len(recent) / (len(recent) + self.prior)
-        with self._writing([share] * self.first):
-            logits = self.model(recent)
-        if old is not None and self._jumped(before):
-            self.bank = []
-        self._remember(x, logits[-len(x) :])
-        self.recent = recent
-        samples = [s for mine in self.bank for s in mine]
-        sizes = torch.tensor([float(len(mine)) for mine in self.bank])
-        late = effective(sizes, self.balance)
-        share = late / (late + self.prior)
-        with self._writing([None] * self.first + [share] * (len(self.layers) - self.first)):
-            self.model(torch.stack(samples))
+        return self._follow(x, logits, usable)
 
     def _remember(self, x: Tensor, logits: Tensor) -> None:
-        classes = logits.shape[1]
-        if not self.bank:
-            quota = max(1, self.capacity // classes)
-            self.bank = [deque(maxlen=quota) for _ in range(classes)]
-        for sample, label in zip(x, logits.argmax(1).tolist(), strict=True):
-            self.bank[label].append(sample.clone())
-        if self.waiting and len(x):
-            kept = x if self.recent is None else torch.cat([self.recent, x])
-            self.recent = kept[-self.window :].clone()
+        samples, labels = self._joined(x, logits.argmax(1))
+        kept = latest(labels, logits.shape[1], self.capacity)
+        self.memory, self.labels = samples[kept], labels[kept]
 
-    def _jumped(self, before: list[Any]) -> bool:
-        moved_by = [distance(layer, old) for layer, old in zip(self.layers, before, strict=False)]
-        return max(moved_by) > self.jump
+    def _joined(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        if self.memory is None:
+            return x, labels
+        return torch.cat([self.memory, x]), torch.cat([self.labels, labels])
+
+    def _follow(self, x: Tensor, logits: Tensor, usable: Tensor) -> Tensor:
+        """One pass: its memory's rows are followed, its last rows are the batch."""
+        classes = logits.shape[1]
+        samples, labels = self._joined(x, logits.argmax(1))
+        able = torch.cat([usable.new_ones(len(labels) - len(x)), usable])
+        kept = torch.zeros_like(able)
+        kept[able] = latest(labels[able], classes, self.capacity)
+        wanted = kept.clone()
+        wanted[-len(x) :] = True
+        size = effective_size(labels[kept], classes)
+        with self._following(kept[wanted], size):
+            logits = self.logits(samples[wanted])
+        self.memory, self.labels = samples[kept], logits.argmax(1)[kept[wanted]]
+        return logits[-len(x) :]
 
     @contextmanager
-    def _writing(self, shares: list[float | None]) -> Iterator[None]:
-        """In each forward pass write (1 - share) source + share batch; beyond the list, source."""
-        handles = []
-        for index, layer in enumerate(self.layers):
-            share = shares[index] if index < len(shares) else 0.0
-            if share is not None:
-                writer = _Writer(self._source[index], share)
-                handles.append(layer.register_forward_pre_hook(writer))
+    def _following(self, rows: Tensor, size: float) -> Iterator[None]:
+        """In a forward pass each layer follows these rows of its input, then reads what it has."""
+        handles = [
+            follower.layer.register_forward_pre_hook(self._hook(follower, rows, size))
+            for follower in self.followers
+        ]
         try:
-            with adapting(self.model, "running"):
-                yield
+            yield
         finally:
             for handle in handles:
                 handle.remove()
 
+    def _hook(self, follower: Follower, rows: Tensor, size: float) -> Any:
+        whole = bool(rows.all())
 
-class _Writer:
-    """A pre-hook that stores a mixture of the source and of what comes in."""
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+            follower.follow(args[0] if whole else args[0][rows], size, self.caution)
 
-    def __init__(self, source: Any, share: float) -> None:
-        self.source, self.share = source, share
-
-    def __call__(self, module: Any, args: tuple[Tensor, ...]) -> None:
-        write(module, self.source, args[0], self.share)
+        return hook
 
 
-def followable(module: nn.Module) -> bool:
-    """Whether a layer keeps statistics of its inputs."""
-    return isinstance(module, QAct) or (
-        isinstance(module, _BatchNorm) and module.running_mean is not None
-    )
+def latest(labels: Tensor, classes: int, capacity: int) -> Tensor:
+    """Which labels (N,), in order of arrival, are among the last ``capacity / classes`` of theirs.
 
+    At least one of each class, and ``capacity`` in all.
 
-def snapshot(module: Any) -> Any:
-    """What a layer has stored: a context, or a mean and a variance."""
-    if isinstance(module, QAct):
-        return module.context.clone()
-    return module.running_mean.clone(), module.running_var.clone()
-
-
-def write(module: Any, source: Any, input: Tensor, share: float) -> None:
-    """Store ``(1 - share) source + share input``; a channel that is not finite keeps the source."""
-    if isinstance(module, QAct):
-        seen = eager.observe(fold(input, module.dim), module.rule, source.bins)
-        store(module.context, mixture(source, seen, share))
-        return
-    mean, variance = source
-    own_variance, own_mean = torch.var_mean(folded(module, input), (0, 2), correction=0)
-    gap = own_mean - mean
-    variance = (1 - share) * variance + share * own_variance + share * (1 - share) * gap**2
-    sound = torch.isfinite(own_mean) & torch.isfinite(own_variance)
-    module.running_mean.copy_(torch.where(sound, mean + share * gap, mean))
-    module.running_var.copy_(torch.where(sound, variance, source[1]))
-
-
-def mixture(source: Context, seen: Histogram, share: float) -> Histogram:
-    """Both as one context of the source's mass."""
-    stored = source.histogram
-    seen = seen.to(stored.mass.dtype)
-    seen = seen.scaled(stored.count / seen.count.clamp_min(1e-30))
-    return moved(stored, seen, torch.full_like(stored.mean, share))
-
-
-def store(context: Context, histogram: Histogram) -> None:
-    """Overwrite a context in place."""
-    context._set(histogram, 0)
-
-
-def distance(module: Any, before: Any) -> float:
-    """Wasserstein-1 distance to what was stored before, in its deviations, mean over channels."""
-    if isinstance(module, QAct):
-        w1, std = wasserstein(module.context, before), before.std
-    else:
-        mean, std = before[0], before[1].sqrt()
-        w1 = between_normals(module.running_mean - mean, module.running_var.sqrt() - std)
-    return float((w1 / std.clamp_min(torch.finfo(std.dtype).tiny)).mean())
-
-
-def between_normals(mean: Tensor, std: Tensor) -> Tensor:
-    """``W_1 = E |mean + std Z|`` of two normals that are ``mean`` and ``std`` apart.
-
-    >>> between_normals(torch.tensor([2.0, 0.0]), torch.tensor([0.0, 1.0]))
-    tensor([2.0000, 0.7979])
+    >>> latest(torch.tensor([0, 1, 0, 0]), 2, 4).tolist()
+    [False, True, True, True]
     """
-    far = mean.abs() / std.abs().clamp_min(torch.finfo(std.dtype).tiny)
-    near = math.sqrt(2 / math.pi) * std.abs() * torch.exp(-(far**2) / 2)
-    return near + mean.abs() * torch.special.erf(far / math.sqrt(2))
+    same = torch.nn.functional.one_hot(labels, classes)
+    later = (same.flip(0).cumsum(0).flip(0) * same).sum(1)  # 1 for the last of its class
+    kept = later <= max(1, capacity // classes)
+    return kept & (kept.flip(0).cumsum(0).flip(0) <= capacity)
 
 
-def effective(sizes: Tensor, power: float) -> float:
-    """``m (exp(H) / C)^power`` of a memory with so many samples per class.
-
-    >>> effective(torch.tensor([10.0, 10.0]), 2.0), effective(torch.tensor([10.0, 0.0]), 2.0)
-    (20.0, 2.5)
-    """
-    total = sizes.sum()
-    shares = sizes / total
-    classes = float(torch.special.entr(shares).sum().exp())
-    return float(total) * (classes / len(sizes)) ** power
-
-
-def worth(x: Tensor, recent: Tensor | None) -> Tensor:
+def worth(x: Tensor, last: Tensor | None) -> Tensor:
     """Which samples (N,) may be learnt from: not one value throughout, not the last one again."""
     flat = x.flatten(1)
-    varied = flat.amax(1) > flat.amin(1) if flat.shape[1] > 1 else torch.ones(len(x)).bool()
-    before = torch.cat([x[:1] if recent is None else recent[-1:], x[:-1]])
+    varied = (flat.amax(1) > flat.amin(1)) | (flat.shape[1] == 1)
+    before = torch.cat([x[:1] if last is None else last, x[:-1]])
     again = (x == before).flatten(1).all(1)
-    if recent is None:
+    if last is None:
         again[0] = False
     return varied & ~again
