@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.adapt import describe
+from qact.bench.adapt import parse_adaptation
 from qact.bench.summary import Summary
 from qact.bench.table import shown
 from qact.shift import corruptions
@@ -155,9 +155,7 @@ def print_published(summary: Summary, console: Console) -> None:
     console.print()
     number = len(summary.corruptions)
     over = "the 15 corruptions" if number == 15 else f"{number} corruptions"
-    title = (
-        f"Accuracy, % (NLL and ECE, %, over severities 1 to 5), over {over}: published, then ours"
-    )
+    title = f"Accuracy, %; NLL, ECE, % (1 to 5). Over {over}: published, then ours"
     console.print(Text(title, style="bold"))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     for column in ("", "network", "test images serve for"):
@@ -181,7 +179,7 @@ def ours(summary: Summary) -> list[tuple[str, ...]]:
         (
             f"{method[0]}, {method[1]}",
             network,
-            describe(method[1]).partition(";")[0],
+            _regime(method[1]),
             shown(summary.at(method, 5, "accuracy"), 100),
             shown(summary.shifted(method, "accuracy") if complete else None, 100),
             shown(summary.shifted(method, "nll") if complete else None, digits=2),
@@ -189,3 +187,8 @@ def ours(summary: Summary) -> list[tuple[str, ...]]:
         )
         for method in summary.methods
     ]
+
+
+def _regime(adaptation: str) -> str:
+    size = parse_adaptation(adaptation).batch
+    return "stored statistics" if size is None else f"test batches of {size}, i.i.d."
