@@ -26,12 +26,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact.adapt.statistics import folded
-from qact.context import Context, moved
+from qact.context import Context
 from qact.functional import passes_for
 from qact.histogram import Histogram
 from qact.kernels import eager, tables
 from qact.layer import QAct
 from qact.layout import fold
+from qact.moving import moved
 from qact.rule import Rule
 
 LEVELS = (torch.arange(64, dtype=torch.float32) + 0.5) / 64  # where two contexts are compared
@@ -160,7 +161,7 @@ class ContextFollower(Follower):
         rho = correlation(by_sample(z, len(input)), seen.std**2)
         s = share(self._drift(seen), rho, size, caution)
         if s or self.share:  # a context that is the source's already keeps its table
-            self.layer.context._set(self._mixed(seen, s) if s else self.source.histogram, 0)
+            self.layer.context.take(self._mixed(seen, s) if s else self.source.histogram)
         self.share = s
         return s
 
