@@ -23,7 +23,10 @@ class EATA(Gradient):
     A sample counts if its entropy is below ``margin ln C`` and its probabilities have a cosine
     below ``redundant`` with the running mean of those that counted (weights 0.9, 0.1). It weighs
     ``exp(margin ln C - entropy)``. The penalty is ``beta sum_i F_i (w_i - w_i^0)^2``. Defaults are
-    the paper's for CIFAR-10: SGD, 0.005.
+    the paper's for CIFAR-10: SGD, 0.005. The authors' code (github.com/mr-eggplant/EATA, main.py)
+    has those for ImageNet alone (beta 2000, redundant 0.05, margin 0.4, momentum 0.9, 0.00025);
+    beta 1 and redundant 0.4 for CIFAR-10 stand in github.com/mariodoebler/test-time-adaptation
+    (cfgs/cifar10_c/eata.yaml), there with Adam, 0.001.
 
     Args:
         source: unlabelled source samples (N, ...) for the Fisher information (2,000 in the paper);

@@ -23,7 +23,9 @@ class LAME(Method):
 
     Iterates ``Y_i <- softmax(log p_i + sum_j w_ij Y_j)`` until the bound of equation 6 stands
     still, and returns the exponent, whose softmax is ``Y``. An affinity of zero gives the source's
-    logits.
+    logits. The authors' code (github.com/fiveai/LAME) searches kNN, rbf and linear affinities with
+    1, 3 and 5 neighbours, takes 5 as the best over all, and ends as here: at most 100 steps, or a
+    relative change below 1e-8.
 
     Args:
         affinity: ``"knn"`` (the paper's choice), ``"rbf"``, ``"linear"``, or a function from

@@ -24,7 +24,9 @@ class SAR(Gradient):
     The gradient is taken at ``w + rho g / |g|`` (sharpness-aware minimisation), of samples with an
     entropy below ``margin ln C`` before and after that move. If the running mean of their entropy
     (weights 0.9, 0.1) falls below ``collapse``, the model is reset. Defaults are the paper's for
-    ResNets: SGD, 0.00025.
+    ResNets: SGD, 0.00025. The authors' code (github.com/mr-eggplant/SAR, main.py, sar.py) has the
+    same numbers; it scales the rate by ``batch / 32`` for batches below 32, which is left to the
+    caller here, and keeps the running mean of the entropy through a reset, which forgets it here.
 
     Args:
         rho: radius of the move.

@@ -19,7 +19,8 @@ class T3A(Method):
 
     Supports start as the rows of the last layer. Every sample joins the supports of its predicted
     class, of which the ``filter_k`` of lowest entropy stay; logits are ``z . c_k / |c_k|``. The
-    rest of the model is frozen.
+    rest of the model is frozen. The authors' code (github.com/matsuolab/T3A) has no default: it
+    searches 1, 5, 20, 50, 100 and -1, where its -1 drops the least sure support of each class.
 
     Args:
         filter_k: supports per class; -1 keeps all (as a sum, so memory does not grow).
