@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 import qact
-from qact.bench.adapt import describe, parse_adaptation, predict
+from qact.bench.adapt import predict
+from qact.bench.adaptation import describe, parse_adaptation
 from qact.bench.errors import RecipeError
 from qact.models import resnet_small
 

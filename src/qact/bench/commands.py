@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,15 +17,24 @@ from qact.bench.join import side_by_side
 from qact.bench.objective import LOSSES
 from qact.bench.presets import PRESETS
 from qact.bench.progress import Bars, Lines
-from qact.bench.published import print_published
-from qact.bench.ranking import FEW, print_ranking
 from qact.bench.recipe import Recipe, quick
-from qact.bench.report import write_report
+from qact.bench.recipe_options import (
+    LOSS_AXIS,
+    NETWORK,
+    SEEDS,
+    SHIFT,
+    TEST_LIMIT,
+    TRAINING,
+    Flags,
+    recipe_options,
+)
+from qact.bench.report import print_all, write_report
 from qact.bench.results import load_results
 from qact.bench.rivals import list_rivals
 from qact.bench.runner import run
+from qact.bench.shift import STREAMS
+from qact.bench.study import full
 from qact.bench.summary import Summary
-from qact.bench.table import print_summary
 from qact.shift import commands as shift_commands
 
 commands = typer.Typer(
@@ -41,7 +50,9 @@ Out = Annotated[
 ]
 File = Annotated[Path | None, typer.Option("--recipe", help="TOML file with a recipe.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Half a minute: one seed, fewer epochs.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", help="Number of seeds (default 3).")]
+Full = Annotated[
+    bool, typer.Option("--full", help="Also every method of qact.adapt on every stream.")
+]
 Names = Annotated[
     list[str] | None, typer.Option("--activation", help="Activation to compare; repeat for more.")
 ]
@@ -61,30 +72,16 @@ Jobs = Annotated[
 
 
 @commands.command()
+@recipe_options(NETWORK | TEST_LIMIT | TRAINING | LOSS_AXIS | SEEDS | SHIFT)
 def bench(
-    data: o.DataName = None,
+    flags: Flags,
     out: Out = None,
     recipe: File = None,
     quick_run: Quick = False,
-    seeds: Seeds = None,
+    full_run: Full = False,
     activation: Names = None,
     activations: Pattern = None,
-    adaptation: o.Adaptations = None,
-    corruption: o.Corruptions = None,
-    severity: o.Severities = None,
-    stream: o.Stream = None,
-    model: o.ModelName = None,
-    width: o.Width = None,
-    placement: o.Place = None,
-    limit: o.Limit = None,
-    test_limit: o.TestLimit = None,
     preset: o.Preset = None,
-    epochs: o.Epochs = None,
-    batch: o.Batch = None,
-    lr: o.Rate = None,
-    loss: o.Loss = None,
-    precision: o.Precision = None,
-    compiled: o.Compile = False,
     module: o.Imports = None,
     device: Device = "cpu",
     jobs: Jobs = None,
@@ -92,39 +89,18 @@ def bench(
 ) -> None:
     """Train the same network with each activation and measure it under distribution shift.
 
-    Run the same command again to go on after an interruption. Add an activation, and only its
-    cells run.
+    Run the same command again to go on after an interruption. Add an activation, a loss, a method
+    or a stream, and only what is new runs.
     """
     console = Console()
-    o.look_here()
-    with o.plain_errors():
-        o.import_all(module)
-        flags: dict[str, Any] = {
-            "data.name": data,
-            "data.limit": limit,
-            "data.test_limit": test_limit,
-            "model.name": model,
-            "model.width_multiplier": width,
-            "model.placement": placement,
-            "training.epochs": epochs,
-            "training.batch": batch,
-            "training.lr": lr,
-            "training.loss": loss,
-            "training.precision": precision,
-            "training.compile": compiled or None,
-            "shift.adaptations": adaptation,
-            "shift.corruptions": o.corruptions_of(corruption),
-            "shift.severities": severity,
-            "shift.stream": stream,
-            "activations": list(dict.fromkeys([*(activation or []), *_matching(activations)])),
-            "seeds": o.seeds_of(seeds),
-        }
-        base = quick(Recipe()) if quick_run else Recipe()
-        asked = o.recipe_of(base, recipe, preset, flags)
-        folder = out or Path("runs") / _folder(asked, model, quick_run, faults)
-        if faults:
-            _faults(asked, folder, 5 if quick_run else 20, console)
-            return
+    flags["activations"] = list(dict.fromkeys([*(activation or []), *_matching(activations)]))
+    base = quick(Recipe()) if quick_run else Recipe()
+    asked = o.recipe_of(base, recipe, preset, flags)
+    asked = full(asked) if full_run else asked
+    folder = out or Path("runs") / _folder(asked, flags["model.name"], quick_run, full_run, faults)
+    if faults:
+        _faults(asked, folder, 5 if quick_run else 20, console)
+    else:
         _bench(asked, folder, devices_of(device), jobs, tuple(module or ()), console)
 
 
@@ -155,10 +131,12 @@ def _bench(
     _show(folder, console)
 
 
-def _folder(recipe: Recipe, model: str | None, quick_run: bool, faults: bool) -> str:
+def _folder(
+    recipe: Recipe, model: str | None, quick_run: bool, full_run: bool, faults: bool
+) -> str:
     data = Path(recipe.data.name).stem
-    name = f"{data}-{model}" if model else data
-    return f"{name}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
+    kinds = {"quick": quick_run, "full": full_run, "faults": faults}
+    return "-".join([data, *([model] if model else []), *(k for k, on in kinds.items() if on)])
 
 
 def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
@@ -170,16 +148,9 @@ def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None
 
 
 def _show(folder: Path, console: Console) -> None:
-    """Print severity by severity what fits on a screen; of more activations, the ranking."""
     summary = Summary(load_results(folder))
-    _print(summary, console)
+    print_all(summary, console)
     console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
-
-
-def _print(summary: Summary, console: Console) -> None:
-    few = len(summary.activations) <= FEW
-    (print_summary if few else print_ranking)(summary, console)
-    print_published(summary, console)
 
 
 def _matching(pattern: str | None) -> list[str]:
@@ -214,9 +185,9 @@ def report(
             if group.why:
                 console.print(f"A table of its own: {group.why}.", highlight=False, markup=False)
             summary = Summary(group.results)
-            if not summary.methods:
+            if not group.results.rows:
                 raise BenchError(f"{group.title}: there are no measurements to report yet")
-            _print(summary, console)
+            print_all(summary, console)
             if out is not None:
                 place = out if len(groups) == 1 else out / str(number)
                 place.mkdir(parents=True, exist_ok=True)
@@ -227,7 +198,8 @@ def report(
 
 @commands.command("list")
 def list_names() -> None:
-    """List activations, corruptions, data sets, models, recipes, losses and adaptations."""
+    """List everything that can be asked for: activations, data, losses, methods, streams."""
+    from qact.adapt import methods
     from qact.models import MODELS
     from qact.shift import corruptions
     from qact.shift.data import NAMES
@@ -245,7 +217,8 @@ def list_names() -> None:
         ("training recipes[/] (--preset)", PRESETS),
         ("losses[/] (--loss)", LOSSES),
         ("adaptations[/] (--adaptation)", ("frozen", "batch-N", "mixed-N", "recalibrated-N")),
-        ("streams[/] (--stream)", o.STREAMS),
+        ("methods of qact.adapt[/] (--adaptation METHOD-N)", methods()),
+        ("streams[/] (--stream)", STREAMS),
     ):
         console.print(f"\n[bold]{title}")
         console.print(", ".join(names), highlight=False)

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.adapt import describe
+from qact.bench.adaptation import describe
 from qact.bench.summary import Summary
 from qact.bench.table import shown
 from qact.shift import corruptions
@@ -101,8 +101,8 @@ def misfit(summary: Summary) -> str | None:
         return "corruptions beside the 15 standard ones were measured"
     if 5 not in summary.severities:
         return "severity 5 was not measured"
-    if recipe.shift.stream != "iid":
-        return f"the stream is {recipe.shift.stream}"
+    if summary.stream != "iid":
+        return f"the stream is {summary.stream}"
     return None
 
 

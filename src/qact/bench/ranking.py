@@ -18,8 +18,7 @@ def drawn(summary: Summary) -> Summary:
     """Return what figures show: of many activations QAct's own, ReLU and the best of the others."""
     if len(summary.activations) <= FEW:
         return summary
-    known = summary.results.activations
-    own = [n for n in summary.activations if n == "relu" or not known.get(n, {}).get("control")]
+    own = [n for n in summary.activations if n == "relu" or not summary.is_control(n)]
     return summary.only(list(dict.fromkeys([*own, *ranked(summary)]))[:FEW])
 
 
@@ -82,7 +81,7 @@ def _cells(summary: Summary, name: str, base: float | None) -> list[str]:
 def _style(summary: Summary, name: str) -> str:
     if name == "relu":
         return "yellow"
-    return "" if summary.results.activations.get(name, {}).get("control") else "cyan"
+    return "" if summary.is_control(name) else "cyan"
 
 
 def _legend(summary: Summary, base: float | None) -> str:

@@ -6,12 +6,16 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from rich.console import Console
+
 from qact.bench import compared, expenses, figures, numbers, provenance, sections, selective
 from qact.bench.errors import BenchError
 from qact.bench.files import write_atomically
 from qact.bench.markup import note
-from qact.bench.ranking import drawn
+from qact.bench.published import print_published
+from qact.bench.ranking import FEW, drawn, print_ranking
 from qact.bench.summary import Summary
+from qact.bench.table import print_summary
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -30,6 +34,14 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+
+
+def print_all(summary: Summary, console: Console) -> None:
+    """Print severity by severity what fits on a screen; of more activations, the ranking."""
+    if summary.methods:
+        few = len(summary.activations) <= FEW
+        (print_summary if few else print_ranking)(summary, console)
+    print_published(summary, console)
 
 
 def write_report(summary: Summary, folder: Path) -> Path:

@@ -16,10 +16,13 @@ from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.grid import checked_inputs, missing, opened
 from qact.bench.inputs import Inputs
 from qact.bench.lock import alone
+from qact.bench.metrics import Row
 from qact.bench.progress import Display
 from qact.bench.recipe import Recipe
 from qact.bench.results import Results
 from qact.bench.workers import run_cells
+
+_EVERY = 10.0  # seconds between two writings of what the cells at work have found
 
 
 def _silent(total: int) -> Display:
@@ -38,9 +41,9 @@ def run(
 ) -> Results:
     """Run what ``out`` lacks of a recipe and return all its results.
 
-    A stopped run goes on where it was: finished cells are neither trained nor measured again, a
-    begun one continues from its last epoch. A recipe with more activations, seeds, corruptions or
-    adaptations than before adds only what is new.
+    A stopped run goes on where it was: what is measured is left alone, a network that was begun
+    continues from its last epoch. A recipe with more activations, losses, seeds, corruptions,
+    adaptations or streams than before adds only what is new.
 
     Args:
         recipe: the grid.
@@ -70,29 +73,51 @@ def run(
             sizes = inputs.sizes()
             results.environment = _environment(command, jobs, devices, inputs, results.environment)
             with display(sum(cell.work(sizes) for cell in cells)) as shown:
-                _collect(results, run_cells(cells, jobs, shown, sizes, devices), shown, folder)
+                book = Book(results, folder)
+                outcomes = run_cells(cells, jobs, shown, sizes, devices, book.keep)
+                _collect(book, outcomes, shown)
         results.save(folder)
     return results
 
 
+class Book:
+    """Results that are written as they come: with every finished cell, and now and then between."""
+
+    def __init__(self, results: Results, folder: Path) -> None:
+        self.results, self.folder = results, folder
+        self._before, self._begin = results.environment["seconds"], time.monotonic()
+        self._waiting: list[Row] = []
+        self._saved = self._begin
+
+    def keep(self, cell: str, rows: list[Row]) -> None:
+        """Take rows of a cell that is at work."""
+        self._waiting += rows
+        if time.monotonic() - self._saved >= _EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write everything."""
+        self.results.add_rows(self._waiting)
+        self._waiting.clear()
+        spent = time.monotonic() - self._begin
+        self.results.environment["seconds"] = round(self._before + spent, 1)
+        self.results.save(self.folder)
+        self._saved = time.monotonic()
+
+
 def _collect(
-    results: Results,
-    outcomes: Iterable[tuple[Cell, Outcome | Exception]],
-    shown: Display,
-    folder: Path,
+    book: Book, outcomes: Iterable[tuple[Cell, Outcome | Exception]], shown: Display
 ) -> None:
     """Run cells and write each one's rows as soon as it is finished."""
     failed: list[tuple[Cell, Exception]] = []
-    before, begin = results.environment["seconds"], time.monotonic()
     for cell, outcome in outcomes:
         if isinstance(outcome, Exception):
             failed.append((cell, outcome))
             shown.done(cell.name, f"failed: {outcome}")
-            continue
-        results.add(outcome.rows, cell.name, outcome.notes)
-        results.environment["seconds"] = round(before + time.monotonic() - begin, 1)
-        results.save(folder)
-        shown.done(cell.name, _sentence(outcome))
+        else:
+            book.results.add(outcome.rows, cell.name, outcome.notes)
+            shown.done(cell.name, _sentence(outcome))
+        book.save()
     if failed:
         raise _as_one(failed)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from qact.bench import figures
-from qact.bench.adapt import describe
+from qact.bench.adaptation import describe
 from qact.bench.markup import figure, name_of, note, section, seeds_of, signed, terms
 from qact.bench.summary import Method, Summary
 
@@ -33,7 +33,7 @@ def findings(summary: Summary) -> str:
     spread = "" if best.sd is None else f" ± {100 * best.sd:.1f}"
     tiles = [(f"{100 * best.mean:.1f}%{spread}", f"strongest control: {name_of(control)}")]
     for name in summary.activations:
-        if not summary.results.activations.get(name, {}).get("control"):
+        if not summary.is_control(name):
             tiles += _gap_tile(summary, [m for m in summary.methods if m[0] == name])
     boxes = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in tiles)
     text = (

@@ -9,11 +9,13 @@ from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
-from qact.bench.evaluate import Row
+from qact.bench.metrics import Row
+from qact.bench.recipe import network
 from qact.bench.results import Results
+from qact.bench.shift import ALL
 
 _ROUNDING = 1e-3  # logits of one image in batches of other sizes differ by rounding: about 1e-5
-Method = tuple[str, str]  # activation, adaptation
+Method = tuple[str, str]  # network, adaptation; a network is an activation, or "activation/loss"
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class Stat:
         return self.mean - half, self.mean + half
 
 
+def _network(row: Row) -> str:
+    return network(row["activation"], row["loss"])
+
+
 class Summary:
     """Averages of a :class:`Results`, computed once and asked for by method.
 
@@ -56,17 +62,21 @@ class Summary:
 
     def __init__(self, results: Results) -> None:
         self.results = results
-        shift = results.recipe.shift
+        recipe, shift = results.recipe, results.recipe.shift
         self.corruptions = shift.corruptions
         self.severities = tuple(sorted(shift.severities))
-        self.seeds = results.recipe.seeds
+        self.seeds = recipe.seeds
+        self.stream = "iid" if "iid" in shift.streams else shift.streams[0]
+        mine = [r for r in results.rows if self._is_main(r)]
         self._rows: dict[tuple[str, str, str, int, int], Row] = {
-            (r["activation"], r["adaptation"], r["corruption"], r["severity"], r["seed"]): r
-            for r in results.rows
+            (_network(r), r["adaptation"], r["corruption"], r["severity"], r["seed"]): r
+            for r in mine
         }
-        found = {(row["activation"], row["adaptation"]) for row in results.rows}
-        self.activations = [a for a in results.recipe.activations if a in {m[0] for m in found}]
-        names = dict.fromkeys((*shift.adaptations, *sorted({m[1] for m in found})))
+        names = [network(a, loss) for loss in recipe.every_loss() for a in recipe.activations]
+        measured = {_network(row) for row in results.rows}
+        self.activations = [name for name in names if name in measured]
+        found = {(_network(row), row["adaptation"]) for row in mine}
+        names = list(dict.fromkeys((*shift.adaptations, *sorted({m[1] for m in found}))))
         self.adaptations = [name for name in names if name in {m[1] for m in found}]
         self.methods: list[Method] = [
             (act, adaptation)
@@ -74,6 +84,22 @@ class Summary:
             for act in self.activations
             if (act, adaptation) in found
         ]
+
+    def _is_main(self, row: Row) -> bool:
+        """Whether a row belongs to the conditions that are drawn over severity."""
+        shift, further = self.results.recipe.shift, self.results.recipe.further
+        besides = {name for part in further for name in part.adaptations} - {*shift.adaptations}
+        return (row["stream"], row["images"]) == (self.stream, shift.images) and (
+            row["corruption"] != ALL and row["adaptation"] not in besides
+        )
+
+    def is_control(self, name: str) -> bool:
+        """Whether a network's activation is a rival of QAct."""
+        return bool(self.about(name).get("control"))
+
+    def about(self, name: str) -> dict[str, Any]:
+        """Return what is known of a network's activation: module, paper, control."""
+        return self.results.activations.get(name.partition("/")[0], {})
 
     def only(self, names: Iterable[str]) -> Summary:
         """Return the summary of some activations alone; the rows stay shared."""
@@ -97,20 +123,16 @@ class Summary:
 
         It is chosen on the test images, which can only favour it: the choice is against QAct.
         """
-        known = self.results.activations
         means = {
             method: stat.mean
             for method in self.methods
-            if known.get(method[0], {}).get("control")
-            and (stat := self.shifted(method, "accuracy")) is not None
+            if self.is_control(method[0]) and (stat := self.shifted(method, "accuracy")) is not None
         }
         return max(means, key=lambda method: means[method], default=None)
 
     def controls(self, adaptation: str) -> list[Method]:
         """Return the controls with an adaptation: the rivals of QAct that read the same images."""
-        known = self.results.activations
-        own = [m for m in self.methods if m[1] == adaptation]
-        return [m for m in own if known.get(m[0], {}).get("control")]
+        return [m for m in self.methods if m[1] == adaptation and self.is_control(m[0])]
 
     def gap(self, method: Method, metric: str, control: Method | None = None) -> Stat | None:
         """Return the difference to a control, paired by seed, severities from 1 on.

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.adapt import describe
+from qact.bench.adaptation import describe
 from qact.bench.summary import Stat, Summary
 
 MARK = "◆"
@@ -84,8 +84,7 @@ def _print_gaps(summary: Summary, console: Console) -> None:
         return
     console.print()
     console.print(Text(f"{MARK} strongest control: {control[0]}, {control[1]}", style="yellow"))
-    known = summary.results.activations
-    others = [m for m in summary.methods if not known.get(m[0], {}).get("control")]
+    others = [m for m in summary.methods if not summary.is_control(m[0])]
     if others:
         console.print("Accuracy against it under shift (severity 1 and up), in points:")
     for method in others:
