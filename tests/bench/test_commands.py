@@ -45,7 +45,7 @@ def test_bench_then_report(small, tmp_path):
         (["--placement", "nowhere"], "model.placement must be one of everywhere, paper"),
         (["--preset", "best"], "preset must be one of digits, paper, authors, modern; got 'best'"),
         (["--severity", "6"], "severities run from 0 (clean) to 5, got 6"),
-        (["--stream", "backwards"], "shift.stream must be one of iid, sorted, dirichlet"),
+        (["--stream", "backwards"], "shift.streams must be one of iid, sorted, dirichlet"),
         (["--batch", "1"], "training.batch must be at least 2, got 1"),
         (["--lr", "-1"], "training.lr must be positive, got -1.0"),
         (["--precision", "float16"], "must be one of float32, bfloat16; got 'float16'"),

@@ -66,9 +66,8 @@ def _both(there: Recipe, here: Recipe) -> Recipe:
 
     losses = tuple(dict.fromkeys((*there.every_loss(), *here.every_loss())))
     return replace(
-        here,
+        here.of_losses(losses),
         activations=every("activations"),
-        losses=losses if losses != (here.training.loss,) else (),
         seeds=tuple(sorted(every("seeds"))),
         further=tuple(shift for shift in every("further") if shift != here.shift),
     )

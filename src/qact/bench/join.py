@@ -127,9 +127,8 @@ def _common(recipes: list[Recipe]) -> Recipe:
         return tuple(dict.fromkeys(one for listed in lists for one in listed))
 
     return replace(
-        recipes[0],
+        recipes[0].of_losses(every(recipe.every_loss() for recipe in recipes)),
         activations=every(recipe.activations for recipe in recipes),
-        losses=every(recipe.every_loss() for recipe in recipes),
         seeds=tuple(sorted({seed for recipe in recipes for seed in recipe.seeds})),
         further=every(recipe.further for recipe in recipes),
         shift=replace(

@@ -105,6 +105,10 @@ class Recipe:
         """Return the losses that are compared, which may be one."""
         return self.losses or (self.training.loss,)
 
+    def of_losses(self, losses: tuple[str, ...]) -> Recipe:
+        """Return the recipe that compares these losses; one that is its own is not mentioned."""
+        return replace(self, losses=() if losses == (self.training.loss,) else losses)
+
     def shifts(self) -> tuple[Shift, ...]:
         """Return all that is measured: ``shift`` and ``further``."""
         return (self.shift, *self.further)
