@@ -12,8 +12,8 @@ from torch import nn
 
 from qact.bench import Rival, load_results, rivals, run
 from qact.bench.errors import CellError, DamagedFileError, RecipeError
-from qact.bench.metrics import COSTS, METRICS
 from qact.bench.files import load_tensors
+from qact.bench.metrics import COSTS, METRICS
 
 
 def weights(folder):

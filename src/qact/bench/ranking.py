@@ -15,7 +15,12 @@ FEW = 8  # activations: as many as a figure has colours
 
 
 def drawn(summary: Summary) -> Summary:
-    """Return what figures show: of many activations QAct's own, ReLU and the best of the others."""
+    """Return what figures show: of many activations QAct's own, ReLU and the best of the others.
+
+    Of many adaptations they show the first.
+    """
+    if len(summary.adaptations) > FEW:
+        summary = summary.among(summary.adaptations[:FEW])
     if len(summary.activations) <= FEW:
         return summary
     own = [n for n in summary.activations if n == "relu" or not summary.is_control(n)]

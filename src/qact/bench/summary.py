@@ -109,6 +109,14 @@ class Summary:
         part.methods = [method for method in self.methods if method[0] in chosen]
         return part
 
+    def among(self, adaptations: Iterable[str]) -> Summary:
+        """Return the summary of some adaptations alone; the rows stay shared."""
+        chosen = set(adaptations)
+        part = copy(self)
+        part.adaptations = [name for name in self.adaptations if name in chosen]
+        part.methods = [method for method in self.methods if method[1] in chosen]
+        return part
+
     def at(self, method: Method, severity: int, metric: str) -> Stat | None:
         """Return a metric at one severity, averaged over corruptions."""
         return Stat.of(self._per_seed(method, [severity], self.corruptions, metric).values())
