@@ -75,7 +75,7 @@ def test_source_is_frozen(model, inputs):
     assert len(found) == 2 * 3 * 3
     for (adaptation, *rest), row in found.items():
         if adaptation == "frozen":
-            assert_close(numbers(row), numbers(found["source-16", *rest]), rtol=1e-4, atol=1e-5)
+            assert_close(numbers(row), numbers(found[("source-16", *rest)]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("stream", ["iid", "sorted", "dirichlet"])
@@ -111,7 +111,7 @@ def test_rows_say_what_they_cost_and_what_they_ran_through(model, inputs):
 
 def test_every_stream_has_its_rows(model, inputs):
     found = rows(model, inputs, ("frozen", "t3a-8"), tuple(names()), severities=(0, 3, 5))
-    per_stream = {name: 0 for name in names()}
+    per_stream = dict.fromkeys(names(), 0)
     for adaptation, stream, corruption, severity in found:
         per_stream[stream] += adaptation == "t3a-8"
         assert (corruption == "none") == (severity == 0)

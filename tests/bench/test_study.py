@@ -1,6 +1,5 @@
 from dataclasses import replace
 
-import pytest
 from typer.testing import CliRunner
 
 from qact import adapt
@@ -43,8 +42,7 @@ def test_the_full_bench_is_one_folder_and_one_report(tiny, tmp_path, monkeypatch
     monkeypatch.setattr("qact.bench.commands.Recipe", lambda: small)
     monkeypatch.setattr("qact.bench.commands.full", lambda recipe: full(recipe, 16))
     monkeypatch.setattr("qact.bench.study.adapt.methods", lambda: ["source", "tent"])
-    asked = ["bench", "--full", "--out", str(tmp_path), "--jobs", "1"]
-    found = invoke(commands, asked)
+    found = invoke(commands, ["bench", "--full", "--out", str(tmp_path), "--jobs", "1"])
     assert found.exit_code == 0, found.output
     assert "Accuracy, %, by severity" in found.output
     assert "Accuracy, %, by stream: relu" in found.output
@@ -55,11 +53,3 @@ def test_the_full_bench_is_one_folder_and_one_report(tiny, tmp_path, monkeypatch
     assert {row["images"] for row in results.rows} == {None, 16}
     assert {row["stream"] for row in results.rows} == set(names())
     assert list(results.cells) == ["relu/0"]
-    again = invoke(commands, asked)
-    assert again.exit_code == 0
-    assert load_results(tmp_path).rows == results.rows
-
-
-@pytest.mark.parametrize("method", adapt.methods())
-def test_every_method_can_be_named(method):
-    assert f"{method}-64" in every_method(64) or method == "cotta"

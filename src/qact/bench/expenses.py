@@ -25,7 +25,7 @@ def costs(summary: Summary) -> str:
         "seconds per epoch",
         "step, ms per image",
         "step, MiB",
-        *(f"{name}, ms per image" for name in summary.adaptations),
+        *(f"{name}, ms per image" for name in summary.timed),
         "validation accuracy, %",
         "single-sample difference",
     )
@@ -48,7 +48,7 @@ def _row(summary: Summary, name: str) -> str:
     val = Stat.of(c["history"][-1]["val_accuracy"] for c in trained)
     gap = max(c["single_sample_gap"] for c in own)
     known = summary.costs(name)
-    predicted = [known.get("predict_ms", {}).get(a) for a in summary.adaptations]
+    predicted = [known.get("predict_ms", {}).get(a) for a in summary.timed]
     measured = (known.get("step_ms"), known.get("kept_mib"), *predicted)
     middle = "".join(f"<td>{'–' if v is None else f'{v:.2f}'}</td>" for v in measured)
     return (

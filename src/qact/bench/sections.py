@@ -12,10 +12,11 @@ from qact.bench.summary import Method, Summary
 
 def head(summary: Summary, title: str) -> str:
     """Return the title and what was measured, in one sentence."""
-    recipe, images = summary.results.recipe, summary.results.environment.get("images", {})
+    recipe = summary.results.recipe
+    images = recipe.shift.images or summary.results.environment.get("images", {}).get("test", "?")
     text = (
         f"{len(summary.activations)} activations in the same network, {seeds_of(summary)}, "
-        f"{images.get('test', '?')} test images under {len(summary.corruptions)} corruptions; "
+        f"{images} test images under {len(summary.corruptions)} corruptions; "
         f"every method is measured with the same images, batches and estimators."
     )
     owed = len(recipe.cells()) - len(summary.results.cells)

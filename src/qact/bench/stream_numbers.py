@@ -12,7 +12,7 @@ from qact.bench.summary import Stat
 
 _COSTS = (
     ("ECE, %", "ece", 100.0, 1),
-    ("ms per batch", "ms_per_batch", 1.0, 1),
+    ("ms", "ms_per_batch", 1.0, 1),
     ("KiB", "held_kib", 1.0, 0),
 )
 
@@ -83,18 +83,16 @@ def _gaps(streamed: Streamed, name: str) -> str:
         return ""
     title = f"{name}: points of accuracy against the network as trained"
     if len(streamed.seeds) > 1:
-        title += ", 95% interval over seeds below"
+        title += ", ± half of the 95% interval over seeds"
     return _framed(title, _top(streamed.columns), body)
 
 
 def _points(gap: Stat | None) -> str:
     if gap is None:
         return "–"
-    interval = gap.interval()
-    if interval is None:
-        return signed(gap.mean)
-    low, high = map(signed, interval)
-    return f'{signed(gap.mean)}<br><span class="sd">{low} to {high}</span>'
+    width = gap.half()
+    spread = "" if width is None else f'<span class="sd"> ±{100 * width:.1f}</span>'
+    return signed(gap.mean) + spread
 
 
 def _best(stats: tuple[Stat | None, ...], pick: Callable[..., float]) -> float | None:

@@ -20,12 +20,13 @@ def print_streams(streamed: Streamed, console: Console) -> None:
     for name in streamed.networks:
         console.print()
         console.print(Text(f"Accuracy, %, by stream: {name}{_spread(streamed)}", style="bold"))
-        columns = [_column(streamed, name, column) for column in streamed.columns]
-        _print_blocks(streamed.methods, columns + _costs(streamed, name), console)
+        columns = [[_column(streamed, name, column)] for column in streamed.columns]
+        _print_blocks(streamed.methods, [*columns, _costs(streamed, name)], console)
         gaps = [_gaps(streamed, name, column) for column in streamed.columns]
         if any(set(cells) - {"–"} for _, cells in gaps):
             console.print(Text(f"{name}: points against the network as trained", style="bold"))
-            _print_blocks([m for m in streamed.methods if m not in BASES], gaps, console)
+            others = [method for method in streamed.methods if method not in BASES]
+            _print_blocks(others, [[cells] for cells in gaps], console)
     console.print(Text(legend(streamed), style="dim"))
 
 
@@ -54,18 +55,17 @@ def legend(streamed: Streamed) -> str:
     )
 
 
-def half(gap: Stat | None) -> str:
+def points(gap: Stat | None) -> str:
     """Return points with half of their 95% interval.
 
     Example:
-        >>> half(Stat(0.1, 0.01, 3)), half(Stat(-0.1, None, 1))
+        >>> points(Stat(0.1, 0.01, 3)), points(Stat(-0.1, None, 1))
         ('+10.0±2.5', '-10.0')
     """
     if gap is None:
         return "–"
-    interval = gap.interval()
-    points = f"{100 * gap.mean:+.1f}"
-    return points if interval is None else f"{points}±{50 * (interval[1] - interval[0]):.1f}"
+    width = gap.half()
+    return f"{100 * gap.mean:+.1f}" + ("" if width is None else f"±{100 * width:.1f}")
 
 
 def _spread(streamed: Streamed) -> str:
@@ -80,7 +80,7 @@ def _column(streamed: Streamed, name: str, column: Column) -> Cells:
 
 def _gaps(streamed: Streamed, name: str, column: Column) -> Cells:
     methods = (method for method in streamed.methods if method not in BASES)
-    return _heading(column), [half(streamed.gap(name, method, column)) for method in methods]
+    return _heading(column), [points(streamed.gap(name, method, column)) for method in methods]
 
 
 def _heading(column: Column) -> str:
@@ -101,17 +101,17 @@ def _costs(streamed: Streamed, name: str) -> list[Cells]:
     ]
 
 
-def _print_blocks(methods: list[str], columns: list[Cells], console: Console) -> None:
-    """Print the columns in blocks that fit the width, the methods' names before each."""
+def _print_blocks(methods: list[str], units: list[list[Cells]], console: Console) -> None:
+    """Print columns in blocks that fit the width; a unit of several is not torn apart."""
     label = max(map(len, methods), default=0) + 1
     blocks: list[list[Cells]] = [[]]
     room = console.width - label
-    for heading, cells in columns:
-        wide = max(len(text) for text in (*heading.split("\n"), *cells)) + 1
+    for unit in units:
+        wide = sum(max(map(len, (*head.split("\n"), *cells))) + 1 for head, cells in unit)
         if wide > room and blocks[-1]:
             blocks.append([])
             room = console.width - label
-        blocks[-1].append((heading, cells))
+        blocks[-1] += unit
         room -= wide
     for block in blocks:
         table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)

@@ -9,6 +9,7 @@ from math import sqrt
 from statistics import fmean, median, stdev
 from typing import Any
 
+from qact.bench.adaptation import parse_adaptation
 from qact.bench.metrics import Row
 from qact.bench.recipe import network
 from qact.bench.results import Results
@@ -39,14 +40,18 @@ class Stat:
             return None
         return cls(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
 
-    def interval(self) -> tuple[float, float] | None:
-        """Return the 95% confidence interval of the mean by Student's t over seeds."""
+    def half(self) -> float | None:
+        """Return half of the 95% confidence interval of the mean, Student's t over seeds."""
         if self.sd is None:
             return None
         from scipy.stats import t
 
-        half = float(t.ppf(0.975, self.seeds - 1)) * self.sd / sqrt(self.seeds)
-        return self.mean - half, self.mean + half
+        return float(t.ppf(0.975, self.seeds - 1)) * self.sd / sqrt(self.seeds)
+
+    def interval(self) -> tuple[float, float] | None:
+        """Return the 95% confidence interval of the mean."""
+        half = self.half()
+        return None if half is None else (self.mean - half, self.mean + half)
 
 
 def _network(row: Row) -> str:
@@ -78,6 +83,7 @@ class Summary:
         found = {(_network(row), row["adaptation"]) for row in mine}
         names = list(dict.fromkeys((*shift.adaptations, *sorted({m[1] for m in found}))))
         self.adaptations = [name for name in names if name in {m[1] for m in found}]
+        self.timed = [name for name in self.adaptations if parse_adaptation(name).context]
         self.methods: list[Method] = [
             (act, adaptation)
             for adaptation in self.adaptations

@@ -106,11 +106,11 @@ def _print_costs(summary: Summary, console: Console) -> None:
     console.print()
     console.print(Text("Cost: ms per image; MiB that a training step keeps", style="bold"))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("", "step", "MiB", *summary.adaptations):
+    for column in ("", "step", "MiB", *summary.timed):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, costs in known.items():
         if costs:
-            predicted = (costs["predict_ms"].get(a) for a in summary.adaptations)
+            predicted = (costs["predict_ms"].get(a) for a in summary.timed)
             cells = (costs["step_ms"], costs["kept_mib"], *predicted)
             table.add_row(f"   {name}", *("–" if c is None else f"{c:.2f}" for c in cells))
     console.print(table)
