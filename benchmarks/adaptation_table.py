@@ -10,7 +10,7 @@ from statistics import fmean
 
 from qact.bench.adaptation import parse_adaptation
 from qact.bench.shift import STREAMS
-from qact.bench.summary import Stat
+from qact.bench.stat import Stat
 from qact.bench.table import shown
 
 COLUMNS = (*(f"{stream}-64" for stream in STREAMS), *(f"iid-{size}" for size in (1, 4, 16, 256)))

@@ -94,7 +94,7 @@ def test_a_stopped_cell_keeps_its_rows_and_goes_on(quickest, tmp_path, monkeypat
             raise KeyboardInterrupt
         return 1
 
-    monkeypatch.setattr("qact.bench.runner._EVERY", 0.0)
+    monkeypatch.setattr("qact.bench.book._EVERY", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("qact.bench.evaluate.passed", stop)
         with pytest.raises(KeyboardInterrupt):

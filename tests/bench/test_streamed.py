@@ -11,10 +11,11 @@ from qact.bench.keys import KEY, mixture, wanted
 from qact.bench.metrics import measure
 from qact.bench.report import print_all, render
 from qact.bench.shift import ALL
+from qact.bench.stat import Stat
 from qact.bench.stream_numbers import by_stream
 from qact.bench.stream_table import points, print_streams
 from qact.bench.streamed import Streamed
-from qact.bench.summary import Stat, Summary
+from qact.bench.summary import Summary
 
 SHIFT = Shift(
     ("fog", "contrast"), (5,), ("source-8", "tent-8"), ("iid", "sorted", "mixed"), images=20

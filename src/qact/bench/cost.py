@@ -23,7 +23,7 @@ from qact.bench.adaptation import parse_adaptation
 from qact.bench.epoch import Loss
 from qact.bench.inputs import Inputs
 from qact.bench.objective import objective
-from qact.bench.recipe import Training
+from qact.bench.training import Training
 
 REPEATS, IMAGES, MIB = 3, 200, 2**20
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from qact.bench.markup import key, note, number, section
-from qact.bench.summary import Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Summary
 
 _TEXT = (
     "Times as they were on the machine below, with the stated processes side by side. A step is "

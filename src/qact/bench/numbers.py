@@ -9,7 +9,8 @@ from html import escape
 from qact.bench.adaptation import heading
 from qact.bench.markup import key, note, number, section, signed
 from qact.bench.ranking import FEW
-from qact.bench.summary import Method, Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Method, Summary
 
 
 @dataclass(frozen=True)

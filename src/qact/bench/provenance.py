@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from qact.bench.markup import code, section, terms
-from qact.bench.recipe import Training
 from qact.bench.summary import Summary
+from qact.bench.training import Training
 
 _STREAMS = {
     "iid": "images of one corruption and severity, shuffled",

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.summary import Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Summary
 from qact.bench.table import shown
 
 FEW = 8  # activations: as many as a figure has colours

@@ -5,24 +5,21 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from qact.bench.book import Book
 from qact.bench.cell import Cell, Outcome
 from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.grid import checked_inputs, missing, opened
 from qact.bench.inputs import Inputs
 from qact.bench.lock import alone
-from qact.bench.metrics import Row
 from qact.bench.progress import Display
 from qact.bench.recipe import Recipe
 from qact.bench.results import Results
 from qact.bench.workers import run_cells
-
-_EVERY = 10.0  # seconds between two writings of what the cells at work have found
 
 
 def _silent(total: int) -> Display:
@@ -78,31 +75,6 @@ def run(
                 _collect(book, outcomes, shown)
         results.save(folder)
     return results
-
-
-class Book:
-    """Results that are written as they come: with every finished cell, and now and then between."""
-
-    def __init__(self, results: Results, folder: Path) -> None:
-        self.results, self.folder = results, folder
-        self._before, self._begin = results.environment["seconds"], time.monotonic()
-        self._waiting: list[Row] = []
-        self._saved = self._begin
-
-    def keep(self, cell: str, rows: list[Row]) -> None:
-        """Take rows of a cell that is at work."""
-        self._waiting += rows
-        if time.monotonic() - self._saved >= _EVERY:
-            self.save()
-
-    def save(self) -> None:
-        """Write everything."""
-        self.results.add_rows(self._waiting)
-        self._waiting.clear()
-        spent = time.monotonic() - self._begin
-        self.results.environment["seconds"] = round(self._before + spent, 1)
-        self.results.save(self.folder)
-        self._saved = time.monotonic()
 
 
 def _collect(

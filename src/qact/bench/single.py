@@ -23,10 +23,11 @@ from qact.bench.inputs import load_inputs
 from qact.bench.keys import wanted
 from qact.bench.lock import alone
 from qact.bench.ranks import joined
-from qact.bench.recipe import Data, Model, Recipe, network
+from qact.bench.recipe import Recipe, network
 from qact.bench.results import Results
 from qact.bench.rivals import rival
 from qact.bench.shift import Shift
+from qact.bench.subject import Data, Model
 from qact.bench.train import Trained, build, train_cell
 from qact.bench.training import Training
 from qact.bench.watch import Watch, tensorboard

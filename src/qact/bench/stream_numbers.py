@@ -6,9 +6,9 @@ from collections.abc import Callable
 from html import escape
 
 from qact.bench.markup import note, number, section, signed
+from qact.bench.stat import Stat
 from qact.bench.stream_table import legend
 from qact.bench.streamed import BASES, Column, Streamed
-from qact.bench.summary import Stat
 
 _COSTS = (
     ("ECE, %", "ece", 100.0, 1),

@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qact.bench.stat import Stat
 from qact.bench.streamed import BASES, Column, Streamed
-from qact.bench.summary import Stat
 from qact.bench.table import shown
 
 Cells = tuple[str, list[str]]  # heading, one cell per method

@@ -12,7 +12,7 @@ from qact.bench.metrics import Row
 from qact.bench.recipe import network
 from qact.bench.results import Results
 from qact.bench.shift import STREAMS, Shift
-from qact.bench.summary import Stat
+from qact.bench.stat import Stat
 
 BASES = ("source", "frozen")  # what a gap is taken to: a network that is not adapted
 _FIRST = (*BASES, "batch", "mixed", "recalibrated")

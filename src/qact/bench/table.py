@@ -7,7 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from qact.bench.adaptation import describe
-from qact.bench.summary import Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Summary
 
 MARK = "◆"
 
