@@ -57,8 +57,11 @@ class Recipe:
         values.distinct("losses", self.every_loss())
         for loss in self.losses:
             values.one_of("losses", loss, LOSSES)
-        if any(shift.seed != self.shift.seed for shift in self.further):
-            raise RecipeError(f"all shifts of a recipe need one seed, {self.shift.seed!r}")
+        for shift in self.further:
+            if shift.seed != self.shift.seed:
+                raise RecipeError(
+                    f"all shifts of a recipe need one seed, {self.shift.seed!r}; got {shift.seed!r}"
+                )
 
     def every_loss(self) -> tuple[str, ...]:
         """Return the losses that are compared, which may be one."""

@@ -71,11 +71,11 @@ def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     for name, values in changes.items():
         if name in SECTIONS:
             parts[name] = _section(name, getattr(recipe, name), values)
-        elif name == "further":
-            usual = replace(Shift(), seed=recipe.shift.seed)
-            parts[name] = tuple(_section(name, usual, one) for one in _listed(name, values))
         else:
             parts[name] = _listed(name, values)
+    if "further" in parts:
+        usual = Shift(seed=parts.get("shift", recipe.shift).seed)
+        parts["further"] = tuple(_section("further", usual, one) for one in parts["further"])
     return replace(recipe, **parts)
 
 
