@@ -37,6 +37,9 @@ def test_bench_then_report(small, tmp_path):
         (["--loss", "hinge"], "got 'hinge'"),
         (["--corruption", "haze"], "unknown corruption 'haze'"),
         (["--adaptation", "batch-x"], "got 'batch-x'"),
+        (["--adaptation", "tents-64"], "one of alpha_bn, aqr"),
+        (["--adaptation", "tent:rate=1-64"], "'tent' has no option 'rate'; it has"),
+        (["--augmentation", "mixup"], "training.augmentation must be one of none,"),
         (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--epochs", "0"], "epochs must be positive, got 0"),
@@ -74,7 +77,7 @@ def test_a_report_of_nothing_is_one_clear_line(tmp_path):
 def test_list_names_what_can_be_asked_for():
     found = invoke(commands, ["list"])
     assert found.exit_code == 0
-    for name in ("relu", "qact.paper", "gaussian_noise", "digits", "batch-N"):
+    for name in ("relu", "qact.paper", "gaussian_noise", "digits", "batch-N", "rotta", "gradual"):
         assert name in found.output
 
 

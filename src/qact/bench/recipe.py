@@ -24,10 +24,10 @@ class Recipe:
         model: the network.
         training: how it is trained.
         shift: where it is measured.
-        further: where it is measured besides; see :func:`qact.bench.study.full`.
         activations: what stands in the network.
-        losses: what it is trained on, if that is compared; else ``training.loss``.
         seeds: of weights and order.
+        losses: what it is trained on, if that is compared; else ``training.loss``.
+        further: where it is measured besides; see :func:`qact.bench.study.full`.
 
     Raises:
         RecipeError: a value that is out of range, or two that do not go together.
@@ -43,17 +43,16 @@ class Recipe:
     model: Model = field(default_factory=Model)
     training: Training = field(default_factory=Training)
     shift: Shift = field(default_factory=Shift)
-    further: tuple[Shift, ...] = ()
     activations: tuple[str, ...] = ("relu", "qact.paper", "qact")
-    losses: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    losses: tuple[str, ...] = ()
+    further: tuple[Shift, ...] = ()
 
     def __post_init__(self) -> None:
         values.distinct("activations", self.activations)
         values.distinct("seeds", self.seeds)
         if min(self.seeds) < 0:
             raise RecipeError(f"seeds must not be negative, got {self.seeds!r}")
-
         values.distinct("losses", self.every_loss())
         for loss in self.losses:
             values.one_of("losses", loss, LOSSES)
