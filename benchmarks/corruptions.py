@@ -34,7 +34,8 @@ from PIL import Image
 
 from qact.bench import Recipe, rivals, train
 from qact.bench.inputs import load_inputs
-from qact.bench.recipe import Data, Model, Training
+from qact.bench.subject import Data, Model
+from qact.bench.training import Training
 from qact.shift import corrupt, corrupt_mnist, corruptions
 from qact.shift.augment import AUGMENTATIONS, augment
 from qact.shift.constants import constants
