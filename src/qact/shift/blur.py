@@ -133,7 +133,7 @@ def motion(
     n, c, h, w = x.shape
     weights, table = _taps(int(radius), float(sigma), *angles, x.device)
     offsets = table[draws.integers(ANGLES)]
-    if passes := on_cpu(x, "compiled_gather"):
+    if passes := on_cpu(x, "gather"):
         return passes.motion(x, weights, offsets)
     rows, columns = (torch.arange(s, device=x.device) for s in (h, w))
     flat, out = x.flatten(2), torch.zeros_like(x).flatten(2)

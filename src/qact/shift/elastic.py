@@ -27,7 +27,7 @@ def sample(x: Tensor, y: Tensor, z: Tensor, border: str) -> Tensor:
 
     ``border`` is ``"mirror"`` (d c b | a b c d | c b a) or ``"reflect"`` (c b a | a b c d | d c b).
     """
-    if passes := on_cpu(x, "compiled_gather"):
+    if passes := on_cpu(x, "gather"):
         return passes.sample(x, y.float(), z.float(), border == "mirror")
     n, c, h, w = x.shape
     rule = _mirror if border == "mirror" else _reflect

@@ -6,19 +6,16 @@ Products and sums of float32 in the order of the plain versions in `qact.shift.e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
-_jit: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy")
-_inline: Callable[..., Any] = njit(nogil=True, inline="always", error_model="numpy")
+from qact.shift.compiled.jit import inline, jit
 
 
-@_inline
+@inline
 def _inside(place: Any, size: Any, mirrored: Any) -> Any:
     """The border rules ``mirror`` and ``reflect`` of a whole float32 place."""
     period = np.float32(max(2 * size - 2, 1) if mirrored else 2 * size)
@@ -27,7 +24,7 @@ def _inside(place: Any, size: Any, mirrored: Any) -> Any:
     return np.int64(min(place, abs(other)))
 
 
-@_jit
+@jit
 def _sample(x: Any, y: Any, z: Any, mirrored: Any, out: Any) -> None:
     images, channels, h, w = x.shape
     one = np.float32(1)
@@ -47,7 +44,7 @@ def _sample(x: Any, y: Any, z: Any, mirrored: Any, out: Any) -> None:
                     out[n, k, i, j] = total + x[n, k, r1, c1] * d
 
 
-@_jit
+@jit
 def _motion(x: Any, weights: Any, offsets: Any, out: Any) -> None:
     images, channels, h, w = x.shape
     columns = np.empty((len(weights), w), np.int64)

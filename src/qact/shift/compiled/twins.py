@@ -1,0 +1,24 @@
+"""Corruptions that are one compiled pass, rounding included.
+
+A twin takes float32 images, contiguous on a CPU, and writes the finished ones into ``out``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from qact.shift import noise
+from qact.shift.compiled import noise as noises
+from qact.shift.random import Draws
+
+Twin = Callable[[Tensor, Any, Draws, Tensor], None]
+
+TWINS: dict[Callable[[Tensor, Any, Draws], Tensor], Twin] = {
+    noise.gaussian_noise: noises.gaussian_noise,
+    noise.shot_noise: noises.shot_noise,
+    noise.impulse_noise: noises.impulse_noise,
+    noise.speckle_noise: noises.speckle_noise,
+}
