@@ -50,8 +50,8 @@ def gaussian_kernel(sigma: float, radius: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _gaussian(sigma: float, size: int, border: str, truncate: float) -> Tensor:
-    return linear.sparse(band(gaussian_kernel(sigma, int(truncate * sigma + 0.5)), size, border))
+def _gaussian(sigma: float, size: int, border: str, truncate: float) -> linear.Axis:
+    return linear.Axis(band(gaussian_kernel(sigma, int(truncate * sigma + 0.5)), size, border))
 
 
 def smooth(x: Tensor, sigma: float, border: str = "nearest", truncate: float = 4.0) -> Tensor:

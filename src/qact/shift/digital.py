@@ -51,9 +51,9 @@ def box_matrix(size: int, out: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _box(size: int, out: int) -> Tensor:
+def _box(size: int, out: int) -> linear.Axis:
     # Pillow resizes bytes with weights of 22 fractional bits: the same here, for the same ties.
-    return linear.sparse(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
+    return linear.Axis(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
 
 
 @lru_cache(maxsize=64)

@@ -101,8 +101,8 @@ def frost(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _zoom(size: int, factor: float) -> Tensor:
-    return linear.sparse(zoom_matrix(size, factor))
+def _zoom(size: int, factor: float) -> linear.Axis:
+    return linear.Axis(zoom_matrix(size, factor))
 
 
 def snow(x: Tensor, constant: tuple[float, ...], draws: Draws) -> Tensor:
