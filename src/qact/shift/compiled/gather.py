@@ -44,35 +44,9 @@ def _sample(x: Any, y: Any, z: Any, mirrored: Any, out: Any) -> None:
                     out[n, k, i, j] = total + x[n, k, r1, c1] * d
 
 
-@jit
-def _motion(x: Any, weights: Any, offsets: Any, out: Any) -> None:
-    images, channels, h, w = x.shape
-    columns = np.empty((len(weights), w), np.int64)
-    for n in range(images):
-        for t in range(len(weights)):
-            for j in range(w):
-                columns[t, j] = min(max(j + offsets[n, t, 1], 0), w - 1)
-        for k in range(channels):
-            for i in range(h):
-                for j in range(w):
-                    out[n, k, i, j] = 0
-                for t in range(len(weights)):
-                    row = min(max(i + offsets[n, t, 0], 0), h - 1)
-                    for j in range(w):
-                        out[n, k, i, j] += x[n, k, row, columns[t, j]] * weights[t]
-
-
 def sample(x: Tensor, y: Tensor, z: Tensor, mirrored: bool) -> Tensor:
     """See :func:`qact.shift.elastic.sample`; all float32."""
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     arrays = (t.contiguous().numpy() for t in (x, y, z))
     _sample(*arrays, mirrored, out.numpy())
-    return out
-
-
-def motion(x: Tensor, weights: list[float], offsets: Tensor) -> Tensor:
-    """See :func:`qact.shift.blur.motion`; ``offsets`` (N, taps, 2) are those of each image."""
-    out = torch.empty_like(x, memory_format=torch.contiguous_format)
-    taps = np.array(weights, np.float32)
-    _motion(x.contiguous().numpy(), taps, offsets.contiguous().numpy(), out.numpy())
     return out

@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import Tensor
 
-from qact.shift import noise
+from qact.shift import blur, noise
+from qact.shift.compiled import blur as blurs
 from qact.shift.compiled import noise as noises
 from qact.shift.random import Draws
 
@@ -21,4 +22,6 @@ TWINS: dict[Callable[[Tensor, Any, Draws], Tensor], Twin] = {
     noise.shot_noise: noises.shot_noise,
     noise.impulse_noise: noises.impulse_noise,
     noise.speckle_noise: noises.speckle_noise,
+    blur.defocus_blur: blurs.defocus_blur,
+    blur.motion_blur: blurs.motion_blur,
 }
