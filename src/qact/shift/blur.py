@@ -51,15 +51,18 @@ def gaussian_kernel(sigma: float, radius: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _gaussian(sigma: float, size: int, border: str, truncate: float) -> linear.Axis:
+def gaussian(
+    sigma: float, size: int, border: str = "nearest", truncate: float = 4.0
+) -> linear.Axis:
+    """The gaussian filter of one axis, weights up to ``truncate`` sigmas."""
     return linear.Axis(band(gaussian_kernel(sigma, int(truncate * sigma + 0.5)), size, border))
 
 
 def smooth(x: Tensor, sigma: float, border: str = "nearest", truncate: float = 4.0) -> Tensor:
     """Separable gaussian filter of (N, C, H, W), weights up to ``truncate`` sigmas."""
     h, w = x.shape[-2:]
-    vertical = _gaussian(sigma, h, border, truncate)
-    return linear.along(vertical, _gaussian(sigma, w, border, truncate), x)
+    vertical = gaussian(sigma, h, border, truncate)
+    return linear.along(vertical, gaussian(sigma, w, border, truncate), x)
 
 
 def gaussian_blur(x: Tensor, sigma: float, draws: Draws) -> Tensor:

@@ -22,19 +22,41 @@ _BLOCK = 2048  # values of a block of rows: it stays in the fastest cache
 
 
 @inline
-def _bordered(x: Any, rows: Any, columns: Any, out: Any) -> None:
+def _bordered(x: Any, rows: Any, columns: Any, left: Any, out: Any) -> None:
+    """Write the pixels at ``rows`` and ``columns``, which are those of ``x`` from ``left`` on."""
+    pitch, w = len(columns), x.shape[1]
     for i in range(len(rows)):
-        for j in range(len(columns)):
-            out[i * len(columns) + j] = x[rows[i], columns[j]]
+        source, to = x[rows[i]], out[i * pitch : i * pitch + pitch]
+        for j in range(left):
+            to[j] = source[columns[j]]
+        for j in range(left + w, pitch):
+            to[j] = source[columns[j]]
+        inner = to[left : left + w]
+        for j in range(w):
+            inner[j] = source[j]
+
+
+@inline
+def _four(x: Any, shifts: Any, t: Any, start: Any) -> Any:
+    """``x`` from ``start`` plus each of four shifts on."""
+    a, b = x[start + shifts[t] :], x[start + shifts[t + 1] :]
+    return a, b, x[start + shifts[t + 2] :], x[start + shifts[t + 3] :]
 
 
 @inline
 def _added(x: Any, shifts: Any, start: Any, n: Any, out: Any) -> None:
-    """Add ``x`` from ``start`` plus each of the shifts on, ``n`` values."""
+    """The sum of ``x`` from ``start`` plus each of the shifts on, ``n`` values."""
+    out[:n] = 0
     t = 0
-    while len(shifts) - t >= 4:
-        a, b = x[start + shifts[t] :], x[start + shifts[t + 1] :]
-        c, d = x[start + shifts[t + 2] :], x[start + shifts[t + 3] :]
+    while len(shifts) - t >= 8:
+        a, b, c, d = _four(x, shifts, t, start)
+        e, f, g, h = _four(x, shifts, t + 4, start)
+        for p in range(n):
+            some = (((out[p] + a[p]) + b[p]) + c[p]) + d[p]
+            out[p] = (((some + e[p]) + f[p]) + g[p]) + h[p]
+        t += 8
+    if len(shifts) - t >= 4:
+        a, b, c, d = _four(x, shifts, t, start)
         for p in range(n):
             out[p] = (((out[p] + a[p]) + b[p]) + c[p]) + d[p]
         t += 4
@@ -43,6 +65,25 @@ def _added(x: Any, shifts: Any, start: Any, n: Any, out: Any) -> None:
         for p in range(n):
             out[p] += a[p]
         t += 1
+
+
+@inline
+def _ring(x: Any, shifts: Any, weight: Any, start: Any, n: Any, total: Any, sums: Any) -> None:
+    """Add to ``sums`` the places of one weight; most of a disk's weights have eight or four."""
+    if len(shifts) == 8:
+        a, b, c, d = _four(x, shifts, 0, start)
+        e, f, g, h = _four(x, shifts, 4, start)
+        for p in range(n):
+            some = ((a[p] + b[p]) + c[p]) + d[p]
+            sums[p] += ((((some + e[p]) + f[p]) + g[p]) + h[p]) * weight
+    elif len(shifts) == 4:
+        a, b, c, d = _four(x, shifts, 0, start)
+        for p in range(n):
+            sums[p] += (((a[p] + b[p]) + c[p]) + d[p]) * weight
+    else:
+        _added(x, shifts, start, n, total)
+        for p in range(n):
+            sums[p] += total[p] * weight
 
 
 @jit
@@ -56,16 +97,14 @@ def _defocus(
     total, sums = np.empty(block * pitch, np.float32), np.empty(block * pitch, np.float32)
     shifts = places[:, 0] * pitch + places[:, 1]
     for m in range(count):
-        _bordered(x[m], rows, columns, wide)
+        _bordered(x[m], rows, columns, (pitch - w) // 2, wide)
         for top in range(0, h, block):
             here = min(block, h - top)
             n = (here - 1) * pitch + w
             sums[:n] = 0
             for k in range(len(weights)):
-                total[:n] = 0
-                _added(wide, shifts[ends[k] : ends[k + 1]], top * pitch, n, total)
-                for p in range(n):
-                    sums[p] += total[p] * weights[k]
+                places_of = shifts[ends[k] : ends[k + 1]]
+                _ring(wide, places_of, weights[k], top * pitch, n, total, sums)
             for i in range(here):
                 for j in range(w):
                     out[m, top + i, j] = level(sums[i * pitch + j]) / np.float32(255)
@@ -106,7 +145,7 @@ def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None
         shifts = (offsets[n, :, 0] - up) * pitch + offsets[n, :, 1] - left
         block = max(1, _BLOCK // pitch)
         for k in range(channels):
-            _bordered(x[n, k], rows, columns, wide)
+            _bordered(x[n, k], rows, columns, -left, wide)
             for top in range(0, h, block):
                 here = min(block, h - top)
                 size = (here - 1) * pitch + w

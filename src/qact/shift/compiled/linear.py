@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qact.shift.blur import gaussian
 from qact.shift.compiled.jit import exact, inline
 from qact.shift.compiled.levels import level, planes
+from qact.shift.random import Draws
 
 _LANES = 128  # the length of inner loops
 
@@ -89,3 +91,9 @@ def along(
     x, to = planes(images.contiguous(), out)
     _along(x, vertical, horizontal, max(1, _LANES // max(h, w)), finished is not None, to)
     return out
+
+
+def gaussian_blur(x: Tensor, sigma: float, draws: Draws, out: Tensor) -> None:
+    """See :func:`qact.shift.blur.gaussian_blur`."""
+    vertical, horizontal = (gaussian(sigma, size).band for size in x.shape[2:])
+    along(vertical, horizontal, x, finished=out)

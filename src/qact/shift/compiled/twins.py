@@ -10,8 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from qact.shift import blur, noise
+from qact.shift import blur, digital, noise, weather
 from qact.shift.compiled import blur as blurs
+from qact.shift.compiled import digital as digitals
+from qact.shift.compiled import linear as filters
 from qact.shift.compiled import noise as noises
 from qact.shift.random import Draws
 
@@ -24,4 +26,9 @@ TWINS: dict[Callable[[Tensor, Any, Draws], Tensor], Twin] = {
     noise.speckle_noise: noises.speckle_noise,
     blur.defocus_blur: blurs.defocus_blur,
     blur.motion_blur: blurs.motion_blur,
+    blur.gaussian_blur: filters.gaussian_blur,
+    weather.brightness: digitals.brightness,
+    digital.contrast: digitals.contrast,
+    digital.saturate: digitals.saturate,
+    digital.pixelate: digitals.pixelate,
 }

@@ -1,0 +1,137 @@
+"""Contrast, brightness, saturation and pixels, one image after the other."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from qact.shift.compiled.jit import inline, jit
+from qact.shift.compiled.levels import flat, level, planes, rounded
+from qact.shift.digital import box, picked, shrunk
+from qact.shift.random import Draws
+
+_ZERO, _ONE = np.float32(0), np.float32(1)
+
+
+@jit
+def _contrast(x: Any, factor: Any, out: Any) -> None:
+    for m in range(len(x)):
+        total = np.int64(0)  # of integers: the order does not matter
+        for p in range(x.shape[1]):
+            total += np.int64(np.int32(np.rint(x[m, p] * np.float32(2.0**20))))
+        mean = np.float32(np.float64(total) / (x.shape[1] * 2.0**20))
+        for p in range(x.shape[1]):
+            out[m, p] = level((x[m, p] - mean) * factor + mean) / np.float32(255)
+
+
+@jit
+def _brightness(x: Any, amount: Any, out: Any) -> None:
+    for n in range(len(x)):
+        for p in range(x.shape[2]):
+            value = x[n, 0, p]
+            for k in range(1, x.shape[1]):
+                value = max(value, x[n, k, p])
+            brighter = min(max(value + amount, _ZERO), _ONE)
+            some = value > 0
+            share = value if some else _ONE
+            for k in range(x.shape[1]):
+                lit = x[n, k, p] / share * brighter
+                out[n, k, p] = level(lit if some else brighter) / np.float32(255)
+
+
+@jit
+def _saturate(x: Any, factor: Any, offset: Any, out: Any) -> None:
+    for n in range(len(x)):
+        for p in range(x.shape[2]):
+            red, green, blue = x[n, 0, p], x[n, 1, p], x[n, 2, p]
+            value, low = max(max(red, green), blue), min(min(red, green), blue)
+            spread = value - low
+            saturation = spread / value if value > 0 else _ZERO
+            wanted = min(max(saturation * factor + offset, _ZERO), _ONE) * value
+            grey = spread == 0
+            unit = _ONE if grey else spread
+            a = _ZERO if grey else (value - red) / unit
+            b = _ONE if grey else (value - green) / unit
+            c = _ONE if grey else (value - blue) / unit
+            out[n, 0, p] = level(value - a * wanted) / np.float32(255)
+            out[n, 1, p] = level(value - b * wanted) / np.float32(255)
+            out[n, 2, p] = level(value - c * wanted) / np.float32(255)
+
+
+@inline
+def _rounded(total: Any) -> Any:
+    """The integer over 2^22 as a level, halves upwards."""
+    return np.int32(np.floor(np.float32(total) * np.float32(2.0**-22) + np.float32(0.5)))
+
+
+@jit
+def _pixelate(x: Any, across: Any, down: Any, row_of: Any, column_of: Any, out: Any) -> None:
+    count, h, w = x.shape
+    rows, columns = len(down[0]), len(across[0])
+    levels, narrow = np.empty(w, np.int32), np.empty((h, columns), np.int32)
+    small, total = np.empty(columns, np.float32), np.empty(columns, np.int32)
+    wide = np.empty(w, np.float32)
+    for m in range(count):
+        for i in range(h):
+            for j in range(w):
+                levels[j] = np.int32(np.rint(x[m, i, j] * np.float32(255)))
+            for j in range(columns):
+                value = np.int32(0)
+                for k in range(across[0][j], across[1][j]):
+                    value = np.int32(value + across[2][j, k - across[0][j]] * levels[k])
+                narrow[i, j] = _rounded(value)
+        i = 0
+        for r in range(rows):
+            total[:] = 0
+            for k in range(down[0][r], down[1][r]):
+                weight = down[2][r, k - down[0][r]]
+                for j in range(columns):
+                    total[j] = np.int32(total[j] + weight * narrow[k, j])
+            for j in range(columns):
+                small[j] = np.float32(_rounded(total[j])) / np.float32(255)
+            for j in range(w):
+                wide[j] = small[column_of[j]]
+            while i < h and row_of[i] == r:
+                out[m, i] = wide
+                i += 1
+
+
+@lru_cache(maxsize=64)
+def _box(size: int, out: int) -> tuple[np.ndarray, ...]:
+    """The band of the resize with integers over 2^22: a sum over levels has no more than 30 bits."""
+    first, last, weights = box(size, out).band
+    return first, last, (weights / 4).astype(np.int32)
+
+
+def contrast(x: Tensor, factor: float, draws: Draws, out: Tensor) -> None:
+    """See :func:`qact.shift.digital.contrast`."""
+    _contrast(*_channels(x), np.float32(factor), *_channels(out))
+
+
+def _channels(x: Tensor) -> tuple[np.ndarray]:
+    return flat(x.flatten(0, 1))
+
+
+def brightness(x: Tensor, amount: float, draws: Draws, out: Tensor) -> None:
+    """See :func:`qact.shift.weather.brightness`."""
+    _brightness(x.flatten(2).numpy(), np.float32(amount), out.flatten(2).numpy())
+
+
+def saturate(x: Tensor, constant: tuple[float, float], draws: Draws, out: Tensor) -> None:
+    """See :func:`qact.shift.digital.saturate`."""
+    if x.shape[1] == 1:
+        rounded(x, out)
+    else:
+        factor, offset = (np.float32(c) for c in constant)
+        _saturate(x.flatten(2).numpy(), factor, offset, out.flatten(2).numpy())
+
+
+def pixelate(x: Tensor, fraction: float, draws: Draws, out: Tensor) -> None:
+    """See :func:`qact.shift.digital.pixelate`."""
+    h, w = x.shape[2:]
+    rows, columns = shrunk(h, w, fraction)
+    source, to = planes(x, out)
+    _pixelate(source, _box(w, columns), _box(h, rows), picked(rows, h), picked(columns, w), to)
