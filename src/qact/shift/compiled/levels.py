@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from qact.shift.compiled.jit import inline, jit
+from qact.shift.random import Draws
+
+_CHUNK = 1 << 17  # values of the images at a time, where a pass needs numbers per pixel beside them
 
 
 @inline
@@ -41,3 +45,10 @@ def flat(*images: Tensor) -> tuple[np.ndarray, ...]:
 def planes(*images: Tensor) -> tuple[np.ndarray, ...]:
     """Images as arrays (N C, H, W)."""
     return tuple(x.flatten(0, 1).numpy() for x in images)
+
+
+def chunks(x: Tensor, draws: Draws, *more: Tensor) -> Iterator[tuple[Any, ...]]:
+    """Images, their streams and what else there is of each, as many as a cache holds."""
+    size = max(1, _CHUNK // x[0].numel())
+    parts = (t.split(size) for t in more)
+    return zip(x.split(size), draws.parts(size), *parts, strict=True)

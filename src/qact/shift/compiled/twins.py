@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from qact.shift import blur, digital, jpeg, noise, weather
+from qact.shift import blur, digital, elastic, jpeg, noise, weather
 from qact.shift.compiled import blur as blurs
 from qact.shift.compiled import digital as digitals
+from qact.shift.compiled import gather
 from qact.shift.compiled import jpeg as jpegs
 from qact.shift.compiled import linear as filters
 from qact.shift.compiled import noise as noises
@@ -32,5 +33,6 @@ TWINS: dict[Callable[[Tensor, Any, Draws], Tensor], Twin] = {
     digital.contrast: digitals.contrast,
     digital.saturate: digitals.saturate,
     digital.pixelate: digitals.pixelate,
+    elastic.elastic_transform: gather.elastic_transform,
     jpeg.jpeg_compression: jpegs.jpeg_compression,
 }
