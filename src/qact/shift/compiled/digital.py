@@ -29,36 +29,42 @@ def _contrast(x: Any, factor: Any, out: Any) -> None:
 
 @jit
 def _brightness(x: Any, amount: Any, out: Any) -> None:
+    size = x.shape[2]
+    value, brighter = np.empty(size, np.float32), np.empty(size, np.float32)
     for n in range(len(x)):
-        for p in range(x.shape[2]):
-            value = x[n, 0, p]
-            for k in range(1, x.shape[1]):
-                value = max(value, x[n, k, p])
-            brighter = min(max(value + amount, _ZERO), _ONE)
-            some = value > 0
-            share = value if some else _ONE
-            for k in range(x.shape[1]):
-                lit = x[n, k, p] / share * brighter
-                out[n, k, p] = level(lit if some else brighter) / np.float32(255)
+        value[:] = x[n, 0]
+        for k in range(1, x.shape[1]):
+            for p in range(size):
+                value[p] = max(value[p], x[n, k, p])
+        for p in range(size):
+            brighter[p] = min(max(value[p] + amount, _ZERO), _ONE)
+        for k in range(x.shape[1]):
+            source, to = x[n, k], out[n, k]
+            for p in range(size):
+                some = value[p] > 0
+                lit = source[p] / (value[p] if some else _ONE) * brighter[p]
+                to[p] = level(lit if some else brighter[p]) / np.float32(255)
 
 
 @jit
 def _saturate(x: Any, factor: Any, offset: Any, out: Any) -> None:
+    size = x.shape[2]
+    value, spread = np.empty(size, np.float32), np.empty(size, np.float32)
+    wanted = np.empty(size, np.float32)
     for n in range(len(x)):
-        for p in range(x.shape[2]):
-            red, green, blue = x[n, 0, p], x[n, 1, p], x[n, 2, p]
-            value, low = max(max(red, green), blue), min(min(red, green), blue)
-            spread = value - low
-            saturation = spread / value if value > 0 else _ZERO
-            wanted = min(max(saturation * factor + offset, _ZERO), _ONE) * value
-            grey = spread == 0
-            unit = _ONE if grey else spread
-            a = _ZERO if grey else (value - red) / unit
-            b = _ONE if grey else (value - green) / unit
-            c = _ONE if grey else (value - blue) / unit
-            out[n, 0, p] = level(value - a * wanted) / np.float32(255)
-            out[n, 1, p] = level(value - b * wanted) / np.float32(255)
-            out[n, 2, p] = level(value - c * wanted) / np.float32(255)
+        red, green, blue = x[n, 0], x[n, 1], x[n, 2]
+        for p in range(size):
+            value[p] = max(max(red[p], green[p]), blue[p])
+            spread[p] = value[p] - min(min(red[p], green[p]), blue[p])
+        for p in range(size):
+            saturation = spread[p] / value[p] if value[p] > 0 else _ZERO
+            wanted[p] = min(max(saturation * factor + offset, _ZERO), _ONE) * value[p]
+        for k in range(3):
+            source, to, reddish = x[n, k], out[n, k], _ONE if k > 0 else _ZERO
+            for p in range(size):
+                some = spread[p] > 0
+                below = (value[p] - source[p]) / (spread[p] if some else _ONE)
+                to[p] = level(value[p] - (below if some else reddish) * wanted[p]) / np.float32(255)
 
 
 @inline

@@ -10,13 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-from qact.shift import blur, digital, elastic, jpeg, noise, weather
+from qact.shift import blur, digital, elastic, jpeg, noise, spatter, weather
 from qact.shift.compiled import blur as blurs
 from qact.shift.compiled import digital as digitals
-from qact.shift.compiled import gather
+from qact.shift.compiled import gather, plasma
 from qact.shift.compiled import jpeg as jpegs
 from qact.shift.compiled import linear as filters
 from qact.shift.compiled import noise as noises
+from qact.shift.compiled import spatter as spatters
 from qact.shift.random import Draws
 
 Twin = Callable[[Tensor, Any, Draws, Tensor], None]
@@ -29,10 +30,12 @@ TWINS: dict[Callable[[Tensor, Any, Draws], Tensor], Twin] = {
     blur.defocus_blur: blurs.defocus_blur,
     blur.motion_blur: blurs.motion_blur,
     blur.gaussian_blur: filters.gaussian_blur,
+    weather.fog: plasma.fog,
     weather.brightness: digitals.brightness,
     digital.contrast: digitals.contrast,
     digital.saturate: digitals.saturate,
     digital.pixelate: digitals.pixelate,
     elastic.elastic_transform: gather.elastic_transform,
     jpeg.jpeg_compression: jpegs.jpeg_compression,
+    spatter.spatter: spatters.spatter,
 }
