@@ -14,7 +14,7 @@ from torch import Tensor
 
 from qact.shift.blur import gaussian
 from qact.shift.compiled.jit import exact, inline
-from qact.shift.compiled.levels import level, planes
+from qact.shift.compiled.levels import onto, planes
 from qact.shift.random import Draws
 
 _LANES = 128  # the length of inner loops
@@ -46,7 +46,8 @@ def _along(
     count, h, w = x.shape
     rows, columns = out.shape[1:]
     fixed, down = np.empty((h, group * w)), np.empty((rows, group * w))
-    turned, across = np.empty((w, group * rows)), np.empty((columns, group * rows))
+    turned, across = np.empty((w, group * rows)), np.empty((columns, group * rows), np.float32)
+    work = np.empty(group * rows)
     for m in range(0, count, group):
         here = min(group, count - m)
         for k in range(here):
@@ -65,13 +66,17 @@ def _along(
                 for i in range(rows):
                     to[i] = down[i, k * w + j]
         for j in range(columns):
-            first, last = horizontal[0][j], horizontal[1][j]
-            _combined(turned, first, last, horizontal[2][j], here * rows, across[j])
+            first, last, to = horizontal[0][j], horizontal[1][j], across[j]
+            _combined(turned, first, last, horizontal[2][j], here * rows, work)
+            for i in range(here * rows):
+                to[i] = np.float32(work[i] * 2.0**-44)
+            if finished:
+                onto(to, to)
         for k in range(here):
             for i in range(rows):
+                to = out[m + k, i]
                 for j in range(columns):
-                    value = np.float32(across[j, k * rows + i] * 2.0**-44)
-                    out[m + k, i, j] = level(value) / np.float32(255) if finished else value
+                    to[j] = across[j, k * rows + i]
 
 
 def along(

@@ -44,74 +44,78 @@ def _gradient(frame: Any, dx: Any, dy: Any, size: Any) -> None:
 
 
 @inline
-def _crest(size: Any, dx: Any, dy: Any, i: Any, j: Any) -> Any:
-    """Whether a pixel exceeds its two neighbours along the gradient."""
-    here, across, down = size[i + 1, j + 1], abs(dx[i, j]), abs(dy[i, j])
-    # tan(22.5 degrees) and tan(67.5 degrees) in 15 fractional bits.
-    if (down << 15) < across * 13573:
-        return here > size[i + 1, j] and here >= size[i + 1, j + 2]
-    if (down << 15) > across * (13573 + (2 << 15)):
-        return here > size[i, j + 1] and here >= size[i + 2, j + 1]
-    if (dx[i, j] < 0) != (dy[i, j] < 0):
-        return here > size[i, j + 2] and here > size[i + 2, j]
-    return here > size[i, j] and here > size[i + 2, j + 2]
+def _crests(size: Any, dx: Any, dy: Any, low: Any, high: Any, kind: Any) -> None:
+    """Pixels that exceed their two neighbours along the gradient: 1 above ``low``, 2 above ``high``.
+
+    All directions are tried for all pixels, because no processor foresees which it will be.
+    """
+    w = dx.shape[1]
+    for i in range(len(dx)):
+        above, at, below, to = size[i], size[i + 1], size[i + 2], kind[i + 1, 1:]
+        for j in range(w):
+            here, across, down = at[j + 1], abs(dx[i, j]), abs(dy[i, j])
+            # tan(22.5 degrees) and tan(67.5 degrees) in 15 fractional bits.
+            flat = np.int32(down << 15) < np.int32(across * 13573)
+            steep = np.int32(down << 15) > np.int32(across * (13573 + (2 << 15)))
+            falling = (dx[i, j] ^ dy[i, j]) < 0
+            crest = flat & (here > at[j]) & (here >= at[j + 2])
+            crest |= steep & (here > above[j + 1]) & (here >= below[j + 1])
+            oblique = (here > above[j]) & (here > below[j + 2])
+            if falling:
+                oblique = (here > above[j + 2]) & (here > below[j])
+            crest |= (not (flat | steep)) & oblique
+            to[j] = np.uint8(crest & (here > low)) + np.uint8(crest & (here > high))
 
 
 @inline
-def _edges(size: Any, dx: Any, dy: Any, low: Any, high: Any, kind: Any, stack: Any) -> None:
-    """Crests above ``high``, and those above ``low`` that a path of such joins to them: 2."""
-    h, w = dx.shape
-    count = 0
-    kind[:] = 0
-    for i in range(h):
-        for j in range(w):
-            if size[i + 1, j + 1] > low and _crest(size, dx, dy, i, j):
-                strong = size[i + 1, j + 1] > high
-                kind[i + 1, j + 1] = 2 if strong else 1
-                if strong:
-                    stack[count] = (i + 1) * (w + 2) + j + 1
-                    count += 1
+def _joined(kind: Any, h: Any, w: Any, stack: Any) -> None:
+    """Raise to 2 what is 1 and joined to a 2 by a path of such."""
+    flat, count = kind.reshape(kind.size), 0
+    for at in range(kind.size):
+        stack[count] = at
+        count += flat[at] == 2
     while count:
         count -= 1
-        row, column = stack[count] // (w + 2), stack[count] % (w + 2)
-        for i in range(row - 1, row + 2):
-            for j in range(column - 1, column + 2):
-                if kind[i, j] == 1:
-                    kind[i, j] = 2
-                    stack[count] = i * (w + 2) + j
+        above = stack[count] - (w + 2)
+        for row in range(above, above + 2 * (w + 2) + 1, w + 2):
+            for at in range(row - 1, row + 2):
+                if flat[at] == 1:
+                    flat[at] = 2
+                    stack[count] = at
                     count += 1
 
 
 @inline
-def _distance(kind: Any, square: Any, best: Any, out: Any) -> None:
-    """Euclidean distance to the nearest edge, at most 20: down the columns, then along the rows."""
+def _distance(kind: Any, square: Any, wide: Any, out: Any) -> None:
+    """Euclidean distance to the nearest edge, at most 20: down the columns, then along the rows.
+
+    ``wide`` is as long as a row and 20 more on each side.
+    """
     h, w = out.shape
-    for j in range(w):
-        best[j] = _FAR
+    last = np.full(w, np.float32(_FAR))
     for i in range(h):  # steps to the last edge above
         for j in range(w):
-            above = min(best[j] + np.float32(1), np.float32(_FAR))
-            best[j] = np.float32(0) if kind[i + 1, j + 1] == 2 else above
-            square[i, j] = best[j]
+            step = min(last[j] + np.float32(1), np.float32(_FAR))
+            last[j] = np.float32(0) if kind[i + 1, j + 1] == 2 else step
+            square[i, j] = last[j]
     for i in range(h - 2, -1, -1):
         for j in range(w):
             square[i, j] = min(square[i, j], square[i + 1, j] + np.float32(1))
+    wide[:] = _FARTHEST
+    row = wide[_FAR : _FAR + w]
     for i in range(h):
-        row, to = square[i], out[i]
-        most, k = np.float32(0), 1
+        best, most, k = out[i], np.int32(0), 1
         for j in range(w):
-            row[j] = row[j] * row[j]
+            row[j] = square[i, j] * square[i, j]
             best[j] = row[j]
-            most = max(most, row[j])
+            most = max(most, np.int32(row[j]))
         while k * k < most and k < w:
-            more, ahead, back = np.float32(k * k), row[k:], best[k:]
-            for j in range(w - k):
-                best[j] = min(best[j], ahead[j] + more)
-            for j in range(w - k):
-                back[j] = min(back[j], row[j] + more)
+            more, left, right = np.float32(k * k), wide[_FAR - k :], wide[_FAR + k :]
+            for j in range(w):
+                best[j] = min(best[j], min(left[j], right[j]) + more)
             k += 1
         for j in range(w):
-            to[j] = np.sqrt(best[j])
+            best[j] = np.sqrt(best[j])
 
 
 @inline
@@ -164,8 +168,8 @@ def _water(liquid: Any, threshold: Any, out: Any) -> None:
     depth, whole = np.empty((h, w), np.float32), np.empty((h, w), np.int32)
     frame, edges = np.empty((h + 2, w + 2), np.float32), np.empty((h + 2, w + 2), np.int32)
     dx, dy = np.empty((h, w), np.int32), np.empty((h, w), np.int32)
-    size, stack = np.zeros((h + 2, w + 2), np.int32), np.empty(h * w, np.int64)
-    kind, best = np.empty((h + 2, w + 2), np.uint8), np.empty(w, np.float32)
+    size, stack = np.zeros((h + 2, w + 2), np.int32), np.empty(edges.size + 1, np.int64)
+    kind, wide = np.zeros((h + 2, w + 2), np.uint8), np.empty(w + 2 * _FAR, np.float32)
     a, b = np.empty((h, w), np.float32), np.empty((h, w), np.float32)
     for n in range(count):
         for i in range(h):
@@ -176,8 +180,9 @@ def _water(liquid: Any, threshold: Any, out: Any) -> None:
                 whole[i, j] = np.int32(depth[i, j])
         _framed(whole, False, edges)
         _gradient(edges, dx, dy, size)
-        _edges(size, dx, dy, 50, 150, kind, stack)
-        _distance(kind, a, best, b)
+        _crests(size, dx, dy, 50, 150, kind)
+        _joined(kind, h, w, stack)
+        _distance(kind, a, wide, b)
         _framed(b, True, frame)
         _box(frame, a)
         for i in range(h):
