@@ -17,7 +17,7 @@ from qact.shift.compiled.jit import exact, inline
 from qact.shift.compiled.levels import onto, planes
 from qact.shift.random import Draws
 
-_LANES = 128  # the length of inner loops
+_LANES = 96  # the length of inner loops
 
 
 @inline
