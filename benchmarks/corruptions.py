@@ -206,11 +206,9 @@ def epoch_rows() -> dict[str, Any]:
 
 
 def timed_epochs(recipe: Recipe, act: str, inputs: Any) -> dict[str, float]:
-    with counted("_step") as whole, counted("_images") as images:
-        with tempfile.TemporaryDirectory() as folder:
-            done = train.train_cell(
-                recipe, rivals.rival(act), 0, inputs, Path(folder), lambda images: None
-            )
+    folder = tempfile.TemporaryDirectory()
+    with folder as to, counted("_step") as whole, counted("_images") as images:
+        done = train.train_cell(recipe, rivals.rival(act), 0, inputs, Path(to), lambda images: None)
     seconds = [one["seconds"] for one in done.history]
     return {
         "seconds_per_epoch": statistics.median(seconds),

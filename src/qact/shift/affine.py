@@ -24,7 +24,7 @@ def warp(x: Tensor, matrix: Tensor) -> Tensor:
         >>> warp(torch.arange(4.0).view(1, 1, 1, 4), shift)
         tensor([[[[1., 2., 3., 0.]]]])
     """
-    if x.dtype == torch.float32 and (passes := on_cpu(x, "gather")):
+    if x.dtype == torch.float32 and (passes := on_cpu(x, "affine")):
         return passes.warp(x, matrix)
     n, c, h, w = x.shape
     rows = torch.arange(h, dtype=torch.float64, device=x.device)[:, None]

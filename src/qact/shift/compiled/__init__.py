@@ -1,16 +1,22 @@
 """One pass over each image on a CPU, compiled by Numba (extra ``qact[cpu]``).
 
-    random    words, uniform and normal numbers
-    noise     noises, and the last rounding
-    linear    sparse matrices along the two axes
+    twins     which corruptions are one pass from images to finished images
+    jit       how the passes are compiled
+    levels    the grid of 8 bits, and the rounding that ends every corruption
+    random    words, uniform, normal and Poisson numbers
+    noise     the four noises
+    linear    matrices along the two axes: gaussian filters, zooms
     blur      disks and lines of taps
-    gather    pixels from other places: elastic transform, glass, affine maps
-    digital   contrast, brightness, saturation, pixelate
-    jpeg      colours, subsampling, and blocks between the transforms of
-    dct       the 8-point cosine transform
+    gather    pixels from other places: elastic transform, glass
+    affine    affine maps
+    digital   contrast, brightness, saturation
+    pixelate  box resizes
+    jpeg      colours and subsampling around the coded blocks
+    dct       the 8-point cosine transform and quantisation of eight blocks
     plasma    fog and ice
-    spatter   edges of drops and the distance to them
-    augmix    tables of levels
+    canny     edges
+    spatter   drops and mud
+    augmix    tables of levels and maps
 
 The same integers and single IEEE operations, in the same order, as in the plain versions beside
 which they stand (`qact.shift.random.on_cpu` chooses): the bits are the same. What is compiled keeps

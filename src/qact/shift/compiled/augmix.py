@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from qact.shift.compiled.affine import bilinear
 from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.gather import bilinear
 
 
 @inline

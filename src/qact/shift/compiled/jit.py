@@ -11,6 +11,4 @@ from numba import njit
 jit: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy")
 inline: Callable[..., Any] = njit(nogil=True, inline="always", error_model="numpy")
 # Where every product and partial sum is exact, a fused multiplication changes nothing.
-exact: Callable[..., Any] = njit(
-    nogil=True, cache=True, error_model="numpy", fastmath={"contract"}
-)
+exact: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})

@@ -73,15 +73,15 @@ def _blocks(x: Any, steps: Any, work: Any) -> None:
         for m in range(here):
             top, left = (start + m) // across * 8, (start + m) % across * 8
             for k in range(8):
-                for l in range(8):
-                    work[(k * 8 + l) * LANES + m] = _i(x[top + k, left + l] - 128)
+                for j in range(8):
+                    work[(k * 8 + j) * LANES + m] = _i(x[top + k, left + j] - 128)
         coded(work, steps)
         for m in range(here):
             top, left = (start + m) // across * 8, (start + m) % across * 8
             for k in range(8):
-                for l in range(8):
-                    value = _i(work[(k * 8 + l) * LANES + m] + 128)
-                    x[top + k, left + l] = min(max(value, _i(0)), _i(255))
+                for j in range(8):
+                    value = _i(work[(k * 8 + j) * LANES + m] + 128)
+                    x[top + k, left + j] = min(max(value, _i(0)), _i(255))
 
 
 @inline

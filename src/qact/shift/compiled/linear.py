@@ -40,9 +40,7 @@ def _combined(x: Any, first: Any, last: Any, weights: Any, n: Any, out: Any) -> 
 
 
 @exact
-def _along(
-    x: Any, vertical: Any, horizontal: Any, group: Any, finished: Any, out: Any
-) -> None:
+def _along(x: Any, vertical: Any, horizontal: Any, group: Any, finished: Any, out: Any) -> None:
     count, h, w = x.shape
     rows, columns = out.shape[1:]
     fixed, down = np.empty((h, group * w)), np.empty((rows, group * w))

@@ -1,4 +1,4 @@
-"""Opacity of drops, see `qact.shift.spatter`: edges, distances, histogram, one plane after another."""
+"""Drops and mud, see `qact.shift.spatter`, one image after the other."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qact.shift.compiled.canny import crests, framed, gradient, joined
 from qact.shift.compiled.jit import inline, jit
 from qact.shift.compiled.levels import chunks, level
 from qact.shift.random import Draws
@@ -16,73 +17,6 @@ from qact.shift.weather import grey
 
 _FAR = 20  # pixels
 _FARTHEST = np.float32(_FAR * _FAR)
-
-
-@inline
-def _framed(x: Any, mirrored: Any, out: Any) -> None:
-    """``x`` inside one more pixel on each side: the neighbour of the edge, or the edge itself."""
-    h, w = x.shape
-    row, column = (min(1, h - 1), min(1, w - 1)) if mirrored else (0, 0)
-    for i in range(h):
-        out[i + 1, 1 : w + 1] = x[i]
-        out[i + 1, 0], out[i + 1, w + 1] = x[i, column], x[i, w - 1 - column]
-    out[0], out[h + 1] = out[row + 1], out[h - row]
-
-
-@inline
-def _gradient(frame: Any, dx: Any, dy: Any, size: Any) -> None:
-    """Sobel's derivatives and the sum of their magnitudes, which has a border of zeros."""
-    h, w = dx.shape
-    for i in range(h):
-        above, at, below, to = frame[i], frame[i + 1], frame[i + 2], size[i + 1, 1:]
-        for j in range(w):
-            a, c, g, k = above[j], above[j + 2], below[j], below[j + 2]
-            across = np.int32(c + 2 * at[j + 2] + k - a - 2 * at[j] - g)
-            down = np.int32(g + 2 * below[j + 1] + k - a - 2 * above[j + 1] - c)
-            dx[i, j], dy[i, j] = across, down
-            to[j] = np.int32(abs(across) + abs(down))
-
-
-@inline
-def _crests(size: Any, dx: Any, dy: Any, low: Any, high: Any, kind: Any) -> None:
-    """Pixels that exceed their two neighbours along the gradient: 1 above ``low``, 2 above ``high``.
-
-    All directions are tried for all pixels, because no processor foresees which it will be.
-    """
-    w = dx.shape[1]
-    for i in range(len(dx)):
-        above, at, below, to = size[i], size[i + 1], size[i + 2], kind[i + 1, 1:]
-        for j in range(w):
-            here, across, down = at[j + 1], abs(dx[i, j]), abs(dy[i, j])
-            # tan(22.5 degrees) and tan(67.5 degrees) in 15 fractional bits.
-            flat = np.int32(down << 15) < np.int32(across * 13573)
-            steep = np.int32(down << 15) > np.int32(across * (13573 + (2 << 15)))
-            falling = (dx[i, j] ^ dy[i, j]) < 0
-            crest = flat & (here > at[j]) & (here >= at[j + 2])
-            crest |= steep & (here > above[j + 1]) & (here >= below[j + 1])
-            oblique = (here > above[j]) & (here > below[j + 2])
-            if falling:
-                oblique = (here > above[j + 2]) & (here > below[j])
-            crest |= (not (flat | steep)) & oblique
-            to[j] = np.uint8(crest & (here > low)) + np.uint8(crest & (here > high))
-
-
-@inline
-def _joined(kind: Any, h: Any, w: Any, stack: Any) -> None:
-    """Raise to 2 what is 1 and joined to a 2 by a path of such."""
-    flat, count = kind.reshape(kind.size), 0
-    for at in range(kind.size):
-        stack[count] = at
-        count += flat[at] == 2
-    while count:
-        count -= 1
-        above = stack[count] - (w + 2)
-        for row in range(above, above + 2 * (w + 2) + 1, w + 2):
-            for at in range(row - 1, row + 2):
-                if flat[at] == 1:
-                    flat[at] = 2
-                    stack[count] = at
-                    count += 1
 
 
 @inline
@@ -178,20 +112,20 @@ def _water(liquid: Any, threshold: Any, out: Any) -> None:
                 value = np.floor(drop * np.float32(255))
                 depth[i, j] = min(max(value, np.float32(0)), np.float32(255))
                 whole[i, j] = np.int32(depth[i, j])
-        _framed(whole, False, edges)
-        _gradient(edges, dx, dy, size)
-        _crests(size, dx, dy, 50, 150, kind)
-        _joined(kind, h, w, stack)
+        framed(whole, False, edges)
+        gradient(edges, dx, dy, size)
+        crests(size, dx, dy, 50, 150, kind)
+        joined(kind, h, w, stack)
         _distance(kind, a, wide, b)
-        _framed(b, True, frame)
+        framed(b, True, frame)
         _box(frame, a)
         for i in range(h):
             for j in range(w):
                 a[i, j] = np.floor(a[i, j])
         _equalised(a, b)
-        _framed(b, True, frame)
+        framed(b, True, frame)
         _sharpened(frame, a)
-        _framed(a, True, frame)
+        framed(a, True, frame)
         _box(frame, b)
         most = np.float32(1)
         for i in range(h):
@@ -224,8 +158,8 @@ def water(liquid: Tensor, threshold: float) -> Tensor:
 def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws, out: Tensor) -> None:
     """See :func:`qact.shift.spatter.spatter`."""
     strength, mud = constant[4:]
-    colour = torch.tensor(COLOURS[bool(mud)]).view(1, 3, 1, 1)
-    colour = (colour if x.shape[1] == 3 else grey(colour)).flatten().numpy()
+    paint = torch.tensor(COLOURS[bool(mud)]).view(1, 3, 1, 1)
+    colour = (paint if x.shape[1] == 3 else grey(paint)).flatten().numpy()
     for images, part, to in chunks(x, draws, out):
         thick = opacity(constant, part, *x.shape[2:]).flatten(1)
         mixing = thick.numpy(), np.float32(strength), colour, bool(mud)

@@ -17,6 +17,7 @@ from qact.shift.compiled import gather, plasma
 from qact.shift.compiled import jpeg as jpegs
 from qact.shift.compiled import linear as filters
 from qact.shift.compiled import noise as noises
+from qact.shift.compiled import pixelate as pixels
 from qact.shift.compiled import spatter as spatters
 from qact.shift.random import Draws
 
@@ -34,7 +35,7 @@ TWINS: dict[Callable[[Tensor, Any, Draws], Tensor], Twin] = {
     weather.brightness: digitals.brightness,
     digital.contrast: digitals.contrast,
     digital.saturate: digitals.saturate,
-    digital.pixelate: digitals.pixelate,
+    digital.pixelate: pixels.pixelate,
     elastic.elastic_transform: gather.elastic_transform,
     jpeg.jpeg_compression: jpegs.jpeg_compression,
     spatter.spatter: spatters.spatter,
