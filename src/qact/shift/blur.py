@@ -144,7 +144,7 @@ def motion(
     """
     n, c, h, w = x.shape
     weights, offsets = line(radius, sigma, angles, draws)
-    if passes := on_cpu(x, "blur"):
+    if passes := on_cpu(x, "motion"):
         return passes.motion(x, weights, offsets)
     rows, columns = (torch.arange(s, device=x.device) for s in (h, w))
     flat, out = x.flatten(2), torch.zeros_like(x).flatten(2)

@@ -167,8 +167,9 @@ def _apply(
     out = torch.empty(images.shape, dtype=images.dtype, device=images.device)
     draws = Draws(seed, label, index)
     if twin := _twin(function, images):
-        twin(images.contiguous(), constant, draws, out)
-        return out
+        whole = out if out.dtype == torch.float32 else torch.empty(images.shape)
+        twin(images.float().contiguous(), constant, draws, whole)
+        return out if whole is out else out.copy_(whole)
     chunk = max(1, _CHUNK[images.device.type != "cpu"] // images[0].numel())
     parts = images.split(chunk), draws.parts(chunk), out.split(chunk)
     for x, part, to in zip(*parts, strict=True):
@@ -178,7 +179,7 @@ def _apply(
 
 def _twin(function: Corruption, images: Tensor) -> Any:
     """What does all of a corruption in one compiled pass, rounding included, if there is such."""
-    passes = on_cpu(images, "twins") if images.dtype == torch.float32 else None
+    passes = on_cpu(images, "twins")
     return passes and passes.TWINS.get(function)
 
 

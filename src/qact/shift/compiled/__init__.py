@@ -6,12 +6,15 @@
     random    words, uniform, normal and Poisson numbers
     noise     the four noises
     linear    matrices along the two axes: gaussian filters, zooms
-    blur      disks and lines of taps
+    border    pixels around a plane
+    disk      defocus
+    motion    lines of taps
     gather    pixels from other places: elastic transform, glass
     affine    affine maps
     digital   contrast, brightness, saturation
     pixelate  box resizes
-    jpeg      colours and subsampling around the coded blocks
+    jpeg      subsampling and the coded blocks
+    ycc       the colours of JPEG
     dct       the 8-point cosine transform and quantisation of eight blocks
     plasma    fog and ice
     canny     edges

@@ -10,17 +10,6 @@ from qact.shift.compiled.jit import inline
 
 
 @inline
-def framed(x: Any, mirrored: Any, out: Any) -> None:
-    """``x`` inside one more pixel on each side: the neighbour of the edge, or the edge itself."""
-    h, w = x.shape
-    row, column = (min(1, h - 1), min(1, w - 1)) if mirrored else (0, 0)
-    for i in range(h):
-        out[i + 1, 1 : w + 1] = x[i]
-        out[i + 1, 0], out[i + 1, w + 1] = x[i, column], x[i, w - 1 - column]
-    out[0], out[h + 1] = out[row + 1], out[h - row]
-
-
-@inline
 def gradient(frame: Any, dx: Any, dy: Any, size: Any) -> None:
     """Sobel's derivatives and the sum of their magnitudes, which has a border of zeros."""
     h, w = dx.shape

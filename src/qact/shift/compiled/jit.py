@@ -1,4 +1,8 @@
-"""How the passes are compiled: once, kept on disk."""
+"""How the passes are compiled: once, kept on disk.
+
+What is kept follows the file of a pass, not the files that it inlines from: whoever edits those
+deletes ``__pycache__/*.nb?``.
+"""
 
 from __future__ import annotations
 

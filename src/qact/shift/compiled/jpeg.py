@@ -10,17 +10,11 @@ from torch import Tensor
 
 from qact.shift.compiled.dct import LANES, SIZE, coded
 from qact.shift.compiled.jit import inline, jit
-from qact.shift.dct import fixed
+from qact.shift.compiled.ycc import scaled, to_rgb, to_ycc
 from qact.shift.jpeg import quantisation_table
 from qact.shift.random import Draws
 
 _i = np.int32
-_YR, _YG, _YB = _i(fixed(0.29900, 16)), _i(fixed(0.58700, 16)), _i(fixed(0.11400, 16))
-_BR, _BG, _HALF = _i(fixed(0.16874, 16)), _i(fixed(0.33126, 16)), _i(fixed(0.5, 16))
-_RG, _RB = _i(fixed(0.41869, 16)), _i(fixed(0.08131, 16))
-_CENTRE = _i((128 << 16) + (1 << 15) - 1)
-_TO_R, _TO_B = _i(fixed(1.40200, 16)), _i(fixed(1.77200, 16))
-_TO_GB, _TO_GR = _i(fixed(0.34414, 16)), _i(fixed(0.71414, 16))
 
 
 @inline
@@ -28,19 +22,6 @@ def _read(x: Any, out: Any) -> None:
     for i in range(x.shape[0]):
         for j in range(x.shape[1]):
             out[i, j] = _i(np.rint(x[i, j] * np.float32(255)))
-
-
-@inline
-def _to_ycc(red: Any, green: Any, blue: Any) -> None:
-    """Y, Cb and Cr in the place of three planes."""
-    for i in range(red.shape[0]):
-        r_row, g_row, b_row = red[i], green[i], blue[i]
-        for j in range(red.shape[1]):
-            r, g, b = r_row[j], g_row[j], b_row[j]
-            y = _i(_i(r * _YR) + _i(g * _YG) + _i(b * _YB) + _i(1 << 15))
-            cb = _i(_i(b * _HALF) - _i(r * _BR) - _i(g * _BG) + _CENTRE)
-            cr = _i(_i(r * _HALF) - _i(g * _RG) - _i(b * _RB) + _CENTRE)
-            r_row[j], g_row[j], b_row[j] = _i(y >> 16), _i(cb >> 16), _i(cr >> 16)
 
 
 @inline
@@ -102,22 +83,6 @@ def _doubled(x: Any, i: Any, rows: Any, columns: Any, mixed: Any, out: Any) -> N
         out[2 * j + 1] = _i(_i(mixed[j + 2] + middle + 7) >> 4)
 
 
-@inline
-def _level(x: Any) -> Any:
-    return np.float32(min(max(x, _i(0)), _i(255))) / np.float32(255)
-
-
-@inline
-def _to_rgb(luma: Any, blue: Any, red: Any, i: Any, out: Any) -> None:
-    to_r, to_g, to_b = out[0, i], out[1, i], out[2, i]
-    for j in range(len(to_r)):
-        y, cb, cr = luma[j], _i(blue[j] - 128), _i(red[j] - 128)
-        green = _i(_i(1 << 15) - _i(cb * _TO_GB) - _i(cr * _TO_GR))
-        to_r[j] = _level(_i(y + _i(_i(_i(cr * _TO_R) + _i(1 << 15)) >> 16)))
-        to_g[j] = _level(_i(y + _i(green >> 16)))
-        to_b[j] = _level(_i(y + _i(_i(_i(cb * _TO_B) + _i(1 << 15)) >> 16)))
-
-
 @jit
 def _colour(x: Any, luma: Any, chroma: Any, out: Any) -> None:
     h, w = x.shape[2:]
@@ -130,7 +95,7 @@ def _colour(x: Any, luma: Any, chroma: Any, out: Any) -> None:
     for n in range(len(x)):
         for k in range(3):
             _read(x[n, k], full[k])
-        _to_ycc(full[0, :h, :w], full[1, :h, :w], full[2, :h, :w])
+        to_ycc(full[0, :h, :w], full[1, :h, :w], full[2, :h, :w])
         y[:h, :w] = full[0, :h, :w]
         _replicated(y, h, w)
         _blocks(y, luma, work)
@@ -142,7 +107,7 @@ def _colour(x: Any, luma: Any, chroma: Any, out: Any) -> None:
         for i in range(h):
             for k in range(2):
                 _doubled(small[k], i, rows, columns, mixed, lines[k])
-            _to_rgb(y[i], lines[0], lines[1], i, out[n])
+            to_rgb(y[i], lines[0], lines[1], i, out[n])
 
 
 @jit
@@ -156,7 +121,7 @@ def _grey(x: Any, luma: Any, out: Any) -> None:
         _blocks(y, luma, work)
         for i in range(h):
             for j in range(w):
-                out[n, 0, i, j] = _level(y[i, j])
+                out[n, 0, i, j] = scaled(y[i, j])
 
 
 @lru_cache(maxsize=64)

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.compiled.canny import crests, framed, gradient, joined
+from qact.shift.compiled.border import framed
+from qact.shift.compiled.canny import crests, gradient, joined
 from qact.shift.compiled.jit import inline, jit
 from qact.shift.compiled.levels import chunks, level
 from qact.shift.random import Draws

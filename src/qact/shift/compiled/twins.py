@@ -11,9 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from qact.shift import blur, digital, elastic, jpeg, noise, spatter, weather
-from qact.shift.compiled import blur as blurs
 from qact.shift.compiled import digital as digitals
-from qact.shift.compiled import gather, plasma
+from qact.shift.compiled import disk, gather, motion, plasma
 from qact.shift.compiled import jpeg as jpegs
 from qact.shift.compiled import linear as filters
 from qact.shift.compiled import noise as noises
@@ -28,8 +27,8 @@ TWINS: dict[Callable[[Tensor, Any, Draws], Tensor], Twin] = {
     noise.shot_noise: noises.shot_noise,
     noise.impulse_noise: noises.impulse_noise,
     noise.speckle_noise: noises.speckle_noise,
-    blur.defocus_blur: blurs.defocus_blur,
-    blur.motion_blur: blurs.motion_blur,
+    blur.defocus_blur: disk.defocus_blur,
+    blur.motion_blur: motion.motion_blur,
     blur.gaussian_blur: filters.gaussian_blur,
     weather.fog: plasma.fog,
     weather.brightness: digitals.brightness,
