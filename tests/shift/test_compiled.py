@@ -11,10 +11,21 @@ from qact.shift import random as random_module
 from qact.shift.augment import augment
 from qact.shift.constants import constants
 from qact.shift.random import Draws
+from qact.shift.registry import GROUPS
 from qact.shift.spatter import distance
 
 pytest.importorskip("numba")
 X = torch.rand(5, 3, 21, 24, generator=torch.Generator().manual_seed(0))
+
+
+def test_every_room_is_found():
+    """An error while a room is imported would pass for a missing Numba, and only cost time."""
+    from qact.shift.compiled import twins
+
+    rooms = ("levels", "random", "linear", "motion", "gather", "affine", "plasma", "spatter")
+    assert all(random_module.on_cpu(X, room) for room in (*rooms, "augmix", "twins"))
+    plain = {name for name in corruptions("all") if GROUPS["all"][name] not in twins.TWINS}
+    assert plain == {"glass_blur", "zoom_blur", "snow", "frost"}
 
 
 @pytest.fixture

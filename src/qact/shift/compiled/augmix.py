@@ -14,6 +14,7 @@ from qact.shift.compiled.jit import inline, jit
 @inline
 def _autocontrast(x: Any, table: Any) -> None:
     low, high = x.min(), x.max()
+    # A reciprocal first, as torch divides a number by a tensor.
     scale = 1.0 / max(np.int64(high) - np.int64(low), 1) * 255.0
     for k in range(256):
         stretched = min(max(k * scale - low * scale, 0.0), 255.0)

@@ -75,6 +75,7 @@ def _equalised(x: Any, out: Any) -> None:
     while count[lowest] == 0:
         lowest += 1
     rest = x.size - count[lowest]
+    # A reciprocal first, as torch divides a number by a tensor.
     total, unit = -count[lowest], 1.0 / max(rest, 1) * 255.0
     for k in range(_FAR + 1):
         total += count[k]
