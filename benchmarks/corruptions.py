@@ -37,7 +37,7 @@ from PIL import Image
 from qact.bench import Recipe, epoch, rivals, train
 from qact.bench.errors import RecipeError
 from qact.bench.inputs import load_inputs
-from qact.bench.subject import Data, Model
+from qact.bench.subject import Data
 from qact.bench.training import Training
 from qact.shift import corrupt, corrupt_mnist, corruptions
 from qact.shift.augment import AUGMENTATIONS, augment
