@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import QAct, adapt
-from qact.adapt import shrinkage
+from qact.adapt import followers, shrinkage
 from qact.bench import Data, Model, Recipe, Training
 from qact.bench.inputs import Inputs, load_inputs
 from qact.bench.rivals import rival
@@ -35,11 +35,18 @@ from qact.shift import corrupt, streams
 
 Batches = list[tuple[Tensor, Tensor, str]]
 HELD_OUT = ("speckle_noise", "gaussian_blur", "spatter")
-REPORTED = ("gaussian_noise", "defocus_blur", "snow", "contrast")
+CORRUPTIONS = {
+    "mild": HELD_OUT,
+    "hard": HELD_OUT,
+    "collapse": ("impulse_noise", "frost", "fog", "brightness"),
+    "exposure": ("motion_blur", "zoom_blur", "pixelate"),
+    "test": ("gaussian_noise", "defocus_blur", "snow", "contrast"),
+}
 COUNT, FEW = 256, 64  # images of a corruption; in streams of batches below 16
 PLANS = [(name, 64) for name in streams.names()] + [("iid", size) for size in (1, 4, 16, 256)]
 SHORT = [("iid", 64), ("sorted", 64), ("mixed", 64), ("continual", 64), ("iid", 4)]
 POINTS = [(order, size) for order in ("iid", "sorted") for size in (64, 16, 4)]
+SEVERE = ("collapse", "exposure")
 ACTIVATIONS = ("relu", "qact")
 STUDIES = {
     "digits": Recipe(),
@@ -50,6 +57,7 @@ STUDIES = {
     ),
 }
 STRENGTH = {"digits": 5, "cifar10": 2}  # of the blur and the spatter below the hard streams
+CONTRAST = {"digits": 0.2, "cifar10": 0.4}  # of the unevenly exposed images
 SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {
     "none": lambda x: x,
     "0.8x + 0.3": lambda x: 0.8 * x + 0.3,
@@ -69,9 +77,14 @@ def plain_stein(drift: float, correlation: float, size: float, caution: float) -
     return max(0.0, 1 - caution * correlation / size / drift) if drift > 0 else 0.0
 
 
-def moments_only(self: shrinkage.ContextFollower, seen: Any) -> float:
-    gap = (seen.mean - self.source.mean) ** 2 + (seen.std - self.source.std) ** 2
-    return float(gap.sum() / (self.source.std**2).sum())
+def moments_only(self: followers.ContextFollower, seen: Any) -> float:
+    source, spread = self.source.std**2, seen.std**2
+    apart = shrinkage.normal_distance(seen.mean - self.source.mean, source, spread)
+    return shrinkage.drift(apart, source, spread)
+
+
+def by_the_source(apart: Tensor, source: Tensor, seen: Tensor) -> float:
+    return float(apart.sum() / source.sum())
 
 
 # Options of `safe`, and what stands in for a part of it.
@@ -82,10 +95,13 @@ ABLATION: dict[str, tuple[dict[str, Any], list[tuple[Any, str, Any]]]] = {
     "caution 5": ({"caution": 5.0}, []),
     "capacity 64": ({"capacity": 64}, []),
     "all samples count": ({}, [(adapt.safe, "effective_size", every_sample_counts)]),
-    "rho = 1": ({}, [(shrinkage, "correlation", lambda means, variance: 1.0)]),
-    "drift not bounded": ({}, [(shrinkage, "share", plain_stein)]),
-    "follow in full": ({}, [(shrinkage, "share", lambda *numbers: 1.0)]),
-    "contexts by moments": ({}, [(shrinkage.ContextFollower, "_drift", moments_only)]),
+    "rho = 1": ({}, [(followers, "correlation", lambda means, variance: 1.0)]),
+    "drift not bounded": ({}, [(followers, "share", plain_stein)]),
+    "follow in full": ({}, [(followers, "share", lambda *numbers: 1.0)]),
+    "drift by the source": ({}, [(followers, "drift", by_the_source)]),
+    "one pass": ({"passes": 1}, []),
+    "all domains": ({}, [(adapt.safe, "another_domain", lambda *old_and_new: False)]),
+    "contexts by moments": ({}, [(followers.ContextFollower, "_drift", moments_only)]),
 }
 
 
@@ -95,7 +111,16 @@ def validation(inputs: Inputs, study: str, level: str) -> tuple[Tensor, Tensor]:
     if level == "hard":
         for seed, kind in ((7, "gaussian_blur"), (8, "spatter")):
             images = corrupt(images, kind, STRENGTH[study], seed=seed)
+    if level == "exposure":
+        images = uneven(images, CONTRAST[study])
     return images, inputs.val[1][:COUNT]
+
+
+def uneven(images: Tensor, contrast: float) -> Tensor:
+    """Images of little contrast on a level of grey that changes from one to the next."""
+    draw = torch.Generator().manual_seed(9)
+    grey = 0.4 + 0.2 * torch.rand(len(images), 1, 1, 1, generator=draw)
+    return contrast * images + (1 - contrast) * grey
 
 
 def image_stream(study: str, level: str, name: str, batch: int) -> tuple[Batches, bool]:
@@ -111,7 +136,7 @@ def image_stream(study: str, level: str, name: str, batch: int) -> tuple[Batches
         images[:count],
         labels[:count],
         batch=batch,
-        corruptions=REPORTED if level == "test" else HELD_OUT,
+        corruptions=CORRUPTIONS[level],
         transform=inputs.normalised,
     )
     return [tuple(b) for b in stream], stream.fresh
@@ -185,10 +210,11 @@ def plans(study: str, test: bool) -> Iterator[tuple[str, str, int, list[str]]]:
     if study == "clusters":
         yield from ((level, *p, simple + list(ABLATION)[1:]) for level in SHIFTS for p in POINTS)
         return
-    for level in ("test",) if test else ("mild", "hard"):
+    for level in ("test",) if test else ("mild", "hard", "collapse", "exposure"):
         yield from ((level, *plan, simple) for plan in PLANS)
     if not test:
         yield from (("hard", *plan, list(ABLATION)[1:]) for plan in SHORT)
+        yield from ((v, *p, list(ABLATION)[1:]) for v in SEVERE for p in SHORT[:4:3])
 
 
 def cells(study: str, test: bool, seeds: int) -> Iterator[tuple[tuple, bool]]:

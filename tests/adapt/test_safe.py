@@ -8,7 +8,7 @@ from torch import nn
 
 import qact
 from qact import adapt
-from qact.adapt import safe
+from qact.adapt import recent
 from qact.shift import streams
 
 
@@ -87,8 +87,8 @@ def test_garbage_is_not_remembered():
 
 def test_which_samples_are_worth_learning():
     x = torch.tensor([[1.0, 2], [1, 2], [0, 0], [3, 4]])
-    assert safe.worth(x, None).tolist() == [True, False, False, True]
-    assert safe.worth(x, x[:1]).tolist() == [False, False, False, True]
+    assert recent.worth(x, None).tolist() == [True, False, False, True]
+    assert recent.worth(x, x[:1]).tolist() == [False, False, False, True]
 
 
 def test_the_memory_holds_the_latest_of_each_class():
@@ -100,8 +100,8 @@ def test_the_memory_holds_the_latest_of_each_class():
 
 def test_the_latest_of_each_class_and_no_more_than_there_is_room_for():
     labels = torch.tensor([2, 0, 1, 0, 0, 3])
-    assert safe.latest(labels, 4, 8).tolist() == [True, False, True, True, True, True]
-    assert safe.latest(labels, 4, 2).tolist() == [False, False, False, False, True, True]
+    assert recent.latest(labels, 4, 8).tolist() == [True, False, True, True, True, True]
+    assert recent.latest(labels, 4, 2).tolist() == [False, False, False, False, True, True]
 
 
 @pytest.mark.parametrize("kind", MODELS)

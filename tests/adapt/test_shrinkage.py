@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 import qact
-from qact.adapt import shrinkage
+from qact.adapt import followers, shrinkage
 
 
 def test_independent_labels_count_one_by_one():
@@ -82,7 +82,7 @@ def moments(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("kind", ["qact", "relu"])
 def test_a_clear_shift_is_stored_and_no_shift_is_not(kind):
     torch.manual_seed(1)
-    follower = shrinkage.followers(made(kind))[0]
+    follower = followers.followers(made(kind))[0]
     assert follower.follow(torch.randn(64, 2, 8, 8), 64.0, 3.0) < 0.6
     taken = follower.follow(2 * torch.randn(64, 2, 8, 8) + 1, 64.0, 3.0)
     assert taken > 0.99
@@ -95,7 +95,7 @@ def test_a_clear_shift_is_stored_and_no_shift_is_not(kind):
 def test_what_earns_nothing_leaves_the_source(kind):
     layer = made(kind)
     before = [b.clone() for b in layer.buffers()]
-    follower = shrinkage.followers(layer)[0]
+    follower = followers.followers(layer)[0]
     follower.follow(2 * torch.randn(64, 2, 8, 8) + 1, 64.0, 3.0)
     assert follower.follow(2 * torch.randn(64, 2, 1, 1) + 1, 1.0, 3.0) == 0
     for was, now in zip(before, layer.buffers(), strict=True):
@@ -108,7 +108,7 @@ def test_a_channel_that_is_not_finite_keeps_the_source(kind):
     before = [m.clone() for m in moments(layer)]
     x = 2 * torch.randn(64, 2, 8, 8) + 1
     x[3, 1] = torch.inf
-    shrinkage.followers(layer)[0].follow(x, 64.0, 3.0)
+    followers.followers(layer)[0].follow(x, 64.0, 3.0)
     mean, std = moments(layer)
     assert mean[0] > 0.8
     assert mean[1] == before[0][1]
@@ -117,6 +117,6 @@ def test_a_channel_that_is_not_finite_keeps_the_source(kind):
 
 def test_a_change_of_shape_alone_counts_for_a_context():
     torch.manual_seed(2)
-    follower = shrinkage.followers(made("qact"))[0]
+    follower = followers.followers(made("qact"))[0]
     two = torch.randn(64, 2, 8, 8).sign() + 0.01 * torch.randn(64, 2, 8, 8)  # mean 0, spread 1
     assert follower.follow(two, 64.0, 3.0) > 0.9

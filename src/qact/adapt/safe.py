@@ -6,6 +6,11 @@ few classes. So each layer, from the first to the last, follows a memory of the 
 the share that :mod:`qact.adapt.shrinkage` gives it. Early layers, whose inputs vary within each
 image much more than between images, follow at once; late and dense layers wait for classes enough.
 
+Which classes there are only the predictions tell, and where a severe shift has made the source
+predict one class for everything they tell nothing. So an update labels its samples anew once early
+layers have followed, and follows on while that shows more classes. And a memory is of one domain:
+if the newest samples differ from it by more than their error, the older ones are dropped.
+
 All of it is written into the stored contexts (and BatchNorm statistics) of the copy. A prediction
 reads nothing else, so single samples are predicted alone, and a reset is exact.
 """
@@ -20,9 +25,13 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
+from qact.adapt.followers import Follower, followers
 from qact.adapt.method import Method
+from qact.adapt.recent import another_domain, latest, worth
 from qact.adapt.registry import register
-from qact.adapt.shrinkage import Follower, effective_size, followers
+from qact.adapt.shrinkage import effective_size
+
+GROWTH = 1.5  # of the effective size, for which another pass is worth its time
 
 
 @register(
@@ -43,6 +52,8 @@ class Safe(Method):
         caution: how many times its expected error counts against a sample.
         capacity: samples in the memory; the latest ``capacity / C`` of each predicted class.
         every: new samples between two updates of what is stored, once the memory has as many.
+        passes: most passes of one update. There is another one as long as the labels of the last
+            raise ``n_eff`` by half.
         **options: of :class:`Method`.
     """
 
@@ -53,12 +64,14 @@ class Safe(Method):
         caution: float = 3.0,
         capacity: int = 128,
         every: int = 16,
+        passes: int = 4,
         **options: bool,
     ) -> None:
         super().__init__(model, **options)
         self.caution = checks.number("caution", caution, "a positive factor", 0)
         self.capacity = checks.integer("capacity", capacity, 1)
         self.every = checks.integer("every", every, 1)
+        self.passes = checks.integer("passes", passes, 1)
         self.followers = followers(self.model)
 
     def begin(self) -> None:
@@ -84,6 +97,7 @@ class Safe(Method):
         if self.waiting < due:
             self._remember(x[usable], logits[usable])
             return logits
+        self._forget(x[usable], logits[usable])
         self.waiting = 0
         return self._follow(x, logits, usable)
 
@@ -97,20 +111,37 @@ class Safe(Method):
             return x, labels
         return torch.cat([self.memory, x]), torch.cat([self.labels, labels])
 
-    def _follow(self, x: Tensor, logits: Tensor, usable: Tensor) -> Tensor:
-        """One pass: its memory's rows are followed, its last rows are the batch."""
-        classes = logits.shape[1]
+    def _forget(self, x: Tensor, logits: Tensor) -> None:
+        """Drop what was there before the waiting samples if these are of another domain."""
         samples, labels = self._joined(x, logits.argmax(1))
-        able = torch.cat([usable.new_ones(len(labels) - len(x)), usable])
-        kept = torch.zeros_like(able)
-        kept[able] = latest(labels[able], classes, self.capacity)
-        wanted = kept.clone()
-        wanted[-len(x) :] = True
-        size = effective_size(labels[kept], classes)
-        with self._following(kept[wanted], size):
-            logits = self.logits(samples[wanted])
-        self.memory, self.labels = samples[kept], logits.argmax(1)[kept[wanted]]
-        return logits[-len(x) :]
+        old = max(0, len(labels) - self.waiting)
+        if self.memory is None or not old:
+            return
+        parts = labels[:old], labels[old:]
+        errors = sum(1 / effective_size(part, logits.shape[1]) for part in parts)
+        if another_domain(samples[:old], samples[old:], 1 / errors, self.caution):
+            self.memory, self.labels = self.memory[old:], self.labels[old:]
+
+    def _follow(self, x: Tensor, logits: Tensor, usable: Tensor) -> Tensor:
+        """Passes over memory and batch, as long as new labels show clearly more classes."""
+        classes, batch = logits.shape[1], len(x)
+        samples, labels = self._joined(x, logits.argmax(1))
+        able = torch.cat([usable.new_ones(len(labels) - batch), usable])
+        size = 0.0
+        for _ in range(self.passes):
+            kept = able.clone()
+            kept[able] = latest(labels[able], classes, self.capacity)
+            found = effective_size(labels[kept], classes)
+            if found <= GROWTH * size:
+                break
+            size, wanted = found, kept.clone()
+            wanted[-batch:] = True
+            samples, able, kept = samples[wanted], able[wanted], kept[wanted]
+            with self._following(kept, size):
+                logits = self.logits(samples)
+            labels = logits.argmax(1)
+        self.memory, self.labels = samples[kept], labels[kept]
+        return logits[-batch:]
 
     @contextmanager
     def _following(self, rows: Tensor, size: float) -> Iterator[None]:
@@ -132,28 +163,3 @@ class Safe(Method):
             follower.follow(args[0] if whole else args[0][rows], size, self.caution)
 
         return hook
-
-
-def latest(labels: Tensor, classes: int, capacity: int) -> Tensor:
-    """Which labels (N,), in order of arrival, are among the last ``capacity / classes`` of theirs.
-
-    At least one of each class, and ``capacity`` in all.
-
-    >>> latest(torch.tensor([0, 1, 0, 0]), 2, 4).tolist()
-    [False, True, True, True]
-    """
-    same = torch.nn.functional.one_hot(labels, classes)
-    later = (same.flip(0).cumsum(0).flip(0) * same).sum(1)  # 1 for the last of its class
-    kept = later <= max(1, capacity // classes)
-    return kept & (kept.flip(0).cumsum(0).flip(0) <= capacity)
-
-
-def worth(x: Tensor, last: Tensor | None) -> Tensor:
-    """Which samples (N,) may be learnt from: not one value throughout, not the last one again."""
-    flat = x.flatten(1)
-    varied = (flat.amax(1) > flat.amin(1)) | (flat.shape[1] == 1)
-    before = torch.cat([x[:1] if last is None else last, x[:-1]])
-    again = (x == before).flatten(1).all(1)
-    if last is None:
-        again[0] = False
-    return varied & ~again

@@ -7,6 +7,10 @@ of one that has few classes, which should not. The error is known: the mean of s
 ``n_eff`` are independent varies by ``rho / n_eff``, in units of the values' own variance, if
 ``rho`` of that lies between samples. James and Stein would follow by ``[1 - rho / (n_eff D^2)]_+``.
 
+The unit ``sigma_c^2`` is the mean of both variances. The source's alone would overstate the error
+of images that have lost their contrast; the sample's own lacks what lies between the classes that
+it has not.
+
 But the two errors do not weigh the same. A shift that is left in moves all classes alike; that of
 a sample of few classes erases what sets them apart, however far the domain has moved. So the drift
 is bounded, ``D^2 / (1 + D^2)`` in the place of ``D^2``, and the error counts ``caution`` times:
@@ -18,25 +22,8 @@ and the layer stores ``(1 - share) p_0 + share p``.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from typing import Any
-
 import torch
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
-from qact.adapt.statistics import folded
-from qact.context import Context
-from qact.functional import passes_for
-from qact.histogram import Histogram
-from qact.kernels import eager, tables
-from qact.layer import QAct
-from qact.layout import fold
-from qact.moving import moved
-from qact.rule import Rule
-
-LEVELS = (torch.arange(64, dtype=torch.float32) + 0.5) / 64  # where two contexts are compared
-PLAIN = Rule(grounded=False, smooth=False)
+from torch import Tensor
 
 
 def effective_size(labels: Tensor, classes: int) -> float:
@@ -91,88 +78,20 @@ def share(drift: float, correlation: float, size: float, caution: float) -> floa
     return max(0.0, 1 - caution * correlation / size * (1 + 1 / drift))
 
 
-def followers(model: nn.Module) -> list[Follower]:
-    """One for each layer that keeps statistics of its inputs, in the order of the model."""
-    found: list[Follower] = []
-    for module in model.modules():
-        if isinstance(module, QAct):
-            found.append(ContextFollower(module))
-        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
-            found.append(MomentFollower(module))
-    return found
-
-
-class Follower(ABC):
-    """Base: one layer, and what it had stored at first.
+def drift(apart: Tensor, one: Tensor, other: Tensor) -> float:
+    """``D^2`` of two distributions ``W_2^2 = apart`` from each other, by channel (C,).
 
     Args:
-        layer: whose statistics follow.
+        apart: the squared distances.
+        one: variances of the one.
+        other: variances of the other.
+
+    >>> drift(torch.tensor([4.0]), torch.tensor([1.0]), torch.tensor([3.0]))
+    2.0
     """
-
-    def __init__(self, layer: Any) -> None:
-        self.layer, self.share = layer, 0.0
-
-    @abstractmethod
-    def follow(self, input: Tensor, size: float, caution: float) -> float:
-        """Store the source and as much of ``input`` as it earns; return its share."""
+    return float(2 * apart.sum() / (one.sum() + other.sum()).clamp_min(1e-30))
 
 
-class MomentFollower(Follower):
-    """The mean and variance of a BatchNorm; of normals, W_2^2 = gap^2 + (difference of std)^2."""
-
-    def __init__(self, layer: _BatchNorm) -> None:
-        super().__init__(layer)
-        self.mean = layer.running_mean.clone()  # type: ignore[union-attr]
-        self.variance = layer.running_var.clone()  # type: ignore[union-attr]
-
-    def follow(self, input: Tensor, size: float, caution: float) -> float:
-        """Moments of the mixture; a channel that is not finite keeps the source."""
-        z = folded(self.layer, input) - self.mean[:, None]
-        means = by_sample(z, len(input))
-        gap = means.mean(0)
-        variance = (by_sample(z.square(), len(input)).mean(0) - gap**2).clamp_min(0)
-        rho = correlation(means, variance)
-        sound = torch.isfinite(variance)
-        gap = torch.where(sound, gap, 0)
-        variance = torch.where(sound, variance, self.variance)
-        apart = gap**2 + (variance.sqrt() - self.variance.sqrt()) ** 2
-        drift = float(apart.sum() / self.variance.sum().clamp_min(1e-30))
-        s = share(drift, rho, size, caution)
-        spread = (1 - s) * self.variance + s * variance + s * (1 - s) * gap**2
-        self.layer.running_mean.copy_(self.mean + s * gap)
-        self.layer.running_var.copy_(spread)
-        return s
-
-
-class ContextFollower(Follower):
-    """The context of a QAct; W_2 compares the quantiles, so that a change of shape counts too."""
-
-    def __init__(self, layer: QAct) -> None:
-        super().__init__(layer)
-        self.source: Context = layer.context.clone()
-        self.quantiles = self.source.quantile(LEVELS)
-
-    def follow(self, input: Tensor, size: float, caution: float) -> float:
-        """The mixture of both contexts; a channel that is not finite keeps the source."""
-        z = fold(input, self.layer.dim)
-        z = z if z.dtype == torch.float64 else z.float()
-        seen = eager.observe(z, self.layer.rule, self.source.bins, passes_for(None, z))
-        seen = seen.to(self.source.mass.dtype)
-        rho = correlation(by_sample(z, len(input)), seen.std**2)
-        s = share(self._drift(seen), rho, size, caution)
-        if s or self.share:  # a context that is the source's already keeps its table
-            self.layer.context.take(self._mixed(seen, s) if s else self.source.histogram)
-        self.share = s
-        return s
-
-    def _drift(self, seen: Histogram) -> float:
-        sound = torch.isfinite(seen.mean)
-        found = tables.quantile(seen, LEVELS.to(self.quantiles), PLAIN)
-        apart = ((found - self.quantiles)[sound] ** 2).mean(1).sum()
-        return float(apart / (self.source.std[sound] ** 2).sum().clamp_min(1e-30))
-
-    def _mixed(self, seen: Histogram, s: float) -> Histogram:
-        """Both as one context of the source's mass."""
-        stored = self.source.histogram
-        seen = seen.scaled(stored.count / seen.count.clamp_min(1e-30))
-        return moved(stored, seen, torch.full_like(stored.mean, s))
+def normal_distance(gap: Tensor, one: Tensor, other: Tensor) -> Tensor:
+    """``W_2^2 = gap^2 + (sigma - sigma')^2`` of normals with these variances."""
+    return gap**2 + (one.sqrt() - other.sqrt()) ** 2
