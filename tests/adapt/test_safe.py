@@ -8,7 +8,6 @@ from torch import nn
 
 import qact
 from qact import adapt
-from qact.adapt import recent
 from qact.shift import streams
 
 
@@ -85,23 +84,11 @@ def test_garbage_is_not_remembered():
     assert all(torch.equal(a, b) for a, b in zip(before, method.model.buffers(), strict=True))
 
 
-def test_which_samples_are_worth_learning():
-    x = torch.tensor([[1.0, 2], [1, 2], [0, 0], [3, 4]])
-    assert recent.worth(x, None).tolist() == [True, False, False, True]
-    assert recent.worth(x, x[:1]).tolist() == [False, False, False, True]
-
-
 def test_the_memory_holds_the_latest_of_each_class():
     method = adapt.create("safe", MODELS["relu"], capacity=9, every=4)
     for step in range(6):
         method(blobs(32, step)[0])
     assert len(method.memory) == len(method.labels) == 9
-
-
-def test_the_latest_of_each_class_and_no_more_than_there_is_room_for():
-    labels = torch.tensor([2, 0, 1, 0, 0, 3])
-    assert recent.latest(labels, 4, 8).tolist() == [True, False, True, True, True, True]
-    assert recent.latest(labels, 4, 2).tolist() == [False, False, False, False, True, True]
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -111,6 +98,31 @@ def test_the_batch_is_predicted_from_what_was_stored_with_it(kind):
     x = blobs(40, 5)[0] + 1
     x[7] = 0  # garbage gets a prediction too
     torch.testing.assert_close(method(x), method.logits(x))
+
+
+def test_late_layers_follow_as_soon_as_early_ones_have_shown_the_classes():
+    """Under this shift the source predicts one class, and one batch is all there is."""
+    found = {1: 0.0, 4: 0.0}
+    for passes in found:
+        for seed in range(2, 6):
+            x, y = blobs(64, seed)
+            method = adapt.create("safe", MODELS["relu"], passes=passes)
+            found[passes] += score(method, 0.3 * x + 2, y, 64) / 4
+    assert found[4] > 0.98 > found[1] + 0.02
+
+
+@pytest.mark.parametrize("batch", [4, 16])
+def test_a_new_domain_replaces_the_memory_and_a_new_class_does_not(batch):
+    x, y = blobs(96, 6)
+    method = adapt.create("safe", MODELS["relu"], every=16)
+    order = y[:64].argsort(stable=True)
+    for part in x[:64][order].split(batch):
+        method(part)
+    assert len(method.memory) > 32
+    for part in (x[64:] + 9).split(batch):
+        method(part)
+    assert len(method.memory) <= 32
+    assert float(method.memory.mean((1, 2, 3)).min()) > 6
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -199,6 +211,7 @@ def test_drift_is_drawn():
             "finite",
         ),
         (lambda: adapt.create("safe", MODELS["qact"], every=0), ValueError, "every=0"),
+        (lambda: adapt.create("safe", MODELS["qact"], passes=0), ValueError, "passes=0"),
         (
             lambda: streams.stream("safe", torch.ones(1, 1, 4, 4), torch.ones(1)),
             ValueError,

@@ -49,6 +49,17 @@ def test_the_error_of_a_mean_is_what_the_effective_size_says():
     assert 1 / shrinkage.effective_size(labels, 4) == pytest.approx(ratio, rel=0.05)
 
 
+@given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(-10, 10), st.floats(0.01, 100))
+def test_a_drift_is_the_same_both_ways_and_has_no_unit(one, other, gap, unit):
+    a, b, g = torch.tensor([one]), torch.tensor([other]), torch.tensor([gap])
+    found = shrinkage.drift(shrinkage.normal_distance(g, a, b), a, b)
+    back = shrinkage.drift(shrinkage.normal_distance(-g, b, a), b, a)
+    a, b, g = a * unit**2, b * unit**2, g * unit
+    scaled = shrinkage.drift(shrinkage.normal_distance(g, a, b), a, b)
+    assert found == pytest.approx(back, rel=1e-3, abs=1e-5)
+    assert found == pytest.approx(scaled, rel=1e-3, abs=1e-5)
+
+
 def test_correlation_of_images_that_are_constant_and_of_noise():
     flat = torch.randn(50, 3, 1).expand(50, 3, 16)
     noise = torch.randn(50, 3, 16)
