@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.adapt.shrinkage import by_sample, correlation, drift, normal_distance, share
+from qact.adapt.shrinkage import (
+    by_sample,
+    correlation,
+    drift,
+    effective_size,
+    normal_distance,
+    share,
+)
+
+CHANGED = 0.8  # share from which samples are of another domain
+Part = tuple[Tensor, Tensor]  # samples and labels
 
 
 def latest(labels: Tensor, classes: int, capacity: int) -> Tensor:
@@ -33,29 +43,54 @@ def worth(x: Tensor, last: Tensor | None) -> Tensor:
     return varied & ~again
 
 
-def another_domain(old: Tensor, new: Tensor, size: float, caution: float) -> bool:
-    """Whether the new samples would be followed from the old ones by more than half.
+def another_domain(old: Part, new: Part, classes: int, caution: float) -> bool:
+    """Whether the new samples would be followed from the old ones nearly in full.
 
-    Judged by the mean and variance of each input channel, before any layer: the share of
-    :mod:`qact.adapt.shrinkage`, with the old samples in the place of the source.
+    Judged by the mean and variance of each input channel, before any layer, with the share of
+    :mod:`qact.adapt.shrinkage`; the old samples stand for the source. Only what lies between
+    classes errs by ``1 / n_eff``, the rest by ``1 / n``; the old samples tell how much that is. So
+    a new domain is seen even where the model predicts one class for all of it.
 
     Args:
-        old: samples (N, C, ...).
-        new: samples (M, C, ...).
-        size: effective size of the comparison, ``1 / (1 / n_old + 1 / n_new)``.
+        old: samples (N, C, ...) and predicted labels (N,).
+        new: samples (M, C, ...) and predicted labels (M,).
+        classes: how many there are.
         caution: how many times the expected error counts.
 
+    >>> labels = torch.arange(64) % 10
     >>> old, new = torch.randn(64, 3, 8, 8), torch.randn(64, 3, 8, 8)
-    >>> another_domain(old, new, 32.0, 3.0), another_domain(old, new + 1, 32.0, 3.0)
-    (False, True)
+    >>> another_domain((old, labels), (new, labels), 10, 3.0)
+    False
+    >>> another_domain((old, labels), (new + 1, 0 * labels), 10, 3.0)
+    True
     """
-    old, new = by_channel(old), by_channel(new)
-    (variance_0, mean_0), (variance, mean) = (
-        torch.var_mean(z, (0, 2), correction=0) for z in (old, new)
-    )
-    apart = normal_distance(mean - mean_0, variance_0, variance)
-    rho = correlation(by_sample(new, len(new)), variance)
-    return share(drift(apart, variance_0, variance), rho, size, caution) > 0.5
+    channels = [by_channel(x) for x, _ in (old, new)]
+    means = [by_sample(z, len(z)) for z in channels]
+    moments = [torch.var_mean(z, (0, 2), correction=0) for z in channels]
+    between, error = class_share(means[0], old[1]), 0.0
+    for (_, labels), mean, (variance, _) in zip((old, new), means, moments, strict=True):
+        few, many = effective_size(labels, classes), len(labels)
+        error += correlation(mean, variance) * (between / few + (1 - between) / many)
+    variances = moments[0][0], moments[1][0]
+    apart = normal_distance(moments[1][1] - moments[0][1], *variances)
+    return share(drift(apart, *variances), error, 1.0, caution) > CHANGED
+
+
+def class_share(means: Tensor, labels: Tensor) -> float:
+    """The share of the variance of samples (N, C) that lies between their classes, in [0, 1].
+
+    An analysis of variance, without bias. Unknown for one class: 1.
+
+    >>> class_share(torch.tensor([[0.0], [0.0], [2.0], [2.0]]), torch.tensor([0, 0, 1, 1]))
+    1.0
+    """
+    known, at, counts = labels.unique(return_inverse=True, return_counts=True)
+    free = len(labels) - len(known)
+    if len(known) < 2 or not free:
+        return 1.0
+    centres = means.new_zeros(len(known), means.shape[1]).index_add(0, at, means)
+    within = (means - (centres / counts[:, None])[at]).square().sum() / free
+    return min(1.0, max(0.0, 1 - float(within / means.var(0).sum().clamp_min(1e-30))))
 
 
 def by_channel(x: Tensor) -> Tensor:

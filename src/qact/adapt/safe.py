@@ -117,9 +117,8 @@ class Safe(Method):
         old = max(0, len(labels) - self.waiting)
         if self.memory is None or not old:
             return
-        parts = labels[:old], labels[old:]
-        errors = sum(1 / effective_size(part, logits.shape[1]) for part in parts)
-        if another_domain(samples[:old], samples[old:], 1 / errors, self.caution):
+        parts = (samples[:old], labels[:old]), (samples[old:], labels[old:])
+        if another_domain(*parts, logits.shape[1], self.caution):
             self.memory, self.labels = self.memory[old:], self.labels[old:]
 
     def _follow(self, x: Tensor, logits: Tensor, usable: Tensor) -> Tensor:
