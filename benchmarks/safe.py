@@ -2,15 +2,15 @@
 
     python benchmarks/safe.py digits clusters
     QACT_DATA=DIR python benchmarks/safe.py cifar10
-    python benchmarks/safe.py --test digits
+    QACT_DATA=DIR python benchmarks/safe.py --test digits cifar10
 
-Validation images under corruptions that no other benchmark reports: as they are ("mild") and on top
-of blur and spatter ("hard"); every stream at batch 64, i.i.d. batches of other sizes; and a dense
-network on clusters of points, without a shift and under two affine ones. The ablation leaves out
-one rule of `qact.adapt.shrinkage` at a time, for one seed. ``--test`` runs the test images and
-corruptions of `benchmarks/adaptation.py`, for which nothing was chosen. Rows go to
-`benchmarks/data/safe.csv` as they come, and a stopped run goes on; `benchmarks/safe_table.py`
-prints the tables.
+Validation images under corruptions that the test streams do not have: mild ones, the same on top of
+blur and spatter ("hard"), severe ones under which the source predicts few classes ("collapse"), and
+images of little contrast on an uneven grey ("exposure"); every stream at batch 64, i.i.d. batches of
+other sizes; and a dense network on clusters of points, without a shift and under two affine ones.
+The ablation leaves out one rule at a time, for one seed. ``--test`` runs test images under other
+corruptions, for which nothing was chosen. Rows go to `benchmarks/data/safe.csv` as they come, and a
+stopped run goes on; `benchmarks/safe_table.py` prints the tables.
 """
 
 import argparse
