@@ -10,15 +10,15 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.bandwidth import Bandwidth, parse
-from qact.grid import Grid, spanning
-from qact.histogram import Histogram, empty, merge, merge_on, recentred
+from qact.grid import Grid
+from qact.histogram import Histogram, empty, merge
 from qact.kernels import eager, tables
 from qact.layout import fold, unfold
 from qact.levels import parse as parse_level
+from qact.moving import moved
+from qact.plausible import overfull, plausible
 from qact.rule import Rule
 
-# Mass that a running context may sweep into its end bins to keep its grid on what is common.
-TRIM = 1e-4
 FLOATS = ("mass", "moment", "mean", "std")
 TENSORS = (*FLOATS, "exponent", "offset", "batches")
 
@@ -92,12 +92,12 @@ class Context(nn.Module):
     @torch.no_grad()
     def add(self, input: Tensor, *, dim: int = 1) -> Context:
         """Count every value of ``input``, channels at ``dim``; all of them must be finite."""
-        folded = self._folded(input, dim)
+        folded = self.folded(input, dim)
         if not torch.isfinite(folded).all():
             bad = folded[~torch.isfinite(folded)][0].item()
             raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
         seen = eager.observe(folded, Rule(smooth=False), self.bins)
-        return self._set(merge(self.histogram, seen.to(self.mass.dtype), self.bins), 1)
+        return self.take(merge(self.histogram, seen.to(self.mass.dtype), self.bins), 1)
 
     @torch.no_grad()
     def merge(self, other: Context) -> Context:
@@ -106,7 +106,7 @@ class Context(nn.Module):
             got = getattr(other, "num_features", type(other).__name__)
             raise ValueError(f"cannot merge {got} channels into a context of {self.num_features}")
         theirs = other.histogram.to(self.mass.dtype)
-        return self._set(merge(self.histogram, theirs, self.bins), int(other.batches))
+        return self.take(merge(self.histogram, theirs, self.bins), int(other.batches))
 
     def __add__(self, other: Context) -> Context:
         return self.clone().merge(other)
@@ -125,7 +125,7 @@ class Context(nn.Module):
         """Forget everything. A module made on the meta device needs it after ``to_empty``."""
         blank = empty(self.num_features, self.bins, dtype=self.mass.dtype, device=self.mass.device)
         self.batches.zero_()
-        self._set(blank, 0)
+        self.take(blank, 0)
 
     def clone(self) -> Context:
         """An independent copy."""
@@ -143,7 +143,7 @@ class Context(nn.Module):
         """
         seen = seen.to(self.mass.dtype)
         rate = torch.clamp_min(1.0 / (self.batches + 1), momentum or 0.0).to(self.mass.dtype)
-        self._set(moved(self.histogram, seen, rate), 1)
+        self.take(moved(self.histogram, seen, rate), 1)
 
     def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
         """The rank of ``z`` here; options as in :class:`qact.rule.Rule` (bandwidth: any form)."""
@@ -165,7 +165,7 @@ class Context(nn.Module):
 
     def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
         self.require_data()
-        return unfold(function(self._folded(z, dim)), z, dim)
+        return unfold(function(self.folded(z, dim)), z, dim)
 
     def require_data(self) -> None:
         """Raise RuntimeError if some channel has seen nothing."""
@@ -174,7 +174,8 @@ class Context(nn.Module):
                 "this context has seen no data; train the layer, call add(), or load a state first"
             )
 
-    def _folded(self, input: Tensor, dim: int) -> Tensor:
+    def folded(self, input: Tensor, dim: int) -> Tensor:
+        """Return ``input`` as (outer, C, inner), or say what is wrong with it."""
         if not input.is_floating_point():
             raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
         folded = fold(input, dim)
@@ -185,7 +186,9 @@ class Context(nn.Module):
             )
         return folded
 
-    def _set(self, new: Histogram, batches: int) -> Context:
+    @torch.no_grad()
+    def take(self, new: Histogram, batches: int = 0) -> Context:
+        """Overwrite what is stored, in place, and count further ``batches``."""
         for name in FLOATS:
             getattr(self, name).copy_(getattr(new, name))
         self.exponent.copy_(new.grid.exponent)
@@ -217,9 +220,9 @@ class Context(nn.Module):
                 errors.append(
                     f"{prefix}{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
                 )
-            elif not _plausible(name, value):
+            elif not plausible(name, value):
                 errors.append(f"{prefix}{name} holds numbers that no context can have")
-        if not errors and _overfull(*(state_dict.get(prefix + n) for n in ("mass", "moment"))):
+        if not errors and overfull(*(state_dict.get(prefix + n) for n in ("mass", "moment"))):
             errors.append(f"{prefix}moment exceeds {prefix}mass, which no context can have")
         if errors or any(prefix + name not in state_dict for name in TENSORS):
             args[-3].extend(k for n in TENSORS if (k := prefix + n) not in state_dict)
@@ -245,64 +248,6 @@ def followers(context: Context, momentum: float | None) -> tuple[Context, float 
             "qact.functional.quantile_activation, or the layer in eval()"
         )
     return None if torch._C._current_autograd_node() is not None else (context, momentum)
-
-
-def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:
-    """``(1 - rate) stored + rate seen``, on the bins of ``stored``.
-
-    An empty channel becomes what it sees; one that sees something not finite stays as it was.
-    """
-    sound = torch.isfinite(seen.mean)
-    rate = torch.where(stored.count > 0, rate, 1.0) * sound
-    grid = _common(stored, seen, stored.grid.bins)
-    # A freak value leaves the bins within one batch, and must leave the spread as soon.
-    mix = recentred(merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate)))
-    return Histogram(
-        torch.where(sound[:, None], mix.mass, stored.mass),
-        torch.where(sound[:, None], mix.moment, stored.moment),
-        Grid(
-            torch.where(sound, grid.exponent, stored.grid.exponent),
-            torch.where(sound, grid.offset, stored.grid.offset),
-            grid.bins,
-        ),
-        torch.where(sound, mix.mean, stored.mean),
-        torch.where(sound, mix.std, stored.std),
-    )
-
-
-def _common(stored: Histogram, seen: Histogram, bins: int) -> Grid:
-    """A grid for the batch and for all of the stored mass but its rarest `TRIM`."""
-    low, high = _extent(seen, 0.0)
-    low_stored, high_stored = _extent(stored, TRIM)
-    some = stored.count > 0
-    low = torch.where(some, torch.minimum(low, low_stored), low)
-    high = torch.where(some, torch.maximum(high, high_stored), high)
-    return spanning(low, high, bins, stored.mass.dtype)
-
-
-def _extent(histogram: Histogram, trim: float) -> tuple[Tensor, Tensor]:
-    """Edges of the cells that hold all but a share ``trim`` of the mass on each side, float64."""
-    share = histogram.mass.double().cumsum(1)
-    total = share[:, -1:]
-    first = (share <= trim * total).sum(1)
-    last = (share < (1 - trim) * total).sum(1) + 1
-    width = histogram.grid.width(torch.float64)
-    edge = histogram.grid.offset
-    return (edge + first) * width, (edge + last.clamp_max(histogram.grid.bins)) * width
-
-
-def _plausible(name: str, value: Tensor) -> bool:
-    """Whether a context can hold these numbers."""
-    if name == "exponent":
-        return bool((value.abs() <= 1000).all())
-    if name == "offset":
-        return bool((value.abs() < 2**58).all())
-    return bool(torch.isfinite(value).all() and (name == "mean" or (value >= 0).all()))
-
-
-def _overfull(mass: Tensor | None, moment: Tensor | None) -> bool:
-    """Whether values stand beyond the bins that hold them."""
-    return mass is not None and moment is not None and bool((moment > mass * 1.001 + 1e-6).any())
 
 
 def _rule(

@@ -47,7 +47,7 @@ def test_means_over_the_corruptions_agree_with_the_published_means():
 
 def test_ours_stand_under_the_published_over_the_same_corruptions(results):
     text = printed(on_cifar(results))
-    assert "over 2 corruptions: published, then ours" in text
+    assert "Over 2 corruptions: published, then ours" in text
     standard = next(p for p in published("cifar10", ("fog", "contrast")) if p.method == "Standard")
     assert standard.worst == pytest.approx((74.0 + 53.3) / 2)
     assert text.index("AugMix + TENT") < text.index("qact, batch-200")

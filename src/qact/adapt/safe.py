@@ -30,12 +30,13 @@ from qact.adapt.contexts import adapting
 from qact.adapt.method import Method
 from qact.adapt.registry import register
 from qact.adapt.statistics import folded
-from qact.context import Context, moved
+from qact.context import Context
 from qact.distance import wasserstein
 from qact.histogram import Histogram
 from qact.kernels import eager
 from qact.layer import QAct
 from qact.layout import fold
+from qact.moving import moved
 
 
 @register(
@@ -205,7 +206,7 @@ def mixture(source: Context, seen: Histogram, share: float) -> Histogram:
 
 def store(context: Context, histogram: Histogram) -> None:
     """Overwrite a context in place."""
-    context._set(histogram, 0)
+    context.take(histogram)
 
 
 def distance(module: Any, before: Any) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from qact.bench.markup import note, section
-from qact.bench.published import NOTE, misfit, ours, published
+from qact.bench.published import COLUMNS, NOTE, misfit, ours, published
 from qact.bench.summary import Summary
 
 
@@ -15,11 +15,10 @@ def with_published(summary: Summary) -> str:
         return ""
     found = published(summary.results.recipe.data.name, summary.corruptions)
     body = "".join(
-        _row((p.method, p.model, f"{p.regime} ({p.source})", _shown(p.worst), _shown(p.mean)))
-        for p in found
+        _row((p.method, p.model, f"{p.regime} ({p.source})", *p.numbers())) for p in found
     )
     body += "".join(_row(row, ' class="control"') for row in ours(summary))
-    titles = ("", "network", "test images serve for", "severity 5", "1 to 5")
+    titles = ("", "network", "test images serve for", *COLUMNS)
     top = "".join(f"<th>{title}</th>" for title in titles)
     table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
     title = f"Published accuracy, %, over the same {len(summary.corruptions)} corruptions; ours"
@@ -29,7 +28,3 @@ def with_published(summary: Summary) -> str:
 def _row(cells: tuple[str, ...], kind: str = "") -> str:
     first, *others = (escape(cell) for cell in cells)
     return f"<tr{kind}><th>{first}</th>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"

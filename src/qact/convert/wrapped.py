@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.nn.parallel import DistributedDataParallel
 
 # Newer versions of torch have renamed it.
@@ -21,16 +21,22 @@ SYNC = (
 
 def inner(model: nn.Module) -> nn.Module:
     """The module that was compiled or wrapped."""
-    while isinstance(model, OptimizedModule | DistributedDataParallel):
-        model = model._orig_mod if isinstance(model, OptimizedModule) else model.module
+    while compiled(model) or isinstance(model, DistributedDataParallel):
+        model = model._orig_mod if compiled(model) else model.module  # type: ignore[assignment]
     return model
+
+
+def compiled(model: nn.Module) -> bool:
+    """Whether ``torch.compile`` wraps it; where nobody has imported the compiler, nothing does."""
+    dynamo = sys.modules.get("torch._dynamo")
+    return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
 
 
 def wrapper(model: nn.Module) -> Callable[[nn.Module], nn.Module]:
     """What wraps another module as ``model`` is wrapped."""
-    if isinstance(model, OptimizedModule):
-        below, context = wrapper(model._orig_mod), model.dynamo_ctx
-        return lambda new: OptimizedModule(below(new), context)
+    if compiled(model):
+        below, context = wrapper(model._orig_mod), model.dynamo_ctx  # type: ignore[arg-type]
+        return lambda new: type(model)(below(new), context)
     if isinstance(model, DistributedDataParallel):
         return _parallel(model)
     return lambda new: new

@@ -54,7 +54,7 @@ class SyncQAct(QAct):
         group = joined_group(self.process_group) if self.training else None
         return super().forward(input) if group is None else self._joined(input, group)
 
-    @torch.compiler.disable
+    @torch._disable_dynamo  # torch.compiler.disable, less the import of the compiler
     def _joined(self, input: Tensor, group: Any) -> Tensor:
         self._expect(input)
         with torch.autocast(input.device.type, enabled=False):

@@ -7,13 +7,26 @@ graph, by an FFT that no other runtime has. Made of the numbers themselves it is
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def constant_result(function: Function) -> Function:
+    """Mark a function whose result a compiler may take for a constant.
+
+    It is what ``torch.compiler.assume_constant_result`` does, less the import of the compiler: that
+    takes longer than all the rest of qact, and most programs never compile.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 def exporting() -> bool:
@@ -40,16 +53,16 @@ def refuse_live_context(module: nn.Module, mode: str) -> None:
         )
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def _for_onnx() -> bool:
     return torch.onnx.is_in_onnx_export()
 
 
-@torch.compiler.assume_constant_result
-def constant(module: nn.Module, make: str) -> tuple[Tensor, ...]:
+@constant_result
+def constant(module: nn.Module, make: str) -> tuple[Any, ...]:
     """What the method ``make`` returns while ``module`` holds its numbers; nothing is traced."""
 
-    def made() -> tuple[Tensor, ...]:
+    def made() -> tuple[Any, ...]:
         with torch.no_grad(), _concrete(module):
             return getattr(module, make)()
 

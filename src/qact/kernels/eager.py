@@ -176,6 +176,11 @@ class _Count(torch.autograd.Function):
         return ctx.passes.slope(z, grad, ctx.grid, True), None, None
 
 
+def interpolate(z: Tensor, table: Tensor, grid: Grid, passes: Any) -> Tensor:
+    """Return what a table of edge values (C, bins + 1) says at ``z`` (outer, C, inner)."""
+    return _Lookup.apply(z, table, torch.ones_like(table[:, 0], dtype=torch.bool), grid, passes)
+
+
 class _Lookup(torch.autograd.Function):
     """Linear interpolation in a table of edge values (C, bins + 1)."""
 

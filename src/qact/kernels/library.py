@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from qact.kernels.columns import STATE
+from qact.kernels.constant import constant_result
 from qact.kernels.plan import Plan, code_columns, table_columns
 
 MODULES = {"cpu": "qact.kernels.cpu.block", "cuda": "qact.kernels.triton.block"}
@@ -34,7 +35,7 @@ def engine(device: str) -> ModuleType | None:
         return None
 
 
-@torch.compiler.assume_constant_result
+@constant_result
 def available(device: str) -> bool:
     """Whether there is one; a constant for a compiler."""
     return engine(device) is not None

@@ -102,13 +102,13 @@ def _blank(site: Site, bins: int) -> Context:
 def _count(z: Tensor, site: Site, context: Context) -> None:
     """:meth:`qact.Context.add`, by the fastest passes that are installed."""
     try:
-        folded = context._folded(z.detach(), site.dim)
+        folded = context.folded(z.detach(), site.dim)
         wide = folded.to(context.mass.dtype).contiguous()
         seen = eager.observe(wide, PLAIN, context.bins, passes_for(None, wide))
         if not torch.isfinite(seen.mean).all():
             bad = folded[~torch.isfinite(folded)][0].item()
             raise ValueError(f"the output holds {bad}, which has no rank; nothing was recorded")
-        context._set(merge(context.histogram, seen, context.bins), 1)
+        context.take(merge(context.histogram, seen, context.bins), 1)
     except (ValueError, TypeError, IndexError) as error:
         raise ValueError(f"at layer {site.name!r}: {error}") from error
 

@@ -7,11 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from qact.context import Context, moved
+from qact.context import Context
 from qact.functional import passes_for
 from qact.histogram import Histogram
 from qact.kernels import eager
 from qact.layout import channel_dim, fold, unfold
+from qact.moving import moved
 from qact.recalibrate.mapping import PLAIN, rank_map
 
 FEWEST, MOST = 128, 1024  # bins of a test context; a stream keeps the middle of the two
@@ -88,8 +89,7 @@ def by_rank(
         share = count / (count + prior)
         table = rank_map(test, source.histogram, share, shape).to(wide.dtype)
         sound = torch.isfinite(batch.mean)
-    everywhere = torch.ones_like(sound)
-    new = eager._Lookup.apply(wide.contiguous(), table.contiguous(), everywhere, test.grid, passes)
+    new = eager.interpolate(wide.contiguous(), table.contiguous(), test.grid, passes)
     if not bool(sound.all()):
         new = torch.where(sound[:, None], new, wide)
     return unfold(new.to(z.dtype), input, dim)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.context import moved
 from qact.grid import Grid
 from qact.histogram import Histogram
 from qact.kernels.columns import FINITE, MEAN, OFFSET, PARTS, STD, WIDTH
+from qact.moving import moved
 
 
 def move(context: tuple[Tensor, ...], hist: Tensor, state: Tensor, rate: float) -> None:

@@ -1,0 +1,23 @@
+"""What `import qact` costs: torch and numpy, and none of the slow or optional packages."""
+
+import subprocess
+import sys
+
+import torch
+
+from qact.kernels.constant import constant_result
+
+HEAVY = ("torch._dynamo", "numba", "scipy", "sklearn", "matplotlib", "pandas", "typer", "timm")
+
+
+def test_importing_qact_imports_nothing_heavy():
+    probe = f"import sys, qact; print([m for m in {HEAVY} if m in sys.modules])"
+    found = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "[]"
+
+
+def test_our_mark_of_a_constant_is_that_of_torch():
+    ours, theirs = constant_result(lambda: 1), torch.compiler.assume_constant_result(lambda: 1)
+    assert vars(ours) == vars(theirs) != {}
