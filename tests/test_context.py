@@ -309,6 +309,20 @@ def test_running_contexts_converge_to_the_true_distribution():
     assert int(layer.context.batches) == 256
 
 
+@pytest.mark.parametrize("engine", ["eager", "cpu"])
+@pytest.mark.parametrize("batches", [100, 300, 1000])  # what is left: little, rounding, denormal
+@torch.no_grad()
+def test_a_side_seen_long_ago_leaves_the_other_alone(engine, batches):
+    values = torch.linspace(-1.3, -0.1, 64)[:, None]  # bins reach above zero, and are empty there
+    never, once = (QAct(1, levels="uniform", engine=engine) for _ in range(2))
+    once(values + 1)
+    for _ in range(batches):
+        never(values), once(values)
+    never.eval(), once.eval()
+    assert float(never(values).std()) > 0.1
+    torch.testing.assert_close(once(values), never(values), atol=2e-3, rtol=0)
+
+
 def test_with_a_momentum_the_context_follows_a_drift():
     layer = QAct(1, momentum=0.1)
     for _ in range(100):

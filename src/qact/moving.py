@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -10,6 +12,8 @@ from qact.histogram import Histogram, merge_on, recentred
 
 # Mass that a running context may sweep into its end bins to keep its grid on what is common.
 TRIM = 1e-4
+# Share of one value below which a bin is forgotten, long before its mass would be a denormal.
+TRACE = 2.0**-64
 
 
 def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:
@@ -21,7 +25,8 @@ def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:
     rate = torch.where(stored.count > 0, rate, 1.0) * sound
     grid = _common(stored, seen, stored.grid.bins)
     # A freak value leaves the bins within one batch, and must leave the spread as soon.
-    mix = recentred(merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate)))
+    mix = merge_on(grid, stored.scaled(1 - rate), seen.scaled(rate))
+    mix = recentred(_remembered(mix))
     return Histogram(
         torch.where(sound[:, None], mix.mass, stored.mass),
         torch.where(sound[:, None], mix.moment, stored.moment),
@@ -33,6 +38,11 @@ def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:
         torch.where(sound, mix.mean, stored.mean),
         torch.where(sound, mix.std, stored.std),
     )
+
+
+def _remembered(histogram: Histogram) -> Histogram:
+    kept = histogram.mass >= TRACE
+    return replace(histogram, mass=histogram.mass * kept, moment=histogram.moment * kept)
 
 
 def _common(stored: Histogram, seen: Histogram, bins: int) -> Grid:

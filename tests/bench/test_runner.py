@@ -32,7 +32,7 @@ def test_end_to_end(tiny, tmp_path):
     assert len(results.rows) == 2 * 2 * 3  # seeds, adaptations, conditions
     assert all(row[metric] >= 0 for row in results.rows for metric in METRICS)
     assert {sum(row["bins"]["count"]) for row in results.rows} == {500}
-    assert all(notes["single_sample_gap"] < 1e-3 for notes in results.cells.values())
+    assert all(notes["single_sample_gap"] < 1e-9 for notes in results.cells.values())
     read = load_results(tmp_path)
     assert (read.recipe, read.rows) == (results.recipe, results.rows)
     with open(tmp_path / "results.csv", newline="") as file:

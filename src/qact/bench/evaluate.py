@@ -6,6 +6,7 @@ One row is one (activation, loss, adaptation, stream, corruption, severity, seed
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import torch
@@ -134,9 +135,11 @@ def _selective(probs: Tensor, labels: Tensor) -> Row:
 def single_sample_gap(model: nn.Module, inputs: Inputs, count: int = 32) -> float:
     """Return how far logits of images predicted one by one are from those of the frozen batch.
 
-    It says that ``frozen`` rows are what single samples get; rounding alone should remain.
+    It says that ``frozen`` rows are what single samples get; rounding alone should remain. In
+    float64, since a step rank turns the rounding of float32 into a step.
     """
-    images = inputs.shifted("none", 0, 0)[:count]
+    model = deepcopy(model).double()
+    images = inputs.shifted("none", 0, 0)[:count].double()
     together = predict(model, images, "frozen", torch.arange(len(images)))
     alone = [predict(model, image[None], "frozen", torch.arange(1)) for image in images]
     return (together - torch.cat(alone)).abs().max().item()

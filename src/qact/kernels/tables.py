@@ -48,10 +48,12 @@ def bin_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
         count = histogram.count.clamp_min(tiny)
         return (1 / count)[:, None], torch.zeros_like(count)
     below = histogram.grid.negative()
+    # Each side is summed by itself: a running context keeps traces of a side that it saw long ago,
+    # and a difference from the whole would be rounding, or nothing.
     negative = (histogram.mass * below).sum(1)
-    positive = histogram.count - negative + rule.sentinels
+    positive = (histogram.mass * ~below).sum(1)
     share = negative / (negative + rule.sentinels).clamp_min(tiny)
-    per_value = torch.where(below, (negative + rule.sentinels)[:, None], positive[:, None])
+    per_value = torch.where(below, negative[:, None], positive[:, None]) + rule.sentinels
     return 0.5 / per_value.clamp_min(tiny), 0.5 * (1 - share)
 
 

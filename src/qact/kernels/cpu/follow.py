@@ -8,9 +8,7 @@ import numpy as np
 
 from qact.kernels.columns import BINS, OFFSET, ONE, PARTS, WIDTH
 from qact.kernels.cpu.jit import jit
-
-# Mass that a running context may sweep into its end bins to keep its grid on what is common.
-TRIM = 1e-4
+from qact.moving import TRACE, TRIM
 
 
 @jit
@@ -92,7 +90,7 @@ def _spanning(low, high, bins):  # type: ignore[no-untyped-def]
 @jit
 def _move(mass, moment, old, offset, factor, e, first, mixed, inside):  # type: ignore[no-untyped-def]
     """The stored mass on its new grid; what lies outside collects in the end bins."""
-    bins, factor = mass.size, np.float32(factor)
+    bins, factor, trace = mass.size, np.float32(factor), np.float32(TRACE)
     shift = offset - first
     if old == e:
         begin, end = max(0, -shift), min(bins, bins - shift)
@@ -100,14 +98,15 @@ def _move(mass, moment, old, offset, factor, e, first, mixed, inside):  # type: 
             m, p = mass[begin:end], moment[begin:end]
             to, at = mixed[begin + shift : end + shift], inside[begin + shift : end + shift]
             for k in range(m.size):
-                to[k] = m[k] * factor
-                at[k] = p[k] * factor
+                kept = factor if m[k] * factor >= trace else np.float32(0)
+                to[k] = m[k] * kept
+                at[k] = p[k] * kept
         for k in range(bins):
-            if (k < begin or k >= end) and mass[k] > 0:
+            if (k < begin or k >= end) and mass[k] * factor >= trace:
                 _drop(k + shift, mass[k] * factor, moment[k] * factor, mixed, inside)
         return
     for k in range(bins):
-        if mass[k] > 0:
+        if mass[k] * factor >= trace:
             cell, part = _resize(k + offset, moment[k] / mass[k], old, e)
             weight = np.float64(mass[k]) * factor
             _drop(cell - first, weight, part * weight, mixed, inside)
