@@ -5,42 +5,48 @@ python benchmarks/adaptation_table.py
 
 import argparse
 import csv
-import statistics
 from pathlib import Path
+from statistics import fmean
 
-STREAMS = (
-    *("iid-64", "sorted-64", "dirichlet-64", "imbalanced-64", "garbage-64", "mixed-64"),
-    *("continual-64", "recurring-64", "gradual-64", "iid-1", "iid-4", "iid-16", "iid-256"),
-)
+from qact.bench.adaptation import parse_adaptation
+from qact.bench.shift import STREAMS
+from qact.bench.stat import Stat
+from qact.bench.table import shown
+
+COLUMNS = (*(f"{stream}-64" for stream in STREAMS), *(f"iid-{size}" for size in (1, 4, 16, 256)))
 MARKS = ("<!-- table -->", "<!-- /table -->")
+Found = dict[tuple[str, str], dict[str, list[dict]]]  # method, column: rows of each seed
 
 
 def read(path: Path) -> list[dict]:
-    with path.open(newline="") as file:
+    with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
-def mean(rows: list[dict], field: str, scale: float = 1.0) -> str:
-    """Mean over seeds, with its standard deviation from two on; a dash where nothing is in."""
-    values = [scale * float(row[field]) for row in rows]
-    if not values:
-        return "–"
-    spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.1f}{spread}"
-
-
-def table(rows: list[dict]) -> list[str]:
-    """One row per method, one column per stream."""
-    found: dict[tuple[str, str], list[dict]] = {}
+def by_column(rows: list[dict]) -> Found:
+    found: Found = {}
     for row in rows:
-        found.setdefault((row["method"], f"{row['stream']}-{row['batch']}"), []).append(row)
-    streams = [s for s in STREAMS if any(key[1] == s for key in found)]
-    head = ["method", *streams, "ECE, iid-64", "ms", "KiB"]
+        kind = parse_adaptation(row["adaptation"])
+        seeds = found.setdefault((kind.kind, f"{row['stream']}-{kind.batch}"), {})
+        seeds.setdefault(row["seed"], []).append(row)
+    return found
+
+
+def mean(seeds: dict[str, list[dict]], metric: str, scale: float = 1.0) -> str:
+    """Mean over conditions, then over seeds with its deviation; a dash where nothing is in."""
+    values = [fmean(float(row[metric]) for row in rows) for rows in seeds.values()]
+    return shown(Stat.of(values), scale).replace("±", " ± ")
+
+
+def table(found: Found) -> list[str]:
+    """One row per method, one column per stream."""
+    columns = [name for name in COLUMNS if any(key[1] == name for key in found)]
+    head = ["method", *columns, "ECE, iid-64", "ms", "KiB"]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for method in sorted({key[0] for key in found}, key=lambda m: (m != "source", m != "batch", m)):
-        iid = found.get((method, "iid-64"), [])
-        cells = [mean(found.get((method, s), []), "accuracy", 100) for s in streams]
-        cost = [mean(iid, "cpu_ms_per_batch"), mean(iid, "held_kib")]
+        iid = found.get((method, "iid-64"), {})
+        cells = [mean(found.get((method, name), {}), "accuracy", 100) for name in columns]
+        cost = [mean(iid, "ms_per_batch"), mean(iid, "held_kib")]
         cells = [f"`{method}`", *cells, mean(iid, "ece", 100), *cost]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -52,13 +58,13 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/adaptation.md"))
     options = parser.parse_args()
     parts = []
-    for path in sorted(options.data.glob("*.csv")):
+    for path in sorted(options.data.glob("*.csv"), reverse=True):
         rows = read(path)
         for activation in sorted({row["activation"] for row in rows}, reverse=True):
             mine = [row for row in rows if row["activation"] == activation]
             seeds = sorted({row["seed"] for row in mine})
             title = f"{path.stem}, {activation}, {len(mine)} rows, seeds {', '.join(seeds)}"
-            parts += [f"**{title}**", "", *table(mine), ""]
+            parts += [f"**{title}**", "", *table(by_column(mine)), ""]
     text = options.page.read_text(encoding="utf-8")
     head, rest = text.split(MARKS[0])
     tail = rest.split(MARKS[1])[1]

@@ -28,7 +28,7 @@ from qact.bench import Data, Model, Recipe, Training
 from qact.bench.files import write_atomically
 from qact.bench.inputs import Inputs, load_inputs, permutation
 from qact.bench.rivals import rival
-from qact.bench.summary import Stat
+from qact.bench.stat import Stat
 from qact.bench.train import train_cell
 
 RECIPES = {

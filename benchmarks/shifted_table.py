@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-from qact.bench.summary import Stat
+from qact.bench.stat import Stat
 from qact.bench.table import shown
 
 MARKS = ("<!-- shifted -->", "<!-- /shifted -->")

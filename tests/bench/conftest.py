@@ -40,7 +40,8 @@ def tiny():
 def results(tmp_path_factory):
     """Results of known numbers: three seeds, two activations, no training."""
     from qact.bench import Results
-    from qact.bench.evaluate import KEY, measure, wanted
+    from qact.bench.keys import KEY, wanted
+    from qact.bench.metrics import measure
 
     recipe = Recipe(
         shift=Shift(("fog", "contrast"), (0, 1, 5), ("frozen", "batch-200")),
@@ -54,9 +55,9 @@ def results(tmp_path_factory):
         },
         environment={"command": "qact bench", "versions": {}, "images": {"test": 40}},
     )
-    for activation, seed in recipe.cells():
+    for activation, loss, seed in recipe.cells():
         rows = []
-        for key in wanted(recipe, activation, seed):
+        for key in wanted(recipe, activation, loss, seed):
             generator = torch.Generator().manual_seed(hash_of(key))
             logits = torch.randn(40, 3, generator=generator)
             labels = torch.randint(3, (40,), generator=generator)

@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 import qact
-from qact.bench.adapt import describe, parse_adaptation, predict
+from qact.bench.adapt import predict
+from qact.bench.adaptation import check_adaptation, describe, parse_adaptation
 from qact.bench.errors import RecipeError
 from qact.models import resnet_small
 
@@ -70,10 +71,24 @@ def test_a_batch_larger_than_the_test_set_is_refused(model, images):
         predict(model, images, "batch-31", torch.arange(30))
 
 
-@pytest.mark.parametrize("name", ["", "batch", "batch-", "batch-0", "batch-1.5", "Batch-8", "eval"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "batch", "batch-", "batch-0", "batch-1.5", "Batch-8", "eval", "tent:-8", "frozen-8"],
+)
 def test_unknown_adaptations_are_refused(name):
-    with pytest.raises(RecipeError, match="'frozen', 'batch-N', 'mixed-N' or 'recalibrated-N'"):
-        parse_adaptation(name)
+    with pytest.raises(RecipeError, match=r"'frozen', 'batch-N'.*'METHOD-N' with one of alpha_bn"):
+        check_adaptation(name)
+
+
+def test_options_of_methods_are_read_and_checked():
+    found = parse_adaptation("tent:lr=1e-3,optimizer=sgd-16")
+    assert (found.method, found.batch, found.kind) == ("tent", 16, "tent:lr=1e-3,optimizer=sgd")
+    assert found.options == {"lr": 1e-3, "optimizer": "sgd"}
+    check_adaptation(found.name)
+    with pytest.raises(RecipeError, match=r"'tent' has no option 'rate'; it has .*lr"):
+        check_adaptation("tent:rate=1-16")
+    with pytest.raises(RecipeError, match="written as option=value"):
+        parse_adaptation("tent:lr-16")
 
 
 def test_captions_state_the_regime():

@@ -37,6 +37,9 @@ def test_bench_then_report(small, tmp_path):
         (["--loss", "hinge"], "got 'hinge'"),
         (["--corruption", "haze"], "unknown corruption 'haze'"),
         (["--adaptation", "batch-x"], "got 'batch-x'"),
+        (["--adaptation", "tents-64"], "one of alpha_bn, aqr"),
+        (["--adaptation", "tent:rate=1-64"], "'tent' has no option 'rate'; it has"),
+        (["--augmentation", "mixup"], "training.augmentation must be one of none,"),
         (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--epochs", "0"], "epochs must be positive, got 0"),
@@ -45,7 +48,7 @@ def test_bench_then_report(small, tmp_path):
         (["--placement", "nowhere"], "model.placement must be one of everywhere, paper"),
         (["--preset", "best"], "preset must be one of digits, paper, authors, modern; got 'best'"),
         (["--severity", "6"], "severities run from 0 (clean) to 5, got 6"),
-        (["--stream", "backwards"], "shift.stream must be one of iid, sorted, dirichlet"),
+        (["--stream", "backwards"], "shift.streams must be one of iid, sorted, dirichlet"),
         (["--batch", "1"], "training.batch must be at least 2, got 1"),
         (["--lr", "-1"], "training.lr must be positive, got -1.0"),
         (["--precision", "float16"], "must be one of float32, bfloat16; got 'float16'"),
@@ -74,7 +77,7 @@ def test_a_report_of_nothing_is_one_clear_line(tmp_path):
 def test_list_names_what_can_be_asked_for():
     found = invoke(commands, ["list"])
     assert found.exit_code == 0
-    for name in ("relu", "qact.paper", "gaussian_noise", "digits", "batch-N"):
+    for name in ("relu", "qact.paper", "gaussian_noise", "digits", "batch-N", "rotta", "gradual"):
         assert name in found.output
 
 

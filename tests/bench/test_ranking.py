@@ -47,7 +47,7 @@ def test_costs_are_relative_to_relu(results):
 def test_a_pattern_chooses_and_ranks(tiny, tmp_path, monkeypatch):
     small = replace(tiny, training=replace(tiny.training, epochs=1))
     monkeypatch.setattr("qact.bench.commands.Recipe", lambda: small)
-    monkeypatch.setattr("qact.bench.commands.FEW", 2)
+    monkeypatch.setattr("qact.bench.report.FEW", 2)
     arguments = ["bench", "--jobs", "1", "--activations", "hard*", "--activation", "relu"]
     found = CliRunner().invoke(commands, [*arguments, "--out", str(tmp_path / "x")])
     assert found.exit_code == 0, found.output

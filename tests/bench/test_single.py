@@ -62,6 +62,17 @@ def test_train_then_evaluate(recipe, tmp_path):
     assert "report.html" in {path.name for path in measured.iterdir()}
 
 
+def test_methods_and_streams_of_one_network(recipe, tmp_path):
+    out = tmp_path / "net"
+    assert invoke(commands, ["train", str(recipe), "--out", str(out)]).exit_code == 0
+    asked = ["--adaptation", "frozen", "--adaptation", "tent-50", "--corruption", "contrast"]
+    asked += ["--stream", "iid", "--stream", "mixed", "--severity", "5"]
+    found = invoke(commands, ["evaluate", str(out), *asked])
+    assert found.exit_code == 0, found.output
+    assert "points against the network as trained" in found.output
+    assert "mixed" in found.output
+
+
 def test_the_bench_trains_the_same_network(recipe, tmp_path):
     invoke(commands, ["train", recipe, "--out", str(tmp_path / "one")])
     asked = ["bench", "--recipe", recipe, "--out", str(tmp_path / "two"), "--jobs", "1", *SHORT]

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from qact.bench import Recipe, Training
@@ -59,7 +61,7 @@ def test_flags_beat_the_preset_and_the_preset_beats_the_file(tmp_path):
     ("text", "message"),
     [
         ("epochs = [", "recipe.toml is not TOML"),
-        ("epoch = 3", "unknown epoch; known: data, model, training, shift, activations, seeds"),
+        ("epoch = 3", "unknown epoch; known: data, .* shift, further, activations, losses, seeds"),
         ("[training]\nepoch = 3", r"unknown training\.epoch; known: epochs, batch"),
         ("[data]\npreset = 'paper'", r"unknown data\.preset; known: name, size, limit"),
         ("training = 3", r"training must be a section \[training\], got 3"),
@@ -115,3 +117,34 @@ def test_the_identity_of_what_was_trained_before_is_unchanged():
         "loss": "cross_entropy",
     }
     assert Training(ema=0.9).identity()["ema"] == 0.9
+
+
+def test_streams_losses_and_further_conditions_are_read(tmp_path):
+    text = """
+    losses = ["cross_entropy", "watershed"]
+    [shift]
+    streams = ["iid", "mixed"]
+    seed = 3
+    [[further]]
+    adaptations = ["tent-4"]
+    images = 64
+    """
+    recipe = load_recipe(written(tmp_path, text))
+    assert recipe.every_loss() == ("cross_entropy", "watershed")
+    assert recipe.shift.streams == ("iid", "mixed")
+    assert [(s.adaptations, s.images, s.seed) for s in recipe.further] == [(("tent-4",), 64, 3)]
+    assert Recipe.from_dict(json.loads(json.dumps(recipe.as_dict()))) == recipe
+
+
+def test_the_old_name_of_streams_is_read(tmp_path):
+    assert load_recipe(written(tmp_path, "[shift]\nstream = 'sorted'")).shift.streams == ("sorted",)
+    for text, message in (
+        ("[shift]\nstream = 'backwards'", "shift.streams must be one of iid"),
+        ("[shift]\nstream = 'iid'\nstreams = ['iid']", "old name of shift.streams"),
+        ("[[further]]\nstream = 3", "shift.streams must be one of iid"),
+        ("further = 3", "further must be a list, got 3"),
+        ("losses = ['hinge']", "losses must be one of cross_entropy, .*; got 'hinge'"),
+        ("[[further]]\nseed = 1", "all shifts of a recipe need one seed, 0"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe(written(tmp_path, text))

@@ -10,30 +10,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from qact.bench.adapt import parse_adaptation
 from qact.bench.checkpoint import epochs_done
 from qact.bench.cost import costs
-from qact.bench.evaluate import KEY, Key, Row, evaluate, single_sample_gap
-from qact.bench.inputs import Inputs, load_inputs
-from qact.bench.recipe import Recipe
+from qact.bench.evaluate import evaluate, single_sample_gap
+from qact.bench.inputs import load_inputs
+from qact.bench.keys import KEY, Key, mixture
+from qact.bench.metrics import Row
+from qact.bench.plan import passed
+from qact.bench.recipe import Recipe, network
 from qact.bench.rivals import rival
 from qact.bench.train import train_cell
-from qact.recalibrate import record
 
-_RECORDED = 200  # training images per batch while source contexts are recorded
 TRAINING_WEIGHT = 3  # forward, backward and update cost about three forward passes
 
 Tell = Callable[[int, str], None]  # units of work done, stage
+Keep = Callable[[list[Row]], None]
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An (activation, seed) pair and the rows that it still owes. Travels to worker processes."""
+    """One network and the rows that it still owes. Travels to worker processes."""
 
     recipe: Recipe
     activation: str
+    loss: str
     seed: int
     keys: tuple[Key, ...]
     folder: Path
@@ -42,7 +43,7 @@ class Cell:
     @property
     def name(self) -> str:
         """The cell as tables and folders call it."""
-        return f"{self.activation}/{self.seed}"
+        return f"{network(self.activation, self.loss)}/{self.seed}"
 
     def work(self, sizes: dict[str, int]) -> int:
         """Return the units of work that are left: images, those of training counted three times.
@@ -51,7 +52,14 @@ class Cell:
         """
         done = epochs_done(self.folder)
         owed = 0 if done is None else self.recipe.training.epochs - done
-        return TRAINING_WEIGHT * owed * sizes["train"] + len(self.keys) * sizes["test"]
+        rows = sum(self._images(key, sizes["test"]) for key in self.keys)
+        return TRAINING_WEIGHT * owed * sizes["train"] + rows
+
+    def _images(self, key: Key, test: int) -> int:
+        named = dict(zip(KEY, key, strict=True))
+        images = min(named["images"] or test, test)
+        over = mixture(self.recipe, key)
+        return passed(named["stream"], named["corruption"], len(over), images)
 
 
 @dataclass(frozen=True)
@@ -62,13 +70,23 @@ class Outcome:
     notes: dict[str, Any]
 
 
-def run_cell(cell: Cell, tell: Tell, device: str = "cpu") -> Outcome:
-    """Train (or load, or resume) the network of a cell on a device and measure it there."""
+def run_cell(
+    cell: Cell, tell: Tell, device: str = "cpu", keep: Keep = lambda rows: None
+) -> Outcome:
+    """Train (or load, or resume) the network of a cell on a device and measure it there.
+
+    Args:
+        cell: what to do.
+        tell: called with the units of work done and the stage.
+        device: where.
+        keep: called with rows as they come.
+    """
     for module in cell.imports:  # rivals that a user registers
         importlib.import_module(module)
     inputs = load_inputs(cell.recipe.data).to(device)
+    recipe = cell.recipe.of_loss(cell.loss)
     trained = train_cell(
-        cell.recipe,
+        recipe,
         rival(cell.activation),
         cell.seed,
         inputs,
@@ -76,17 +94,16 @@ def run_cell(cell: Cell, tell: Tell, device: str = "cpu") -> Outcome:
         lambda images: tell(TRAINING_WEIGHT * images, "training"),
     )
     begin = time.perf_counter()
-    asked = tuple(dict.fromkeys(key[KEY.index("adaptation")] for key in cell.keys))
-    make_ready(trained.model, inputs, asked)
-    rows = list(
-        evaluate(
-            trained.model,
-            inputs,
-            list(cell.keys),
-            cell.recipe.shift.seed,
-            lambda images: tell(images, "measuring"),
-        )
-    )
+    rows: list[Row] = []
+    for row in evaluate(
+        trained.model,
+        inputs,
+        list(cell.keys),
+        recipe,
+        lambda images: tell(images, "measuring"),
+    ):
+        keep([row])
+        rows.append(row)
     notes = {
         "history": trained.history,
         "train_seconds": round(sum(epoch["seconds"] for epoch in trained.history), 2),
@@ -95,12 +112,6 @@ def run_cell(cell: Cell, tell: Tell, device: str = "cpu") -> Outcome:
         "parameters": sum(p.numel() for p in trained.model.parameters()),
         "threads": torch.get_num_threads(),
         "device": device,
-        "costs": costs(trained.model, inputs, cell.recipe.training, asked),
+        "costs": costs(trained.model, inputs, recipe.training, recipe.shift.adaptations),
     }
     return Outcome(rows, notes)
-
-
-def make_ready(model: nn.Module, inputs: Inputs, adaptations: tuple[str, ...]) -> None:
-    """Record the contexts of training images, if an adaptation needs them."""
-    if any(parse_adaptation(name).context == "recalibrated" for name in adaptations):
-        record(model, inputs.train[0].split(_RECORDED))

@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from qact.bench import options as o
-from qact.bench import single_commands
+from qact.bench import report_commands, single_commands
 from qact.bench.devices import devices_of
-from qact.bench.errors import BenchError, CellError, RecipeError
-from qact.bench.join import side_by_side
-from qact.bench.objective import LOSSES
-from qact.bench.presets import PRESETS
+from qact.bench.errors import CellError, RecipeError
 from qact.bench.progress import Bars, Lines
-from qact.bench.published import print_published
-from qact.bench.ranking import FEW, print_ranking
 from qact.bench.recipe import Recipe, quick
-from qact.bench.report import write_report
-from qact.bench.results import load_results
+from qact.bench.recipe_options import (
+    LOSS_AXIS,
+    NETWORK,
+    SEEDS,
+    SHIFT,
+    TEST_LIMIT,
+    TRAINING,
+    Flags,
+    recipe_options,
+)
+from qact.bench.report_commands import show
 from qact.bench.rivals import list_rivals
 from qact.bench.runner import run
-from qact.bench.summary import Summary
-from qact.bench.table import print_summary
+from qact.bench.study import full
 from qact.shift import commands as shift_commands
 
 commands = typer.Typer(
@@ -41,7 +43,9 @@ Out = Annotated[
 ]
 File = Annotated[Path | None, typer.Option("--recipe", help="TOML file with a recipe.")]
 Quick = Annotated[bool, typer.Option("--quick", help="Half a minute: one seed, fewer epochs.")]
-Seeds = Annotated[int | None, typer.Option("--seeds", help="Number of seeds (default 3).")]
+Full = Annotated[
+    bool, typer.Option("--full", help="Also every method of qact.adapt on every stream.")
+]
 Names = Annotated[
     list[str] | None, typer.Option("--activation", help="Activation to compare; repeat for more.")
 ]
@@ -61,30 +65,16 @@ Jobs = Annotated[
 
 
 @commands.command()
+@recipe_options(NETWORK | TEST_LIMIT | TRAINING | LOSS_AXIS | SEEDS | SHIFT)
 def bench(
-    data: o.DataName = None,
+    flags: Flags,
     out: Out = None,
     recipe: File = None,
     quick_run: Quick = False,
-    seeds: Seeds = None,
+    full_run: Full = False,
     activation: Names = None,
     activations: Pattern = None,
-    adaptation: o.Adaptations = None,
-    corruption: o.Corruptions = None,
-    severity: o.Severities = None,
-    stream: o.Stream = None,
-    model: o.ModelName = None,
-    width: o.Width = None,
-    placement: o.Place = None,
-    limit: o.Limit = None,
-    test_limit: o.TestLimit = None,
     preset: o.Preset = None,
-    epochs: o.Epochs = None,
-    batch: o.Batch = None,
-    lr: o.Rate = None,
-    loss: o.Loss = None,
-    precision: o.Precision = None,
-    compiled: o.Compile = False,
     module: o.Imports = None,
     device: Device = "cpu",
     jobs: Jobs = None,
@@ -92,39 +82,18 @@ def bench(
 ) -> None:
     """Train the same network with each activation and measure it under distribution shift.
 
-    Run the same command again to go on after an interruption. Add an activation, and only its
-    cells run.
+    Run the same command again to go on after an interruption. Add an activation, a loss, a method
+    or a stream, and only what is new runs.
     """
     console = Console()
-    o.look_here()
-    with o.plain_errors():
-        o.import_all(module)
-        flags: dict[str, Any] = {
-            "data.name": data,
-            "data.limit": limit,
-            "data.test_limit": test_limit,
-            "model.name": model,
-            "model.width_multiplier": width,
-            "model.placement": placement,
-            "training.epochs": epochs,
-            "training.batch": batch,
-            "training.lr": lr,
-            "training.loss": loss,
-            "training.precision": precision,
-            "training.compile": compiled or None,
-            "shift.adaptations": adaptation,
-            "shift.corruptions": o.corruptions_of(corruption),
-            "shift.severities": severity,
-            "shift.stream": stream,
-            "activations": list(dict.fromkeys([*(activation or []), *_matching(activations)])),
-            "seeds": o.seeds_of(seeds),
-        }
-        base = quick(Recipe()) if quick_run else Recipe()
-        asked = o.recipe_of(base, recipe, preset, flags)
-        folder = out or Path("runs") / _folder(asked, model, quick_run, faults)
-        if faults:
-            _faults(asked, folder, 5 if quick_run else 20, console)
-            return
+    flags["activations"] = list(dict.fromkeys([*(activation or []), *_matching(activations)]))
+    base = quick(Recipe()) if quick_run else Recipe()
+    asked = o.recipe_of(base, recipe, preset, flags)
+    asked = full(asked) if full_run else asked
+    folder = out or Path("runs") / _folder(asked, flags["model.name"], quick_run, full_run, faults)
+    if faults:
+        _faults(asked, folder, 5 if quick_run else 20, console)
+    else:
         _bench(asked, folder, devices_of(device), jobs, tuple(module or ()), console)
 
 
@@ -150,15 +119,17 @@ def _bench(
         )
     except CellError:
         if (folder / "results.json").exists():  # the other cells are written: show them
-            _show(folder, console)
+            show(folder, console)
         raise
-    _show(folder, console)
+    show(folder, console)
 
 
-def _folder(recipe: Recipe, model: str | None, quick_run: bool, faults: bool) -> str:
+def _folder(
+    recipe: Recipe, model: str | None, quick_run: bool, full_run: bool, faults: bool
+) -> str:
     data = Path(recipe.data.name).stem
-    name = f"{data}-{model}" if model else data
-    return f"{name}{'-quick' if quick_run else ''}{'-faults' if faults else ''}"
+    kinds = {"quick": quick_run, "full": full_run, "faults": faults}
+    return "-".join([data, *([model] if model else []), *(k for k, on in kinds.items() if on)])
 
 
 def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
@@ -169,19 +140,6 @@ def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None
     console.print(f"\n{folder / 'faults.json'}", soft_wrap=True, highlight=False)
 
 
-def _show(folder: Path, console: Console) -> None:
-    """Print severity by severity what fits on a screen; of more activations, the ranking."""
-    summary = Summary(load_results(folder))
-    _print(summary, console)
-    console.print(f"\n{write_report(summary, folder)}", soft_wrap=True, highlight=False)
-
-
-def _print(summary: Summary, console: Console) -> None:
-    few = len(summary.activations) <= FEW
-    (print_summary if few else print_ranking)(summary, console)
-    print_published(summary, console)
-
-
 def _matching(pattern: str | None) -> list[str]:
     names = [] if pattern is None else [rival.name for rival in list_rivals(pattern)]
     if pattern is not None and not names:
@@ -189,68 +147,8 @@ def _matching(pattern: str | None) -> list[str]:
     return names
 
 
-@commands.command()
-def report(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Folders of benches, finished or not; several are joined.")
-    ],
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder for the reports of joined benches.")
-    ] = None,
-) -> None:
-    """Print the tables of one bench or several again, and rewrite report.html.
-
-    Benches of one recipe become one table. Those of different data, networks or recipes have
-    tables of their own, one below the other: their numbers cannot be compared within one.
-    """
-    console = Console()
-    with o.plain_errors():
-        if len(folders) == 1 and out is None:
-            _show(folders[0], console)
-            return
-        groups = side_by_side([load_results(folder) for folder in folders])
-        for number, group in enumerate(groups, 1):
-            console.rule(f"[bold]{number} of {len(groups)}[/]: {group.title}")
-            if group.why:
-                console.print(f"A table of its own: {group.why}.", highlight=False, markup=False)
-            summary = Summary(group.results)
-            if not summary.methods:
-                raise BenchError(f"{group.title}: there are no measurements to report yet")
-            _print(summary, console)
-            if out is not None:
-                place = out if len(groups) == 1 else out / str(number)
-                place.mkdir(parents=True, exist_ok=True)
-                group.results.save(place)
-                path = write_report(summary, place)
-                console.print(f"\n{path}", soft_wrap=True, highlight=False)
-
-
-@commands.command("list")
-def list_names() -> None:
-    """List activations, corruptions, data sets, models, recipes, losses and adaptations."""
-    from qact.models import MODELS
-    from qact.shift import corruptions
-    from qact.shift.data import NAMES
-
-    console = Console()
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for entry in list_rivals():
-        table.add_row(entry.name, "control" if entry.control else "", entry.paper)
-    console.print("[bold]activations[/] (--activation)")
-    console.print(table)
-    for title, names in (
-        ("corruptions[/] (--corruption)", corruptions("all")),
-        ("data[/] (--data)", NAMES),
-        ("models[/] (--model)", MODELS),
-        ("training recipes[/] (--preset)", PRESETS),
-        ("losses[/] (--loss)", LOSSES),
-        ("adaptations[/] (--adaptation)", ("frozen", "batch-N", "mixed-N", "recalibrated-N")),
-        ("streams[/] (--stream)", o.STREAMS),
-    ):
-        console.print(f"\n[bold]{title}")
-        console.print(", ".join(names), highlight=False)
-
-
+commands.command("report")(report_commands.report)
+commands.command("list")(report_commands.list_names)
 commands.command("train")(single_commands.train)
 commands.command("evaluate")(single_commands.evaluate)
 commands.command("corrupt")(shift_commands.corrupt)

@@ -17,8 +17,8 @@ from qact.bench.errors import RecipeError
 from qact.bench.inputs import Inputs, permutation
 from qact.bench.objective import Objective, objective
 from qact.bench.ranks import Ranks
-from qact.bench.recipe import Training
 from qact.bench.schedule import rate
+from qact.bench.training import Training
 from qact.shift.augment import augment
 
 Advance = Callable[[int], None]  # told how many images were passed

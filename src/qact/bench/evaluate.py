@@ -1,6 +1,7 @@
-"""Logits to rows.
+"""Trained networks to rows.
 
-One row is one (activation, loss, adaptation, stream, corruption, severity, seed) with its metrics.
+One row is one (activation, loss, adaptation, stream, corruption, severity, seed, images) with its
+metrics, its time per batch and the memory that is kept from batch to batch.
 """
 
 from __future__ import annotations
@@ -10,125 +11,91 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from qact.bench.adapt import predict
-from qact.bench.inputs import Inputs, permutation
+from qact import adapt
+from qact.bench.adapt import predict, recorded
+from qact.bench.adaptation import Adaptation, parse_adaptation
+from qact.bench.clock import Clock
+from qact.bench.held import held
+from qact.bench.inputs import Inputs
+from qact.bench.keys import KEY, Key, mixture
+from qact.bench.method import create, walk
+from qact.bench.metrics import Row, measure
+from qact.bench.plan import Passage, arrival, passed
 from qact.bench.recipe import Recipe
-from qact.calibration import (
-    accuracy,
-    brier_score,
-    calibration_error,
-    negative_log_likelihood,
-    reliability,
-    risk_coverage,
-)
-from qact.shift import streams
+from qact.bench.shift import ALL
 
-KEY = ("activation", "loss", "adaptation", "stream", "corruption", "severity", "seed")
-METRICS = ("accuracy", "nll", "brier", "ece", "ece_debiased")
-BINS = 15
-COVERAGES = 20  # points of the risk-coverage curve
-
-Key = tuple[Any, ...]
-Row = dict[str, Any]
-
-
-def key_of(row: Row) -> Key:
-    """Return what makes a row unique."""
-    return tuple(row[name] for name in KEY)
-
-
-def wanted(recipe: Recipe, activation: str, seed: int) -> list[Key]:
-    """Return the keys of all rows of a cell, condition by condition.
-
-    Example:
-        >>> from qact.bench import Recipe
-        >>> wanted(Recipe(), "relu", 0)[0]
-        ('relu', 'cross_entropy', 'frozen', 'iid', 'none', 0, 0)
-    """
-    loss, stream = recipe.training.loss, recipe.shift.stream
-    return [
-        (activation, loss, adaptation, stream, corruption, severity, seed)
-        for corruption, severity in recipe.shift.conditions()
-        for adaptation in recipe.shift.adaptations
-    ]
+_FEW = 16
+_CHUNK = 200  # images per batch where batches have no meaning
 
 
 def evaluate(
     model: nn.Module,
     inputs: Inputs,
     keys: list[Key],
-    corruption_seed: int,
+    recipe: Recipe,
     advance: Callable[[int], None],
 ) -> Iterator[Row]:
-    """Yield one row per key, each measured on the whole test set."""
+    """Yield one row per key, method by method: each is made once, and reset for every row."""
+    model.zero_grad(set_to_none=True)  # what training has left is not held by a method
+    for kind, dealt, mine in _by_kind(keys):
+        subject = _subject(kind, dealt, model, inputs)
+        for key in mine:
+            named, over = dict(zip(KEY, key, strict=True)), mixture(recipe, key)
+            part = inputs.first(named["images"])
+            if isinstance(subject, adapt.Method):
+                row = _walked(subject, part, named, over, recipe.shift.seed)
+            else:
+                row = _dealt(subject, part, named, recipe.shift.seed)
+            yield named | row | ({"over": list(over)} if named["corruption"] == ALL else {})
+            images = len(part.test_labels)
+            advance(passed(named["stream"], named["corruption"], len(over), images))
+
+
+def _by_kind(keys: list[Key]) -> list[tuple[Adaptation, bool, list[Key]]]:
+    """Return the keys that deal the test set into batches, then those of each method."""
+    groups: dict[tuple[bool, str], tuple[Adaptation, bool, list[Key]]] = {}
     for key in keys:
         named = dict(zip(KEY, key, strict=True))
-        images = inputs.shifted(named["corruption"], named["severity"], corruption_seed)
-        order = arrival(named["stream"], inputs.test_labels.cpu(), named["seed"])
-        logits = predict(model, images, named["adaptation"], order)
-        yield named | measure(logits.cpu(), inputs.test_labels.cpu())
-        advance(len(images))
+        kind = parse_adaptation(named["adaptation"])
+        dealt = kind.deals(named["stream"])
+        groups.setdefault((dealt, kind.kind), (kind, dealt, []))[2].append(key)
+    return sorted(groups.values(), key=lambda group: not group[1])
 
 
-def arrival(stream: str, labels: Tensor, seed: int) -> Tensor:
-    """Return the order in which the test images of one condition arrive, for dealing into batches.
-
-    ``"iid"`` is a random one; the others are those of :mod:`qact.shift.streams`.
-
-    Example:
-        >>> labels = torch.tensor([1, 0, 1, 0])
-        >>> labels[arrival("sorted", labels, 0)].tolist()
-        [0, 0, 1, 1]
-    """
-    if stream == "iid":
-        return permutation(len(labels), seed)
-    blank = torch.zeros(len(labels), 1, 1, 1)  # a stream plans by labels; the images are ours
-    plan = streams.stream(stream, blank, labels, corruptions=["contrast"], severity=0, seed=seed)
-    return torch.cat([step.index for step in plan.steps])
+def _subject(kind: Adaptation, dealt: bool, model: nn.Module, inputs: Inputs) -> nn.Module:
+    """Return what predicts: the network, with source contexts if they are needed, or a method."""
+    if dealt:
+        recalibrated = kind.context == "recalibrated"
+        return recorded(model, inputs.train[0]) if recalibrated else model
+    method = create(kind, model, inputs)
+    method(inputs.val[0][:_FEW])  # compiles, so that the first row does not pay for it
+    return method
 
 
-def measure(logits: Tensor, labels: Tensor) -> Row:
-    """Return every metric of one test set, by one estimator each, computed in float64.
-
-    ``ece`` is the plain top-label error, ``p=1``, 15 bins of equal width. ``ece_debiased`` is the
-    estimator of Kumar et al. 2019, ``p=2``, 15 bins of equal mass, root of the estimate clipped at
-    0. ``bins`` holds the reliability diagram over the bins of equal width; ``risk`` and ``aurc``
-    are the error rates of the most confident.
-
-    Example:
-        >>> row = measure(torch.tensor([[4.0, 0.0], [0.0, 4.0]]), torch.tensor([0, 1]))
-        >>> row["accuracy"], round(row["ece"], 4)
-        (1.0, 0.018)
-    """
-    if not torch.isfinite(logits).all():
-        raise FloatingPointError("the network's logits are not finite")
-    probs = logits.double().softmax(1)
-    bins = reliability(probs, labels, n_bins=BINS)
-    return {
-        "n": len(labels),
-        "accuracy": accuracy(probs, labels),
-        "nll": negative_log_likelihood(probs, labels),
-        "brier": brier_score(probs, labels),
-        "ece": calibration_error(probs, labels, n_bins=BINS),
-        "ece_debiased": calibration_error(
-            probs, labels, n_bins=BINS, binning="equal_mass", p=2, debias=True
-        ),
-        "bins": {
-            "count": [int(count) for count in bins.count],
-            "confidence": [round(float(value), 6) for value in bins.confidence],
-            "accuracy": [round(float(value), 6) for value in bins.accuracy],
-        },
-        **_selective(probs, labels),
-    }
+def _dealt(model: nn.Module, inputs: Inputs, named: dict[str, Any], noise: int) -> Row:
+    """Measure an adaptation of the bench's own on the whole test set of one condition."""
+    images = inputs.shifted(named["corruption"], named["severity"], noise)
+    order = arrival(named["stream"], inputs.test_labels.cpu(), named["seed"])
+    clock = Clock(images.device)
+    logits = predict(model, images, named["adaptation"], order, clock)
+    return measure(logits.cpu(), inputs.test_labels.cpu()) | _costs(clock, model)
 
 
-def _selective(probs: Tensor, labels: Tensor) -> Row:
-    """Return the error rates of the most confident 5%, 10%, ..., 100%, and the area under all."""
-    risk = risk_coverage(probs, labels)[1]
-    last = [max(1, round(len(risk) * k / COVERAGES)) - 1 for k in range(1, COVERAGES + 1)]
-    return {"risk": [round(float(risk[i]), 6) for i in last], "aurc": risk.mean().item()}
+def _walked(
+    method: adapt.Method, inputs: Inputs, named: dict[str, Any], over: tuple[str, ...], noise: int
+) -> Row:
+    """Measure a method on a stream."""
+    passage = Passage(named["stream"], over, named["severity"], named["seed"], noise)
+    batch = parse_adaptation(named["adaptation"]).batch or _CHUNK
+    clock = Clock(inputs.test_images.device)
+    logits, labels = walk(method, inputs, passage, batch, clock)
+    return measure(logits, labels) | {"mode": method.mode} | _costs(clock, method)
+
+
+def _costs(clock: Clock, owner: object) -> Row:
+    return {"ms_per_batch": clock.median_ms(), "held_kib": round(held(owner) / 1024, 1)}
 
 
 @torch.inference_mode()

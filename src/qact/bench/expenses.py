@@ -5,7 +5,8 @@ from __future__ import annotations
 from html import escape
 
 from qact.bench.markup import key, note, number, section
-from qact.bench.summary import Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Summary
 
 _TEXT = (
     "Times as they were on the machine below, with the stated processes side by side. A step is "
@@ -25,7 +26,7 @@ def costs(summary: Summary) -> str:
         "seconds per epoch",
         "step, ms per image",
         "step, MiB",
-        *(f"{name}, ms per image" for name in summary.adaptations),
+        *(f"{name}, ms per image" for name in summary.timed),
         "validation accuracy, %",
         "single-sample difference",
     )
@@ -48,7 +49,7 @@ def _row(summary: Summary, name: str) -> str:
     val = Stat.of(c["history"][-1]["val_accuracy"] for c in trained)
     gap = max(c["single_sample_gap"] for c in own)
     known = summary.costs(name)
-    predicted = [known.get("predict_ms", {}).get(a) for a in summary.adaptations]
+    predicted = [known.get("predict_ms", {}).get(a) for a in summary.timed]
     measured = (known.get("step_ms"), known.get("kept_mib"), *predicted)
     middle = "".join(f"<td>{'–' if v is None else f'{v:.2f}'}</td>" for v in measured)
     return (

@@ -30,8 +30,9 @@ from qact.activations.resilience import (
     under_faults,
 )
 from qact.bench.files import write_atomically
+from qact.bench.grid import place_of
 from qact.bench.inputs import Inputs, load_inputs
-from qact.bench.recipe import Recipe
+from qact.bench.recipe import Recipe, network
 from qact.bench.rivals import rival
 from qact.bench.train import train_cell
 
@@ -72,8 +73,8 @@ def measure_faults(
     rows: list[Row] = json.loads(path.read_text())["rows"] if path.exists() else []
     done = {(row["activation"], row["seed"]) for row in rows}
     inputs = load_inputs(recipe.data)
-    for name, seed in recipe.cells():
-        for label, model in _networks(recipe, name, seed, inputs, folder, done):
+    for name, loss, seed in recipe.cells():
+        for label, model in _networks(recipe.of_loss(loss), name, seed, inputs, folder, done):
             rows += _measured(model, label, seed, inputs, trials, rates)
             text = json.dumps(
                 {"trials": trials, "recipe": recipe.trained(), "rows": rows}, indent=1
@@ -87,10 +88,11 @@ def _networks(
     recipe: Recipe, name: str, seed: int, inputs: Inputs, folder: Path, done: set[tuple[str, int]]
 ) -> Iterator[tuple[str, nn.Module]]:
     """The trained network of a cell; for ReLU also its protected copies."""
-    labels = [name, *(f"relu+{p}" for p in PROTECTIONS if name == "relu")]
+    own = network(name, recipe.training.loss)
+    labels = [own, *(f"{own}+{p}" for p in PROTECTIONS if name == "relu")]
     if all((label, seed) in done for label in labels):
         return
-    place = folder / "cells" / f"{name}-{seed}"
+    place = place_of(folder, name, recipe.training.loss, seed)
     model = train_cell(recipe, rival(name), seed, inputs, place, lambda n: None).model
     images, targets = (t[:CALIBRATION] for t in inputs.train)
     batches = list(zip(images.split(50), targets.split(50), strict=True))

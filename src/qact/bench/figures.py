@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from qact.bench.adapt import heading
+from qact.bench.adaptation import heading
 from qact.bench.summary import Method, Summary
 from qact.calibration.plots import wilson_interval
 

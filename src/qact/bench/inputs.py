@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from qact.bench.errors import RecipeError
-from qact.bench.recipe import Data
+from qact.bench.subject import Data
+
+Conditions = tuple[tuple[str, int], ...]  # (corruption, severity): one, or one per image
 
 _CACHE_BYTES = 256 * 2**20  # corrupted test sets kept in memory, per process
 
@@ -31,6 +33,7 @@ class Inputs:
     num_classes: int
     stored: Tensor
     _corrupted: dict[tuple[str, int, int], Tensor] = field(default_factory=dict)
+    _parts: dict[int, Inputs] = field(default_factory=dict)
 
     def sizes(self) -> dict[str, int]:
         """Return how many images each part has."""
@@ -43,11 +46,45 @@ class Inputs:
             return self
         tensors = {f.name: getattr(self, f.name) for f in fields(self)}
         moved = {k: _moved(v, device) for k, v in tensors.items() if isinstance(v, (Tensor, tuple))}
-        return replace(self, **moved, _corrupted={})
+        return replace(self, **moved, _corrupted={}, _parts={})
 
     def normalised(self, images: Tensor) -> Tensor:
         """Return images in [0, 1] as the network sees them."""
         return (images - self.mean) / self.std
+
+    def first(self, count: int | None) -> Inputs:
+        """Return the data set with the first test images alone; None for all of them."""
+        if count is None or count >= len(self.test_labels):
+            return self
+        if count not in self._parts:
+            images, labels = self.test_images[:count], self.test_labels[:count]
+            self._parts[count] = replace(
+                self, test_images=images, test_labels=labels, _corrupted={}, _parts={}
+            )
+        return self._parts[count]
+
+    def under(self, conditions: Conditions, index: Tensor, seed: int) -> Tensor:
+        """Return some normalised test images (n,), under one condition or each under its own."""
+        if len(set(conditions)) == 1:
+            return self._some(conditions[0], index, seed)
+        found = self.normalised(self.test_images[index])
+        for condition in sorted(set(conditions)):
+            mine = torch.tensor([one == condition for one in conditions])
+            found[mine] = self._some(condition, index[mine], seed)
+        return found
+
+    def _some(self, condition: tuple[str, int], index: Tensor, seed: int) -> Tensor:
+        name, severity = condition
+        if (name, severity, seed) in self._corrupted or self._fits():
+            return self.shifted(name, severity, seed)[index]
+        from qact.shift import corrupt
+
+        images = corrupt(self.test_images[index], name, severity, seed=seed, index=index)
+        return self.normalised(images)
+
+    def _fits(self) -> bool:
+        """Whether there is room for one more corrupted test set."""
+        return (len(self._corrupted) + 1) * self.test_images.nbytes <= _CACHE_BYTES
 
     def shifted(self, corruption: str, severity: int, seed: int) -> Tensor:
         """Return the normalised test images under one condition; severity 0 is the clean set.
@@ -63,7 +100,7 @@ class Inputs:
 
             images = corrupt(images, corruption, severity, seed=seed)
         normalised = self.normalised(images)
-        if (len(self._corrupted) + 1) * normalised.nbytes <= _CACHE_BYTES:
+        if self._fits():
             self._corrupted[key] = normalised
         return normalised
 

@@ -7,13 +7,16 @@ the activation when it is the recipe's.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from qact.bench.errors import RecipeError
-from qact.bench.evaluate import METRICS, Row, key_of
+from qact.bench.keys import key_of
+from qact.bench.metrics import METRICS, Row
 from qact.bench.recipe import Recipe
 from qact.bench.results import Results
+from qact.bench.shift import begins_anew
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ def differences(one: Recipe, other: Recipe) -> str:
     found = [
         f"{name} {a.get(name)} / {b.get(name)}" for name in names if a.get(name) != b.get(name)
     ]
+    mixed = _mixtures(one), _mixtures(other)
+    for images in set(mixed[0]) & set(mixed[1]):
+        if mixed[0][images] != mixed[1][images]:
+            through = (", ".join(mixture[images]) for mixture in mixed)
+            found.append(f"streams through {' / '.join(through)}")
     if not found and not set(one.shift.conditions()[1:]) & set(other.shift.conditions()[1:]):
         found.append("no corruption and severity in common")
     return ", ".join(found)
@@ -95,7 +103,17 @@ def _decides(recipe: Recipe) -> dict[str, Any]:
     """Return what must be the same in one table, flat."""
     whole = recipe.as_dict()
     parts = {f"{p}.{k}": v for p in ("data", "model", "training") for k, v in whole[p].items()}
-    return parts | {"shift.seed": recipe.shift.seed, "shift.stream": recipe.shift.stream}
+    del parts["training.loss"]
+    return parts | {f"shift.{name}": getattr(recipe.shift, name) for name in ("seed", "images")}
+
+
+def _mixtures(recipe: Recipe) -> dict[int | None, tuple[str, ...]]:
+    """Return, by the number of images, what streams run through that do not begin anew."""
+    return {
+        shift.images: shift.corruptions
+        for shift in recipe.shifts()
+        if not all(begins_anew(stream) for stream in shift.streams)
+    }
 
 
 def _common(recipes: list[Recipe]) -> Recipe:
@@ -105,16 +123,20 @@ def _common(recipes: list[Recipe]) -> Recipe:
         others = [set(getattr(shift, name)) for shift in shifts]
         return tuple(v for v in getattr(shifts[0], name) if all(v in other for other in others))
 
-    adaptations = dict.fromkeys(a for shift in shifts for a in shift.adaptations)
+    def every(lists: Iterable[Iterable[Any]]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(one for listed in lists for one in listed))
+
     return replace(
-        recipes[0],
-        activations=tuple(dict.fromkeys(a for recipe in recipes for a in recipe.activations)),
+        recipes[0].of_losses(every(recipe.every_loss() for recipe in recipes)),
+        activations=every(recipe.activations for recipe in recipes),
         seeds=tuple(sorted({seed for recipe in recipes for seed in recipe.seeds})),
+        further=every(recipe.further for recipe in recipes),
         shift=replace(
             shifts[0],
             corruptions=shared("corruptions"),
             severities=shared("severities"),
-            adaptations=tuple(adaptations),
+            adaptations=every(shift.adaptations for shift in shifts),
+            streams=every(shift.streams for shift in shifts),
         ),
     )
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from qact.bench.summary import Method, Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Method, Summary
 
 
 def section(title: str, content: str) -> str:

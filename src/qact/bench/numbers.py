@@ -6,10 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from qact.bench.adapt import heading
+from qact.bench.adaptation import heading
 from qact.bench.markup import key, note, number, section, signed
 from qact.bench.ranking import FEW
-from qact.bench.summary import Method, Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Method, Summary
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,9 @@ def by_corruption(summary: Summary) -> str:
 
 def against_controls(summary: Summary) -> str:
     """Return the accuracy of each other method against every control with the same adaptation."""
-    known = summary.results.activations
     body = ""
     for method in summary.methods:
-        if known.get(method[0], {}).get("control"):
+        if summary.is_control(method[0]):
             continue
         for control in summary.controls(method[1])[:FEW]:
             gap = summary.gap(method, "accuracy", control)

@@ -12,51 +12,16 @@ from typing import Annotated, Any
 
 import typer
 
-from qact.bench.errors import BenchError, RecipeError
+from qact.bench.errors import BenchError
 from qact.bench.presets import PRESETS
-from qact.bench.recipe import STREAMS, Recipe
+from qact.bench.recipe import Recipe
 from qact.bench.toml import changed, load_recipe
 
-DataName = Annotated[str | None, typer.Option("--data", help="Data set; see `qact list`.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="The first N images alone.")]
-TestLimit = Annotated[
-    int | None, typer.Option("--test-limit", help="Test on the first N images alone.")
-]
-ModelName = Annotated[str | None, typer.Option("--model", help="Network; see `qact list`.")]
-Width = Annotated[
-    float | None,
-    typer.Option("--width", "--width-multiplier", help="Channels, as a multiple of the usual."),
-]
-Place = Annotated[
-    str | None, typer.Option("--placement", help="everywhere, or paper: as the paper's code.")
-]
 Preset = Annotated[
     str | None, typer.Option("--preset", help=f"Training recipe: {', '.join(PRESETS)}.")
 ]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs of training.")]
-Batch = Annotated[int | None, typer.Option("--batch", help="Images per training step.")]
-Rate = Annotated[float | None, typer.Option("--lr", help="The highest learning rate.")]
-Loss = Annotated[str | None, typer.Option("--loss", help="Loss of the training; see `qact list`.")]
-Precision = Annotated[
-    str | None, typer.Option("--precision", help="float32, or bfloat16 for autocast.")
-]
-Compile = Annotated[bool, typer.Option("--compile", help="Train with torch.compile.")]
 Imports = Annotated[
     list[str] | None, typer.Option("--import", help="Module that registers further rivals.")
-]
-Adaptations = Annotated[
-    list[str] | None,
-    typer.Option("--adaptation", help="frozen, batch-N, mixed-N or recalibrated-N; repeat."),
-]
-Corruptions = Annotated[
-    list[str] | None,
-    typer.Option("--corruption", help="Corruption to measure; repeat; or standard, all."),
-]
-Severities = Annotated[
-    list[int] | None, typer.Option("--severity", help="0 (clean) to 5; repeat for more.")
-]
-Stream = Annotated[
-    str | None, typer.Option("--stream", help=f"Order of the test images: {', '.join(STREAMS)}.")
 ]
 
 
@@ -79,23 +44,6 @@ def recipe_of(base: Recipe, file: Path | None, preset: str | None, flags: dict[s
         else:
             changes[section] = value
     return changed(recipe, changes)
-
-
-def corruptions_of(asked: list[str] | None) -> list[str] | None:
-    """Return the corruptions of a group, or those that were named."""
-    from qact.shift import corruptions
-
-    groups = ("standard", "holdout", "all")
-    if asked and len(asked) == 1 and asked[0] in groups:
-        return list(corruptions(asked[0]))
-    return asked
-
-
-def seeds_of(count: int | None) -> tuple[int, ...] | None:
-    """Return the seeds 0, 1, ... of a number of them."""
-    if count is not None and count < 1:
-        raise RecipeError(f"--seeds must be at least 1, got {count}")
-    return None if count is None else tuple(range(count))
 
 
 def command_line() -> str:

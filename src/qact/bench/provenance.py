@@ -5,15 +5,20 @@ from __future__ import annotations
 from html import escape
 
 from qact.bench.markup import code, section, terms
-from qact.bench.recipe import Training
 from qact.bench.summary import Summary
+from qact.bench.training import Training
 
 _STREAMS = {
     "iid": "images of one corruption and severity, shuffled",
-    "sorted": "images of one corruption and severity, sorted by class",
-    "dirichlet": "images of one corruption and severity, classes correlated in time",
+    "sorted": "the same, sorted by class",
+    "dirichlet": "the same, classes correlated in time",
+    "imbalanced": "the same, the most frequent class ten times the rarest",
+    "garbage": "the same, with batches of garbage between",
+    "mixed": "all corruptions in every batch",
+    "continual": "one corruption after the other, without a new start",
+    "recurring": "the same, three times round",
+    "gradual": "within each corruption the severity rises from 1 to 5",
 }
-
 
 _KEPT = {
     "last": "last epoch's weights",
@@ -32,6 +37,7 @@ def how(summary: Summary) -> str:
     """Return what is needed to repeat the numbers."""
     results, recipe = summary.results, summary.results.recipe
     environment, training = results.environment, recipe.training
+    streams = dict.fromkeys(name for shift in recipe.shifts() for name in shift.streams)
     images = ", ".join(f"{n} {part}" for part, n in environment.get("images", {}).items())
     shape = "x".join(map(str, environment.get("shape", ())))
     versions = ", ".join(f"{k} {v}" for k, v in environment.get("versions", {}).items())
@@ -41,13 +47,13 @@ def how(summary: Summary) -> str:
         "training": (
             f"{training.epochs} epochs, batch {training.batch}, {training.optimizer}, "
             f"{training.schedule.replace('_', ' ')} to {training.lr:g}, weight decay "
-            f"{training.weight_decay:g}, {training.loss}, label smoothing "
+            f"{training.weight_decay:g}, {' or '.join(recipe.every_loss())}, label smoothing "
             f"{training.label_smoothing:g}{_further(training)}; the same for every activation; "
             f"the {_KEPT[training.select]}; nothing chosen on test images"
         ),
         "seeds": ", ".join(map(str, recipe.seeds)),
         "corruptions": ", ".join(recipe.shift.corruptions),
-        "stream": f"{recipe.shift.stream}: {_STREAMS[recipe.shift.stream]}",
+        "streams": "; ".join(f"{name}: {_STREAMS[name]}" for name in streams),
         "versions": versions,
         "machine": (
             f"{environment.get('machine', '?')}; {environment.get('jobs', '?')} processes of one "
@@ -57,6 +63,6 @@ def how(summary: Summary) -> str:
     html = {"command": code(str(environment.get("command", "?")))}
     html |= {term: escape(text) for term, text in facts.items()}
     for name in summary.activations:
-        entry = results.activations.get(name, {})
+        entry = summary.about(name)
         html[name] = f"{escape(str(entry.get('paper')))}<br>{code(str(entry.get('module')))}"
     return section("How it was made", terms(html))

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.adapt import parse_adaptation
+from qact.bench.adaptation import parse_adaptation
 from qact.bench.summary import Summary
 from qact.bench.table import shown
 from qact.shift import corruptions
@@ -139,8 +139,8 @@ def misfit(summary: Summary) -> str | None:
         return "corruptions beside the 15 standard ones were measured"
     if 5 not in summary.severities:
         return "severity 5 was not measured"
-    if recipe.shift.stream != "iid":
-        return f"the stream is {recipe.shift.stream}"
+    if summary.stream != "iid":
+        return f"the stream is {summary.stream}"
     return None
 
 
@@ -190,5 +190,8 @@ def ours(summary: Summary) -> list[tuple[str, ...]]:
 
 
 def _regime(adaptation: str) -> str:
-    size = parse_adaptation(adaptation).batch
-    return "stored statistics" if size is None else f"test batches of {size}, i.i.d."
+    kind = parse_adaptation(adaptation)
+    if kind.batch is None:
+        return "stored statistics"
+    method = "" if kind.context else f", {kind.kind}"
+    return f"test batches of {kind.batch}, i.i.d.{method}"

@@ -8,18 +8,23 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.summary import Stat, Summary
+from qact.bench.stat import Stat
+from qact.bench.summary import Summary
 from qact.bench.table import shown
 
 FEW = 8  # activations: as many as a figure has colours
 
 
 def drawn(summary: Summary) -> Summary:
-    """Return what figures show: of many activations QAct's own, ReLU and the best of the others."""
+    """Return what figures show: of many activations QAct's own, ReLU and the best of the others.
+
+    Of many adaptations they show the first.
+    """
+    if len(summary.adaptations) > FEW:
+        summary = summary.among(summary.adaptations[:FEW])
     if len(summary.activations) <= FEW:
         return summary
-    known = summary.results.activations
-    own = [n for n in summary.activations if n == "relu" or not known.get(n, {}).get("control")]
+    own = [n for n in summary.activations if n == "relu" or not summary.is_control(n)]
     return summary.only(list(dict.fromkeys([*own, *ranked(summary)]))[:FEW])
 
 
@@ -82,7 +87,7 @@ def _cells(summary: Summary, name: str, base: float | None) -> list[str]:
 def _style(summary: Summary, name: str) -> str:
     if name == "relu":
         return "yellow"
-    return "" if summary.results.activations.get(name, {}).get("control") else "cyan"
+    return "" if summary.is_control(name) else "cyan"
 
 
 def _legend(summary: Summary, base: float | None) -> str:

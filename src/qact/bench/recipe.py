@@ -6,96 +6,31 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from qact.bench import values
-from qact.bench.adapt import parse_adaptation
 from qact.bench.errors import RecipeError
+from qact.bench.objective import LOSSES
+from qact.bench.shift import Shift, present_names
+from qact.bench.subject import Data, Model
 from qact.bench.training import Training
-from qact.models.registry import MODELS, PLACEMENTS
 
-# Two of each family of CIFAR-10-C (noise, blur, weather, digital), fixed before any result.
-CORRUPTIONS = (
-    "gaussian_noise",
-    "impulse_noise",
-    "defocus_blur",
-    "motion_blur",
-    "snow",
-    "fog",
-    "contrast",
-    "elastic_transform",
-)
-
-STREAMS = ("iid", "sorted", "dirichlet")  # orders of the images of one corruption and severity
-
-
-@dataclass(frozen=True)
-class Data:
-    """Which images of :func:`qact.shift.load`; a ``size`` in pixels is for the digits only.
-
-    ``limit`` takes the first images of every split, ``test_limit`` then the first of those to test
-    on: with hundreds of conditions it is they that decide the time.
-    """
-
-    name: str = "digits"
-    size: int | None = None
-    limit: int | None = None
-    test_limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.test_limit is not None:
-            values.whole("data", 1, test_limit=self.test_limit)
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the weights: everything but the images to test on."""
-        return {k: v for k, v in asdict(self).items() if k != "test_limit"}
-
-
-@dataclass(frozen=True)
-class Model:
-    """Which network of :mod:`qact.models`, how wide, and where the compared activation stands."""
-
-    name: str = "resnet_small"
-    width_multiplier: float = 1.0
-    placement: str = "everywhere"
-
-    def __post_init__(self) -> None:
-        values.positive("model", width_multiplier=self.width_multiplier)
-        values.one_of("model.name", self.name, tuple(MODELS))
-        values.one_of("model.placement", self.placement, tuple(PLACEMENTS))
-
-    def identity(self) -> dict[str, Any]:
-        """Return what decides the network; the usual placement is not mentioned."""
-        whole = asdict(self)
-        return {k: v for k, v in whole.items() if (k, v) != ("placement", "everywhere")}
-
-
-@dataclass(frozen=True)
-class Shift:
-    """Where every trained network is measured; severity 0 is the clean test set."""
-
-    corruptions: tuple[str, ...] = CORRUPTIONS
-    severities: tuple[int, ...] = (0, 1, 2, 3, 4, 5)
-    adaptations: tuple[str, ...] = ("frozen", "batch-200", "batch-16")
-    stream: str = "iid"
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("corruptions", "severities", "adaptations"):
-            values.distinct(name, getattr(self, name))
-        for severity in self.severities:
-            if isinstance(severity, bool) or severity not in range(6):
-                raise RecipeError(f"severities run from 0 (clean) to 5, got {severity!r}")
-        for adaptation in self.adaptations:
-            parse_adaptation(adaptation)
-        values.one_of("shift.stream", self.stream, STREAMS)
-
-    def conditions(self) -> list[tuple[str, int]]:
-        """Return the (corruption, severity) pairs; clean images count once, as ``("none", 0)``."""
-        clean = [("none", 0)] if 0 in self.severities else []
-        return clean + [(c, s) for c in self.corruptions for s in self.severities if s > 0]
+USUAL_LOSS = "cross_entropy"
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One bench: the grid of activations, seeds, adaptations, corruptions and severities.
+    """One bench: the grid of activations, losses, seeds, adaptations, streams and conditions.
+
+    Attributes:
+        data: the images.
+        model: the network.
+        training: how it is trained.
+        shift: where it is measured.
+        activations: what stands in the network.
+        seeds: of weights and order.
+        losses: what it is trained on, if that is compared; else ``training.loss``.
+        further: where it is measured besides; see :func:`qact.bench.study.full`.
+
+    Raises:
+        RecipeError: a value that is out of range, or two that do not go together.
 
     Example:
         >>> from qact.bench import Recipe
@@ -110,19 +45,47 @@ class Recipe:
     shift: Shift = field(default_factory=Shift)
     activations: tuple[str, ...] = ("relu", "qact.paper", "qact")
     seeds: tuple[int, ...] = (0, 1, 2)
+    losses: tuple[str, ...] = ()
+    further: tuple[Shift, ...] = ()
 
     def __post_init__(self) -> None:
         values.distinct("activations", self.activations)
         values.distinct("seeds", self.seeds)
         if min(self.seeds) < 0:
             raise RecipeError(f"seeds must not be negative, got {self.seeds!r}")
+        values.distinct("losses", self.every_loss())
+        for loss in self.losses:
+            values.one_of("losses", loss, LOSSES)
+        for shift in self.further:
+            if shift.seed != self.shift.seed:
+                raise RecipeError(
+                    f"all shifts of a recipe need one seed, {self.shift.seed!r}; got {shift.seed!r}"
+                )
 
-    def cells(self) -> list[tuple[str, int]]:
-        """Return the (activation, seed) pairs, seed by seed, so that a stopped run is balanced."""
-        return [(activation, seed) for seed in self.seeds for activation in self.activations]
+    def every_loss(self) -> tuple[str, ...]:
+        """Return the losses that are compared, which may be one."""
+        return self.losses or (self.training.loss,)
+
+    def of_losses(self, losses: tuple[str, ...]) -> Recipe:
+        """Return the recipe that compares these losses; one that is its own is not mentioned."""
+        return replace(self, losses=() if losses == (self.training.loss,) else losses)
+
+    def shifts(self) -> tuple[Shift, ...]:
+        """Return all that is measured: ``shift`` and ``further``."""
+        return (self.shift, *self.further)
+
+    def cells(self) -> list[tuple[str, str, int]]:
+        """Return (activation, loss, seed), seed by seed, so that a stopped run is balanced."""
+        return [
+            (a, loss, s) for s in self.seeds for loss in self.every_loss() for a in self.activations
+        ]
+
+    def of_loss(self, loss: str) -> Recipe:
+        """Return the recipe of the networks that are trained on one loss."""
+        return replace(self, training=replace(self.training, loss=loss), losses=())
 
     def trained(self) -> dict[str, Any]:
-        """Return the part that decides the weights of a cell (with its activation and seed)."""
+        """Return what decides the weights of a cell beside its activation and seed."""
         return {"data": self.data.identity(), "model": self.model.identity()} | {
             "training": self.training.identity()
         }
@@ -134,12 +97,15 @@ class Recipe:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Recipe:
         """Build a recipe from :meth:`as_dict`; lists become tuples again."""
-        parts = {"data": Data, "model": Model, "training": Training, "shift": Shift}
+        parts = {"data": Data, "model": Model, "training": Training}
         try:
             nested: dict[str, Any] = {
                 key: part(**_tuples(values[key])) for key, part in parts.items()
             }
-            own: dict[str, Any] = {key: tuple(values[key]) for key in ("activations", "seeds")}
+            nested["shift"] = _shift(values["shift"])
+            nested["further"] = tuple(_shift(one) for one in values.get("further", ()))
+            own: dict[str, Any] = {k: tuple(values[k]) for k in ("activations", "seeds")}
+            own["losses"] = tuple(values.get("losses", ()))  # older files have one
         except (KeyError, TypeError) as error:
             raise RecipeError(f"not a recipe: {error}") from error
         return cls(**nested, **own)
@@ -159,6 +125,20 @@ def quick(recipe: Recipe) -> Recipe:
         shift=shift,
         seeds=recipe.seeds[:1],
     )
+
+
+def _shift(values: dict[str, Any]) -> Shift:
+    return Shift(**_tuples(present_names(values)))
+
+
+def network(activation: str, loss: str) -> str:
+    """Return how tables and cells call a network; the usual loss is not mentioned.
+
+    Example:
+        >>> network("relu", "cross_entropy"), network("relu", "watershed")
+        ('relu', 'relu/watershed')
+    """
+    return activation if loss == USUAL_LOSS else f"{activation}/{loss}"
 
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:

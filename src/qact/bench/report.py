@@ -6,12 +6,19 @@ from html import escape
 from importlib.resources import files
 from pathlib import Path
 
+from rich.console import Console
+
 from qact.bench import compared, expenses, figures, numbers, provenance, sections, selective
 from qact.bench.errors import BenchError
 from qact.bench.files import write_atomically
 from qact.bench.markup import note
-from qact.bench.ranking import drawn
+from qact.bench.published import print_published
+from qact.bench.ranking import FEW, drawn, print_ranking
+from qact.bench.stream_numbers import by_stream
+from qact.bench.stream_table import print_streams
+from qact.bench.streamed import Streamed
 from qact.bench.summary import Summary
+from qact.bench.table import print_summary
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -30,6 +37,21 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+
+
+def print_all(summary: Summary, console: Console) -> None:
+    """Print severity by severity what fits on a screen; of more activations, the ranking."""
+    streamed = Streamed(summary.results)
+    if _over_severity(summary, streamed):
+        few = len(summary.activations) <= FEW
+        (print_summary if few else print_ranking)(summary, console)
+    print_streams(streamed, console)
+    print_published(summary, console)
+
+
+def _over_severity(summary: Summary, streamed: Streamed) -> bool:
+    """Whether there is something to show over severity that the table of streams has not."""
+    return bool(summary.methods) and (len(summary.severities) > 1 or not streamed.columns)
 
 
 def write_report(summary: Summary, folder: Path) -> Path:
@@ -52,13 +74,33 @@ def _style() -> str:
     return (files("qact.bench") / "report.css").read_text(encoding="utf-8")
 
 
-def _choice(summary: Summary, shown: Summary) -> str:
-    if shown is summary:
-        return ""
-    return note(
-        f"The figures show {len(shown.activations)} of the {len(summary.activations)} activations: "
-        "QAct's own, ReLU, and the best of the others. The tables have all."
+def _first(summary: Summary) -> tuple[str, ...]:
+    """Return what the bench is about: accuracy over severity, by corruption, against controls."""
+    shown = drawn(summary)
+    return (
+        sections.findings(summary),
+        _choice(summary, shown),
+        sections.severity_curves(shown),
+        numbers.by_severity(summary),
+        numbers.by_corruption(summary),
+        numbers.against_controls(summary),
     )
+
+
+def _then(shown: Summary) -> tuple[str, ...]:
+    return sections.reliability(shown), selective.risk_section(shown)
+
+
+def _choice(summary: Summary, shown: Summary) -> str:
+    text = ""
+    if len(shown.activations) < len(summary.activations):
+        text += (
+            f"The figures show {len(shown.activations)} of the {len(summary.activations)} "
+            "activations: QAct's own, ReLU, and the best of the others. "
+        )
+    if len(shown.adaptations) < len(summary.adaptations):
+        text += f"The figures show the adaptations {', '.join(shown.adaptations)}. "
+    return note(f"{text}The tables have all.") if text else ""
 
 
 def render(summary: Summary) -> str:
@@ -67,22 +109,18 @@ def render(summary: Summary) -> str:
     Raises:
         BenchError: there are no rows yet.
     """
-    if not summary.methods:
+    streamed = Streamed(summary.results)
+    if not (summary.methods or streamed.columns):
         raise BenchError("there are no measurements to report yet")
     recipe = summary.results.recipe
     title = f"{recipe.data.name}, {recipe.model.name}: activations under distribution shift"
-    shown = drawn(summary)
+    over = _over_severity(summary, streamed)
     parts = (
         sections.head(summary, title),
-        sections.findings(summary),
-        _choice(summary, shown),
-        sections.severity_curves(shown),
-        numbers.by_severity(summary),
-        numbers.by_corruption(summary),
-        numbers.against_controls(summary),
+        *(_first(summary) if over else ()),
+        by_stream(streamed),
         compared.with_published(summary),
-        sections.reliability(shown),
-        selective.risk_section(shown),
+        *(_then(drawn(summary)) if over else ()),
         expenses.costs(summary),
         provenance.how(summary),
     )

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.evaluate import KEY, METRICS, Key, Row, key_of
 from qact.bench.files import write_atomically
-from qact.bench.recipe import Recipe
+from qact.bench.keys import KEY, Key, key_of
+from qact.bench.metrics import COSTS, METRICS, Row
+from qact.bench.recipe import Recipe, network
 
 FORMAT = "qact-bench/1"
 _PARTS = {"recipe": dict, "activations": dict, "environment": dict, "cells": dict, "rows": list}
@@ -31,8 +32,8 @@ class Results:
         recipe: the recipe of the latest run.
         activations: per name, what it was (``describe``), its paper, and whether it is a control.
         environment: command, versions and machine of the latest run.
-        cells: per ``"activation/seed"``, the training history and costs.
-        rows: one dictionary per measurement; see :func:`qact.bench.evaluate.measure`.
+        cells: per ``"activation/seed"`` (or ``"activation/loss/seed"``), history and costs.
+        rows: one dictionary per measurement; see :func:`qact.bench.metrics.measure`.
     """
 
     recipe: Recipe
@@ -45,10 +46,14 @@ class Results:
         """Return the keys of the rows that exist."""
         return {key_of(row) for row in self.rows}
 
-    def add(self, rows: Iterable[Row], cell: str, notes: dict[str, Any]) -> None:
-        """Add the rows of a cell and what its training took; rows that exist are kept."""
+    def add_rows(self, rows: Iterable[Row]) -> None:
+        """Add rows of a cell that is not finished yet; rows that exist are kept."""
         present = self.keys()
         self.rows += [row for row in rows if key_of(row) not in present]
+
+    def add(self, rows: Iterable[Row], cell: str, notes: dict[str, Any]) -> None:
+        """Add the rows of a cell and what its training took; rows that exist are kept."""
+        self.add_rows(rows)
         before = self.cells.get(cell, {}).get("costs", {}).get("predict_ms", {})
         if before and "costs" in notes:  # of adaptations that were measured earlier
             notes["costs"]["predict_ms"] = before | notes["costs"]["predict_ms"]
@@ -90,22 +95,28 @@ def load_results(folder: Path) -> Results:
             raise DamagedFileError(f"{path} has no {part!r} that could be read. {_ADVICE}")
     for index, row in enumerate(whole["rows"]):
         _check_row(path, index, row)
+        row.setdefault("images", None)
     try:
         recipe = Recipe.from_dict(whole["recipe"])
     except RecipeError as error:
         raise DamagedFileError(f"{path}: {error}. {_ADVICE}") from error
+    if "losses" not in whole["recipe"]:  # written before the loss could be compared
+        named = {name.rpartition("/"): notes for name, notes in whole["cells"].items()}
+        loss = recipe.training.loss
+        whole["cells"] = {f"{network(k[0], loss)}/{k[2]}": notes for k, notes in named.items()}
     return Results(recipe, *(whole[part] for part in list(_PARTS)[1:]))
 
 
 def _check_row(path: Path, index: int, row: object) -> None:
-    missing = [k for k in (*KEY, *METRICS, "bins") if not isinstance(row, dict) or k not in row]
+    named = [k for k in KEY if k != "images"]  # older rows are of all of them
+    missing = [k for k in (*named, *METRICS, "bins") if not isinstance(row, dict) or k not in row]
     if missing:
         raise DamagedFileError(f"{path}: row {index} lacks {', '.join(missing)}. {_ADVICE}")
 
 
 def _as_csv(rows: list[Row]) -> str:
     table = io.StringIO()
-    writer = csv.DictWriter(table, (*KEY, "n", *METRICS), extrasaction="ignore")
+    writer = csv.DictWriter(table, (*KEY, "n", *METRICS, *COSTS), extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import platform
-import time
 from collections.abc import Callable, Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from qact.bench.book import Book
 from qact.bench.cell import Cell, Outcome
 from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.grid import checked_inputs, missing, opened
@@ -38,9 +38,9 @@ def run(
 ) -> Results:
     """Run what ``out`` lacks of a recipe and return all its results.
 
-    A stopped run goes on where it was: finished cells are neither trained nor measured again, a
-    begun one continues from its last epoch. A recipe with more activations, seeds, corruptions or
-    adaptations than before adds only what is new.
+    A stopped run goes on where it was: what is measured is left alone, a network that was begun
+    continues from its last epoch. A recipe with more activations, losses, seeds, corruptions,
+    adaptations or streams than before adds only what is new.
 
     Args:
         recipe: the grid.
@@ -70,29 +70,26 @@ def run(
             sizes = inputs.sizes()
             results.environment = _environment(command, jobs, devices, inputs, results.environment)
             with display(sum(cell.work(sizes) for cell in cells)) as shown:
-                _collect(results, run_cells(cells, jobs, shown, sizes, devices), shown, folder)
+                book = Book(results, folder)
+                outcomes = run_cells(cells, jobs, shown, sizes, devices, book.keep)
+                _collect(book, outcomes, shown)
         results.save(folder)
     return results
 
 
 def _collect(
-    results: Results,
-    outcomes: Iterable[tuple[Cell, Outcome | Exception]],
-    shown: Display,
-    folder: Path,
+    book: Book, outcomes: Iterable[tuple[Cell, Outcome | Exception]], shown: Display
 ) -> None:
     """Run cells and write each one's rows as soon as it is finished."""
     failed: list[tuple[Cell, Exception]] = []
-    before, begin = results.environment["seconds"], time.monotonic()
     for cell, outcome in outcomes:
         if isinstance(outcome, Exception):
             failed.append((cell, outcome))
             shown.done(cell.name, f"failed: {outcome}")
-            continue
-        results.add(outcome.rows, cell.name, outcome.notes)
-        results.environment["seconds"] = round(before + time.monotonic() - begin, 1)
-        results.save(folder)
-        shown.done(cell.name, _sentence(outcome))
+        else:
+            book.results.add(outcome.rows, cell.name, outcome.notes)
+            shown.done(cell.name, _sentence(outcome))
+        book.save()
     if failed:
         raise _as_one(failed)
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from html import escape
 
 from qact.bench import figures
-from qact.bench.adapt import describe
+from qact.bench.adaptation import describe
 from qact.bench.markup import figure, name_of, note, section, seeds_of, signed, terms
 from qact.bench.summary import Method, Summary
 
 
 def head(summary: Summary, title: str) -> str:
     """Return the title and what was measured, in one sentence."""
-    recipe, images = summary.results.recipe, summary.results.environment.get("images", {})
+    recipe = summary.results.recipe
+    images = recipe.shift.images or summary.results.environment.get("images", {}).get("test", "?")
     text = (
         f"{len(summary.activations)} activations in the same network, {seeds_of(summary)}, "
-        f"{images.get('test', '?')} test images under {len(summary.corruptions)} corruptions; "
+        f"{images} test images under {len(summary.corruptions)} corruptions; "
         f"every method is measured with the same images, batches and estimators."
     )
     owed = len(recipe.cells()) - len(summary.results.cells)
@@ -33,7 +34,7 @@ def findings(summary: Summary) -> str:
     spread = "" if best.sd is None else f" ± {100 * best.sd:.1f}"
     tiles = [(f"{100 * best.mean:.1f}%{spread}", f"strongest control: {name_of(control)}")]
     for name in summary.activations:
-        if not summary.results.activations.get(name, {}).get("control"):
+        if not summary.is_control(name):
             tiles += _gap_tile(summary, [m for m in summary.methods if m[0] == name])
     boxes = "".join(f"<div><b>{escape(a)}</b><span>{escape(b)}</span></div>" for a, b in tiles)
     text = (

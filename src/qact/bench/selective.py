@@ -6,8 +6,8 @@ from statistics import fmean
 from typing import Any
 
 from qact.bench import figures
-from qact.bench.evaluate import COVERAGES
 from qact.bench.markup import figure, section
+from qact.bench.metrics import COVERAGES
 from qact.bench.summary import Method, Summary
 
 

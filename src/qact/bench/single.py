@@ -13,19 +13,21 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from qact.bench.cell import make_ready
 from qact.bench.checkpoint import FINISHED, epochs_done, restore
 from qact.bench.cost import costs
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.evaluate import evaluate, single_sample_gap, wanted
+from qact.bench.evaluate import evaluate, single_sample_gap
 from qact.bench.files import load_notes
 from qact.bench.grid import checked_inputs
 from qact.bench.inputs import load_inputs
+from qact.bench.keys import wanted
 from qact.bench.lock import alone
 from qact.bench.ranks import joined
-from qact.bench.recipe import Data, Model, Recipe, Shift
+from qact.bench.recipe import Recipe, network
 from qact.bench.results import Results
 from qact.bench.rivals import rival
+from qact.bench.shift import Shift
+from qact.bench.subject import Data, Model
 from qact.bench.train import Trained, build, train_cell
 from qact.bench.training import Training
 from qact.bench.watch import Watch, tensorboard
@@ -50,10 +52,12 @@ def train_network(
     if len(cells) != 1:
         raise RecipeError(
             f"qact train trains one network, the recipe has {len(cells)}: activations "
-            f"{', '.join(recipe.activations)}; seeds {', '.join(map(str, recipe.seeds))}. Choose "
-            "with --activation and --seed, or use qact bench"
+            f"{', '.join(recipe.activations)}; losses {', '.join(recipe.every_loss())}; seeds "
+            f"{', '.join(map(str, recipe.seeds))}. Choose with --activation, --loss and --seed, or "
+            "use qact bench"
         )
-    seed, entry = cells[0][1], rival(cells[0][0])
+    name, loss, seed = cells[0]
+    recipe, entry = recipe.of_loss(loss), rival(name)
     with joined(device) as (ranks, place), ExitStack() as stack:
         inputs = load_inputs(recipe.data).to(place)
         if ranks.first:
@@ -115,13 +119,12 @@ def evaluate_network(path: Path, shift: Shift, device: str = "cpu") -> Results:
     model, recipe, inputs = opened(path, device)
     recipe = replace(recipe, shift=shift)
     checked_inputs(recipe)
-    (name, seed), entry = recipe.cells()[0], rival(recipe.activations[0])
+    (name, loss, seed), entry = recipe.cells()[0], rival(recipe.activations[0])
     described = {"module": entry.describe(), "paper": entry.paper, "control": entry.control}
     results = Results(recipe, {name: described}, {"images": inputs.sizes()})
-    keys = wanted(recipe, name, seed)
-    make_ready(model, inputs, shift.adaptations)
+    keys = wanted(recipe, name, loss, seed)
     with _one_seed():
-        rows = list(evaluate(model, inputs, keys, shift.seed, lambda images: None))
+        rows = list(evaluate(model, inputs, keys, recipe, lambda images: None))
         notes = {
             "history": [],
             "train_seconds": 0.0,
@@ -129,7 +132,7 @@ def evaluate_network(path: Path, shift: Shift, device: str = "cpu") -> Results:
             "parameters": sum(p.numel() for p in model.parameters()),
             "costs": costs(model, inputs, recipe.training, shift.adaptations),
         }
-    results.add(rows, f"{name}/{seed}", notes)
+    results.add(rows, f"{network(name, loss)}/{seed}", notes)
     return results
 
 

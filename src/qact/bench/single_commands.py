@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 import typer
@@ -13,11 +13,10 @@ from rich.console import Console
 from qact.bench import options as o
 from qact.bench.devices import devices_of
 from qact.bench.errors import RecipeError
-from qact.bench.published import print_published
-from qact.bench.recipe import Recipe, Shift
-from qact.bench.report import write_report
+from qact.bench.recipe import Recipe
+from qact.bench.recipe_options import NETWORK, ONE_LOSS, SHIFT, TRAINING, Flags, recipe_options
+from qact.bench.report import print_all, write_report
 from qact.bench.summary import Summary
-from qact.bench.table import print_summary
 
 File = Annotated[Path | None, typer.Argument(help="TOML file with a recipe.")]
 Activation = Annotated[str | None, typer.Option("--activation", help="Activation (qact).")]
@@ -29,23 +28,14 @@ Log = Annotated[bool, typer.Option("--tensorboard", help="Log for TensorBoard, b
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 
 
+@recipe_options(NETWORK | TRAINING | ONE_LOSS)
 def train(
+    flags: Flags,
     recipe: File = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the checkpoints.")] = None,
-    data: o.DataName = None,
-    limit: o.Limit = None,
-    model: o.ModelName = None,
-    width: o.Width = None,
-    placement: o.Place = None,
     activation: Activation = None,
     seed: Seed = None,
     preset: o.Preset = None,
-    epochs: o.Epochs = None,
-    batch: o.Batch = None,
-    lr: o.Rate = None,
-    loss: o.Loss = None,
-    precision: o.Precision = None,
-    compiled: o.Compile = False,
     device: Device = "cpu",
     threads: Threads = None,
     log: Log = False,
@@ -57,46 +47,27 @@ def train(
     """
     from qact.bench.single import train_network
 
-    console = Console()
-    o.look_here()
-    with o.plain_errors():
-        o.import_all(module)
-        flags: dict[str, Any] = {
-            "data.name": data,
-            "data.limit": limit,
-            "model.name": model,
-            "model.width_multiplier": width,
-            "model.placement": placement,
-            "training.epochs": epochs,
-            "training.batch": batch,
-            "training.lr": lr,
-            "training.loss": loss,
-            "training.precision": precision,
-            "training.compile": compiled or None,
-            "activations": None if activation is None else (activation,),
-            "seeds": None if seed is None else (seed,),
-        }
-        base = replace(Recipe(), activations=("qact",), seeds=(0,))
-        asked = o.recipe_of(base, recipe, preset, flags)
-        if threads is not None:
-            if threads < 1:
-                raise RecipeError(f"--threads must be at least 1, got {threads}")
-            torch.set_num_threads(threads)
-        name = f"{Path(asked.data.name).stem}-{asked.model.name}-{asked.activations[0]}"
-        folder = out or Path("runs") / "train" / f"{name}-{asked.seeds[0]}"
-        place = devices_of(device)[0]
-        train_network(asked, folder, device=place, log=log, console=console)
+    flags |= {
+        "activations": None if activation is None else (activation,),
+        "seeds": None if seed is None else (seed,),
+    }
+    asked = o.recipe_of(replace(Recipe(), activations=("qact",), seeds=(0,)), recipe, preset, flags)
+    if threads is not None:
+        if threads < 1:
+            raise RecipeError(f"--threads must be at least 1, got {threads}")
+        torch.set_num_threads(threads)
+    name = f"{Path(asked.data.name).stem}-{asked.model.name}-{asked.activations[0]}"
+    folder = out or Path("runs") / "train" / f"{name}-{asked.seeds[0]}"
+    train_network(asked, folder, device=devices_of(device)[0], log=log, console=Console())
 
 
+@recipe_options(SHIFT)
 def evaluate(
+    flags: Flags,
     checkpoint: Annotated[Path, typer.Argument(help="weights.safetensors, or its folder.")],
     out: Annotated[
         Path | None, typer.Option("--out", help="Also write results.csv and report.html there.")
     ] = None,
-    adaptation: o.Adaptations = None,
-    corruption: o.Corruptions = None,
-    severity: o.Severities = None,
-    stream: o.Stream = None,
     device: Device = "cpu",
     module: o.Imports = None,
 ) -> None:
@@ -104,22 +75,12 @@ def evaluate(
     from qact.bench.single import evaluate_network
 
     console = Console()
-    o.look_here()
-    with o.plain_errors():
-        o.import_all(module)
-        flags: dict[str, Any] = {
-            "shift.adaptations": adaptation,
-            "shift.corruptions": o.corruptions_of(corruption),
-            "shift.severities": severity,
-            "shift.stream": stream,
-        }
-        shift: Shift = o.recipe_of(Recipe(), None, None, flags).shift
-        results = evaluate_network(checkpoint, shift, devices_of(device)[0])
-        summary = Summary(results)
-        print_summary(summary, console)
-        print_published(summary, console)
-        if out is not None:
-            out.mkdir(parents=True, exist_ok=True)
-            results.environment["command"] = o.command_line()
-            results.save(out)
-            console.print(f"\n{write_report(summary, out)}", soft_wrap=True, highlight=False)
+    shift = o.recipe_of(Recipe(), None, None, flags).shift
+    results = evaluate_network(checkpoint, shift, devices_of(device)[0])
+    summary = Summary(results)
+    print_all(summary, console)
+    if out is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        results.environment["command"] = o.command_line()
+        results.save(out)
+        console.print(f"\n{write_report(summary, out)}", soft_wrap=True, highlight=False)

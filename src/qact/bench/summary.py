@@ -4,47 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from dataclasses import dataclass
-from math import sqrt
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 from typing import Any
 
-from qact.bench.evaluate import Row
+from qact.bench.adaptation import parse_adaptation
+from qact.bench.metrics import Row
+from qact.bench.recipe import network
 from qact.bench.results import Results
+from qact.bench.shift import ALL
+from qact.bench.stat import Stat
 
 _ROUNDING = 1e-4  # measured in float64, where rounding alone is 1e-14; older files have float32
-Method = tuple[str, str]  # activation, adaptation
+Method = tuple[str, str]  # network, adaptation; a network is an activation, or "activation/loss"
 
 
-@dataclass(frozen=True)
-class Stat:
-    """Mean and standard deviation over seeds; the deviation is None for a single seed."""
-
-    mean: float
-    sd: float | None
-    seeds: int
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> Stat | None:
-        """Summarise one value per seed; None if there is none.
-
-        Example:
-            >>> Stat.of([1.0, 3.0])
-            Stat(mean=2.0, sd=1.4142135623730951, seeds=2)
-        """
-        listed = list(values)
-        if not listed:
-            return None
-        return cls(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
-
-    def interval(self) -> tuple[float, float] | None:
-        """Return the 95% confidence interval of the mean by Student's t over seeds."""
-        if self.sd is None:
-            return None
-        from scipy.stats import t
-
-        half = float(t.ppf(0.975, self.seeds - 1)) * self.sd / sqrt(self.seeds)
-        return self.mean - half, self.mean + half
+def _network(row: Row) -> str:
+    return network(row["activation"], row["loss"])
 
 
 class Summary:
@@ -56,18 +31,23 @@ class Summary:
 
     def __init__(self, results: Results) -> None:
         self.results = results
-        shift = results.recipe.shift
+        recipe, shift = results.recipe, results.recipe.shift
         self.corruptions = shift.corruptions
         self.severities = tuple(sorted(shift.severities))
-        self.seeds = results.recipe.seeds
+        self.seeds = recipe.seeds
+        self.stream = "iid" if "iid" in shift.streams else shift.streams[0]
+        mine = [r for r in results.rows if self._is_main(r)]
         self._rows: dict[tuple[str, str, str, int, int], Row] = {
-            (r["activation"], r["adaptation"], r["corruption"], r["severity"], r["seed"]): r
-            for r in results.rows
+            (_network(r), r["adaptation"], r["corruption"], r["severity"], r["seed"]): r
+            for r in mine
         }
-        found = {(row["activation"], row["adaptation"]) for row in results.rows}
-        self.activations = [a for a in results.recipe.activations if a in {m[0] for m in found}]
-        names = dict.fromkeys((*shift.adaptations, *sorted({m[1] for m in found})))
+        names = [network(a, loss) for loss in recipe.every_loss() for a in recipe.activations]
+        measured = {_network(row) for row in results.rows}
+        self.activations = [name for name in names if name in measured]
+        found = {(_network(row), row["adaptation"]) for row in mine}
+        names = list(dict.fromkeys((*shift.adaptations, *sorted({m[1] for m in found}))))
         self.adaptations = [name for name in names if name in {m[1] for m in found}]
+        self.timed = [name for name in self.adaptations if parse_adaptation(name).context]
         self.methods: list[Method] = [
             (act, adaptation)
             for adaptation in self.adaptations
@@ -75,12 +55,36 @@ class Summary:
             if (act, adaptation) in found
         ]
 
+    def _is_main(self, row: Row) -> bool:
+        """Whether a row belongs to the conditions that are drawn over severity."""
+        shift, further = self.results.recipe.shift, self.results.recipe.further
+        besides = {name for part in further for name in part.adaptations} - {*shift.adaptations}
+        return (row["stream"], row["images"]) == (self.stream, shift.images) and (
+            row["corruption"] != ALL and row["adaptation"] not in besides
+        )
+
+    def is_control(self, name: str) -> bool:
+        """Whether a network's activation is a rival of QAct."""
+        return bool(self.about(name).get("control"))
+
+    def about(self, name: str) -> dict[str, Any]:
+        """Return what is known of a network's activation: module, paper, control."""
+        return self.results.activations.get(name.partition("/")[0], {})
+
     def only(self, names: Iterable[str]) -> Summary:
         """Return the summary of some activations alone; the rows stay shared."""
         chosen = set(names)
         part = copy(self)
         part.activations = [name for name in self.activations if name in chosen]
         part.methods = [method for method in self.methods if method[0] in chosen]
+        return part
+
+    def among(self, adaptations: Iterable[str]) -> Summary:
+        """Return the summary of some adaptations alone; the rows stay shared."""
+        chosen = set(adaptations)
+        part = copy(self)
+        part.adaptations = [name for name in self.adaptations if name in chosen]
+        part.methods = [method for method in self.methods if method[1] in chosen]
         return part
 
     def at(self, method: Method, severity: int, metric: str) -> Stat | None:
@@ -97,20 +101,16 @@ class Summary:
 
         It is chosen on the test images, which can only favour it: the choice is against QAct.
         """
-        known = self.results.activations
         means = {
             method: stat.mean
             for method in self.methods
-            if known.get(method[0], {}).get("control")
-            and (stat := self.shifted(method, "accuracy")) is not None
+            if self.is_control(method[0]) and (stat := self.shifted(method, "accuracy")) is not None
         }
         return max(means, key=lambda method: means[method], default=None)
 
     def controls(self, adaptation: str) -> list[Method]:
         """Return the controls with an adaptation: the rivals of QAct that read the same images."""
-        known = self.results.activations
-        own = [m for m in self.methods if m[1] == adaptation]
-        return [m for m in own if known.get(m[0], {}).get("control")]
+        return [m for m in self.methods if m[1] == adaptation and self.is_control(m[0])]
 
     def gap(self, method: Method, metric: str, control: Method | None = None) -> Stat | None:
         """Return the difference to a control, paired by seed, severities from 1 on.

@@ -6,8 +6,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.adapt import describe
-from qact.bench.summary import Stat, Summary
+from qact.bench.adaptation import describe
+from qact.bench.stat import Stat
+from qact.bench.summary import Summary
 
 MARK = "◆"
 
@@ -84,8 +85,7 @@ def _print_gaps(summary: Summary, console: Console) -> None:
         return
     console.print()
     console.print(Text(f"{MARK} strongest control: {control[0]}, {control[1]}", style="yellow"))
-    known = summary.results.activations
-    others = [m for m in summary.methods if not known.get(m[0], {}).get("control")]
+    others = [m for m in summary.methods if not summary.is_control(m[0])]
     if others:
         console.print("Accuracy against it under shift (severity 1 and up), in points:")
     for method in others:
@@ -107,11 +107,11 @@ def _print_costs(summary: Summary, console: Console) -> None:
     console.print()
     console.print(Text("Cost: ms per image; MiB that a training step keeps", style="bold"))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("", "step", "MiB", *summary.adaptations):
+    for column in ("", "step", "MiB", *summary.timed):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, costs in known.items():
         if costs:
-            predicted = (costs["predict_ms"].get(a) for a in summary.adaptations)
+            predicted = (costs["predict_ms"].get(a) for a in summary.timed)
             cells = (costs["step_ms"], costs["kept_mib"], *predicted)
             table.add_row(f"   {name}", *("–" if c is None else f"{c:.2f}" for c in cells))
     console.print(table)

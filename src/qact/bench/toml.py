@@ -14,7 +14,8 @@
     preset = "modern"      # what is not said below
     epochs = 30
 
-What a file does not say has the default of the dataclass.
+Every ``[[further]]`` is one more section like ``[shift]``, measured on the same networks. What a
+file does not say has the default of the dataclass.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from typing import Any
 from qact.bench.errors import RecipeError
 from qact.bench.presets import preset
 from qact.bench.recipe import Recipe
+from qact.bench.shift import Shift, present_names
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,6 +36,7 @@ else:
     import tomli as tomllib
 
 SECTIONS = ("data", "model", "training", "shift")
+LISTS = ("activations", "losses", "seeds")
 
 
 def load_recipe(path: Path, base: Recipe | None = None) -> Recipe:
@@ -63,21 +66,23 @@ def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
         >>> changed(Recipe(), {"training": {"preset": "paper", "epochs": 3}}).training.schedule
         'plateau'
     """
-    _known("", changes, (*SECTIONS, "activations", "seeds"))
+    _known("", changes, (*SECTIONS, "further", *LISTS))
     parts: dict[str, Any] = {}
     for name, values in changes.items():
-        parts[name] = (
-            _section(name, getattr(recipe, name), values)
-            if name in SECTIONS
-            else _listed(name, values)
-        )
+        if name in SECTIONS:
+            parts[name] = _section(name, getattr(recipe, name), values)
+        else:
+            parts[name] = _listed(name, values)
+    if "further" in parts:
+        usual = Shift(seed=parts.get("shift", recipe.shift).seed)
+        parts["further"] = tuple(_section("further", usual, one) for one in parts["further"])
     return replace(recipe, **parts)
 
 
 def _section(name: str, part: Any, values: Any) -> Any:
     if not isinstance(values, dict):
         raise RecipeError(f"{name} must be a section [{name}], got {values!r}")
-    values = dict(values)
+    values = present_names(values) if isinstance(part, Shift) else dict(values)
     if name == "training" and "preset" in values:
         part = preset(values.pop("preset"))
     known = [field.name for field in fields(part)]

@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
 from functools import partial
@@ -20,9 +20,13 @@ from typing import Any
 import torch
 
 from qact.bench.cell import Cell, Outcome, run_cell
+from qact.bench.metrics import Row
 from qact.bench.progress import Display
 
 _POLL = 0.2  # seconds between looks at the workers' messages
+
+
+Keep = Callable[[str, list[Row]], None]  # a cell's name, rows
 
 
 class StoppedError(Exception):
@@ -35,26 +39,29 @@ def run_cells(
     display: Display,
     sizes: dict[str, int],
     devices: tuple[str, ...] = ("cpu",),
+    keep: Keep = lambda cell, rows: None,
 ) -> Iterator[tuple[Cell, Outcome | Exception]]:
     """Yield each cell with its outcome, or the error it ended with, in the order of completion.
 
-    Worker ``k`` works on device ``k`` of ``devices``, counted round and round.
+    Worker ``k`` works on device ``k`` of ``devices``, counted round and round. ``keep`` is called
+    with a cell's rows as they come; the outcome has them all once more.
     """
     if jobs == 1 or len(cells) <= 1:
-        yield from _here(cells, display, sizes, devices[0])
+        yield from _here(cells, display, sizes, devices[0], keep)
     else:
-        yield from _beside(cells, min(jobs, len(cells)), display, sizes, devices)
+        yield from _beside(cells, min(jobs, len(cells)), display, sizes, devices, keep)
 
 
 def _here(
-    cells: list[Cell], display: Display, sizes: dict[str, int], device: str
+    cells: list[Cell], display: Display, sizes: dict[str, int], device: str, keep: Keep
 ) -> Iterator[tuple[Cell, Outcome | Exception]]:
     for cell in cells:
         display.start(cell.name, cell.work(sizes))
         outcome: Outcome | Exception
         with _one_thread():
             try:
-                outcome = run_cell(cell, partial(display.advance, cell.name), device)
+                tell = partial(display.advance, cell.name)
+                outcome = run_cell(cell, tell, device, partial(keep, cell.name))
             except Exception as error:
                 outcome = error
         yield cell, outcome
@@ -76,6 +83,7 @@ def _beside(
     display: Display,
     sizes: dict[str, int],
     devices: tuple[str, ...],
+    keep: Keep,
 ) -> Iterator[tuple[Cell, Outcome | Exception]]:
     # Spawn: a fork of a process that has run torch may hang in its thread pools.
     context = multiprocessing.get_context("spawn")
@@ -90,7 +98,7 @@ def _beside(
         futures: dict[Future[Outcome], Cell] = {pool.submit(_in_worker, c): c for c in cells}
         while futures:
             finished, _ = wait(futures, timeout=_POLL, return_when=FIRST_COMPLETED)
-            _show(messages, display, work)
+            _listen(messages, display, work, keep)
             for future in finished:
                 cell = futures.pop(future)
                 if work.get(cell.name) is not None:  # it failed before its first message
@@ -104,12 +112,16 @@ def _beside(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _show(messages: Any, display: Display, work: dict[str, int]) -> None:
+def _listen(messages: Any, display: Display, work: dict[str, int], keep: Keep) -> None:
     while True:
         try:
-            cell, amount, stage = messages.get_nowait()
+            cell, what = messages.get_nowait()
         except Empty:
             return
+        if isinstance(what, list):
+            keep(cell, what)
+            continue
+        amount, stage = what
         if cell in work:
             display.start(cell, work.pop(cell))
         display.advance(cell, amount, stage)
@@ -131,11 +143,14 @@ def _start_worker(messages: Any, stop: Any, places: Any, parent: int) -> None:
 
 
 def _in_worker(cell: Cell) -> Outcome:
-    return run_cell(cell, partial(_report, cell.name), _device)
+    def keep(rows: list[Row]) -> None:
+        _messages.put((cell.name, rows))
+
+    return run_cell(cell, partial(_report, cell.name), _device, keep)
 
 
 def _report(cell: str, amount: int, stage: str) -> None:
     # A parent that was killed cannot set the event; its orphans notice by the changed parent id.
     if _stop.is_set() or os.getppid() != _parent:
         raise StoppedError
-    _messages.put((cell, amount, stage))
+    _messages.put((cell, (amount, stage)))

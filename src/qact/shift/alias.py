@@ -7,8 +7,11 @@ from torch import Tensor
 
 
 @lru_cache(maxsize=32)
-def alias_tables(rate: float, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Thresholds and aliases (256, width), first counts (256,) of Poisson(level / 255 * rate)."""
+def alias_tables(rate: float, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tables of Poisson(level / 255 * rate) for each level, int32.
+
+    Thresholds and aliases lie side by side, (256, width, 2); first counts (256,).
+    """
     mean = torch.arange(256, dtype=torch.float64) / 255 * rate
     reach = 8 * mean.sqrt() + 10
     start = (mean - reach).floor().clamp(min=0)
@@ -19,7 +22,7 @@ def alias_tables(rate: float, device: torch.device) -> tuple[Tensor, Tensor, Ten
     whole = 1 << (33 - width.bit_length())
     threshold = (keep * whole).round().int()
     away = jump - torch.arange(width)  # as a difference: added to the cell, or not
-    return threshold.to(device), away.int().to(device), start.int().to(device)
+    return torch.stack([threshold, away.int()], 2).to(device), start.int().to(device)
 
 
 def _alias(mass: Tensor) -> tuple[Tensor, Tensor]:

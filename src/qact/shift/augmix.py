@@ -10,12 +10,13 @@ need it; on a GPU for all, with maps that change nothing, because counting would
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from qact.shift.affine import warp
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 TABLES = ("autocontrast", "equalize", "posterize", "solarize")
 MAPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")
@@ -64,6 +65,9 @@ def operate(levels: Tensor, draws: Draws, severity: float, active: Tensor) -> No
     which = torch.where(active, draws.integers(len(OPERATIONS)), -1)
     level = draws.uniform(low=0.1, high=severity) / 10
     sign = (draws.integers(2) * 2 - 1).double()
+    if passes := on_cpu(levels, "augmix"):
+        passes.operate(levels, which, level, sign, _turns(*levels.shape[2:]))
+        return
     tables, maps = (which >= 0) & (which < len(TABLES)), which >= len(TABLES)
     here = tables.nonzero()[:, 0] if levels.device.type == "cpu" else slice(None)
     levels[here] = tabled(levels[here], which[here], level[here])
@@ -126,6 +130,7 @@ def _matrices(which: Tensor, level: Tensor, sign: Tensor, h: int, w: int) -> Ten
     return eye
 
 
+@lru_cache(maxsize=16)
 def _turns(h: int, w: int) -> Tensor:
     """Rotations about the centre by -30, ..., 30 whole degrees, (61, 2, 3)."""
     y, x = (h - 1) / 2, (w - 1) / 2

@@ -10,6 +10,7 @@ from torch import Tensor
 from qact.shift import linear
 from qact.shift.random import Draws, on_cpu
 
+SIDEWAYS = (-45.0, 45.0)  # degrees
 ANGLES = 4096  # angles of motion blur are read off a grid: see _taps
 
 
@@ -50,15 +51,18 @@ def gaussian_kernel(sigma: float, radius: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _gaussian(sigma: float, size: int, border: str, truncate: float) -> Tensor:
-    return linear.sparse(band(gaussian_kernel(sigma, int(truncate * sigma + 0.5)), size, border))
+def gaussian(
+    sigma: float, size: int, border: str = "nearest", truncate: float = 4.0
+) -> linear.Axis:
+    """The gaussian filter of one axis, weights up to ``truncate`` sigmas."""
+    return linear.Axis(band(gaussian_kernel(sigma, int(truncate * sigma + 0.5)), size, border))
 
 
 def smooth(x: Tensor, sigma: float, border: str = "nearest", truncate: float = 4.0) -> Tensor:
     """Separable gaussian filter of (N, C, H, W), weights up to ``truncate`` sigmas."""
     h, w = x.shape[-2:]
-    vertical = _gaussian(sigma, h, border, truncate)
-    return linear.along(vertical, _gaussian(sigma, w, border, truncate), x)
+    vertical = gaussian(sigma, h, border, truncate)
+    return linear.along(vertical, gaussian(sigma, w, border, truncate), x)
 
 
 def gaussian_blur(x: Tensor, sigma: float, draws: Draws) -> Tensor:
@@ -76,7 +80,7 @@ def disk(radius: float, alias: float) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _disk_taps(radius: float, alias: float) -> tuple[int, list[tuple[float, list[list[int]]]]]:
+def disk_taps(radius: float, alias: float) -> tuple[int, list[tuple[float, list[list[int]]]]]:
     """Reach of the disk, and its weights, each with the places (i, j) that share it."""
     kernel = disk(radius, alias)
     used = np.flatnonzero(kernel.max(0) > 1e-9)
@@ -88,7 +92,7 @@ def _disk_taps(radius: float, alias: float) -> tuple[int, list[tuple[float, list
 def defocus_blur(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
     """Convolution with a smoothed disk of (radius, alias), edges mirrored (reflect-101)."""
     h, w = x.shape[-2:]
-    reach, taps = _disk_taps(*constant)
+    reach, taps = disk_taps(*constant)
     for axis, size in ((2, h), (3, w)):
         place = torch.from_numpy(mirror(np.arange(-reach, size + reach), size))
         x = x.index_select(axis, place.to(x.device))
@@ -122,6 +126,14 @@ def _taps(
     return weights.tolist(), torch.from_numpy(whole).to(device)
 
 
+def line(
+    radius: int, sigma: float, angles: tuple[float, float], draws: Draws
+) -> tuple[list[float], Tensor]:
+    """Weights of the taps, and their (y, x) offsets at an angle drawn for each image, (N, T, 2)."""
+    weights, table = _taps(int(radius), float(sigma), *angles, draws.key.device)
+    return weights, table[draws.integers(ANGLES)]
+
+
 def motion(
     x: Tensor, radius: int, sigma: float, angles: tuple[float, float], draws: Draws
 ) -> Tensor:
@@ -131,9 +143,8 @@ def motion(
     ImageMagick's motion blur does.
     """
     n, c, h, w = x.shape
-    weights, table = _taps(int(radius), float(sigma), *angles, x.device)
-    offsets = table[draws.integers(ANGLES)]
-    if passes := on_cpu(x, "compiled_gather"):
+    weights, offsets = line(radius, sigma, angles, draws)
+    if passes := on_cpu(x, "motion"):
         return passes.motion(x, weights, offsets)
     rows, columns = (torch.arange(s, device=x.device) for s in (h, w))
     flat, out = x.flatten(2), torch.zeros_like(x).flatten(2)
@@ -146,7 +157,7 @@ def motion(
 
 def motion_blur(x: Tensor, constant: tuple[int, float], draws: Draws) -> Tensor:
     """Motion blur (radius, sigma) at an angle uniform in [-45, 45] degrees."""
-    return motion(x, *constant, (-45.0, 45.0), draws)
+    return motion(x, *constant, SIDEWAYS, draws)
 
 
 def zoom_matrix(size: int, factor: float) -> np.ndarray:

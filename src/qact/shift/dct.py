@@ -6,10 +6,10 @@ The flow graph is that of Loeffler, Ligtenberg and Moschytz (ICASSP 1989).
 import torch
 from torch import Tensor
 
-_BITS = 13  # fractional bits of the transform's constants
+BITS = 13  # fractional bits of the transform's constants
 
 
-def fixed(value: float, bits: int = _BITS) -> int:
+def fixed(value: float, bits: int = BITS) -> int:
     """A constant as the nearest integer multiple of 2^-bits."""
     return int(value * (1 << bits) + 0.5)
 
@@ -46,7 +46,7 @@ def _forward(x: tuple[Tensor, ...], first: bool) -> list[Tensor]:
     d7, d6, d5, d4 = (x[3 - k] - x[4 + k] for k in range(4))
     t10, t13 = total[0] + total[3], total[0] - total[3]
     t11, t12 = total[1] + total[2], total[1] - total[2]
-    shift = _BITS - 2 if first else _BITS + 2
+    shift = BITS - 2 if first else BITS + 2
     even = [t10 + t11, t10 - t11]
     even = [v << 2 for v in even] if first else [_descale(v, 2) for v in even]
     y2, y6 = _rotated(t13, t12, 0.541196100, 0.765366865, 1.847759065)
@@ -58,10 +58,10 @@ def _forward(x: tuple[Tensor, ...], first: bool) -> list[Tensor]:
 def _inverse(x: tuple[Tensor, ...], first: bool) -> list[Tensor]:
     """Inverse of :func:`_forward`, with the scaling of libjpeg."""
     low, high = _rotated(x[2], x[6], 0.541196100, 0.765366865, 1.847759065)
-    plus, minus = (x[0] + x[4]) << _BITS, (x[0] - x[4]) << _BITS
+    plus, minus = (x[0] + x[4]) << BITS, (x[0] - x[4]) << BITS
     even = (plus + low, minus + high, minus - high, plus - low)
     odd = _odd_part(x[7], x[5], x[3], x[1])[::-1]
-    shift = _BITS - 2 if first else _BITS + 5
+    shift = BITS - 2 if first else BITS + 5
     ahead = [_descale(e + o, shift) for e, o in zip(even, odd, strict=True)]
     back = [_descale(e - o, shift) for e, o in zip(even, odd, strict=True)]
     return ahead + back[::-1]

@@ -51,15 +51,20 @@ def box_matrix(size: int, out: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def _box(size: int, out: int) -> Tensor:
-    # Pillow resizes bytes with weights of 22 fractional bits: the same here, for the same ties.
-    return linear.sparse(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
+def box(size: int, out: int) -> linear.Axis:
+    """The box resize of ``size`` samples to ``out``, by Pillow's weights of 22 fractional bits."""
+    return linear.Axis(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
 
 
 @lru_cache(maxsize=64)
-def _picked(size: int, out: int, device: torch.device) -> Tensor:
-    # Enlarging, each box covers the centre of one sample only.
-    return torch.from_numpy(box_matrix(size, out).argmax(1)).to(device)
+def picked(size: int, out: int) -> np.ndarray:
+    """Which sample each of ``out`` is: enlarging, a box covers the centre of one sample only."""
+    return box_matrix(size, out).argmax(1)
+
+
+def shrunk(h: int, w: int, fraction: float) -> tuple[int, int]:
+    """Rows and columns that are left of (h, w)."""
+    return max(int(h * fraction), 1), max(int(w * fraction), 1)
 
 
 def pixelate(x: Tensor, fraction: float, draws: Draws) -> Tensor:
@@ -68,8 +73,8 @@ def pixelate(x: Tensor, fraction: float, draws: Draws) -> Tensor:
     Pillow shrinks rows, then columns, and rounds to 8 bits, halves upwards, after each.
     """
     h, w = x.shape[-2:]
-    rows, columns = max(int(h * fraction), 1), max(int(w * fraction), 1)
-    levels = linear.along(None, _box(w, columns), x.mul(255).round_()).add_(0.5).floor_()
-    levels = linear.along(_box(h, rows), None, levels).add_(0.5).floor_().div_(255)
-    levels = levels.index_select(2, _picked(rows, h, x.device))
-    return levels.index_select(3, _picked(columns, w, x.device))
+    rows, columns = shrunk(h, w, fraction)
+    levels = linear.along(None, box(w, columns), x.mul(255).round_()).add_(0.5).floor_()
+    levels = linear.along(box(h, rows), None, levels).add_(0.5).floor_().div_(255)
+    levels = levels.index_select(2, torch.from_numpy(picked(rows, h)).to(x.device))
+    return levels.index_select(3, torch.from_numpy(picked(columns, w)).to(x.device))

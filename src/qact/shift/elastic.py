@@ -27,7 +27,7 @@ def sample(x: Tensor, y: Tensor, z: Tensor, border: str) -> Tensor:
 
     ``border`` is ``"mirror"`` (d c b | a b c d | c b a) or ``"reflect"`` (c b a | a b c d | d c b).
     """
-    if passes := on_cpu(x, "compiled_gather"):
+    if passes := on_cpu(x, "gather"):
         return passes.sample(x, y.float(), z.float(), border == "mirror")
     n, c, h, w = x.shape
     rule = _mirror if border == "mirror" else _reflect
@@ -43,12 +43,16 @@ def sample(x: Tensor, y: Tensor, z: Tensor, border: str) -> Tensor:
     return out
 
 
-def affine(x: Tensor, reach: float, draws: Draws) -> Tensor:
-    """Move three points around the centre by up to ``reach`` pixels, the image with them."""
-    h, w = x.shape[-2:]
+def moved_points(h: int, w: int, reach: float, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
+    """The affine map of three points around the centre, moved by up to ``reach`` pixels.
+
+    Returns:
+        ``by_row``, ``by_column`` and ``start``, float64 (N, 2): the place that is read, column and
+        row relative to the centre, is ``by_row r + by_column c + start`` at row r and column c.
+    """
     s = float(max(min(h, w) // 3, 1))
     move = draws.uniform(3, 2, low=-reach, high=reach).double()
-    base = torch.tensor([[s, s], [s, -s], [-s, -s]], dtype=torch.float64, device=x.device)
+    base = torch.tensor([[s, s], [s, -s], [-s, -s]], dtype=torch.float64, device=move.device)
     p, q, origin = (base + move).unbind(1)  # (N, 2) as (x, y), relative to the centre
     (px, py), (qx, qy) = (p - origin).T, (q - origin).T
     det = px * qy - py * qx
@@ -56,12 +60,23 @@ def affine(x: Tensor, reach: float, draws: Draws) -> Tensor:
     # place = origin + a p + b q comes from base[2] + (2 s (a + b), 2 s a): linear in the place.
     by_column = torch.stack([qy - py, qy], 1) * unit[:, None]
     by_row = torch.stack([px - qx, -qx], 1) * unit[:, None]
-    start = -s - by_column * origin[:, :1] - by_row * origin[:, 1:]
+    return by_row, by_column, -s - by_column * origin[:, :1] - by_row * origin[:, 1:]
+
+
+def affine(x: Tensor, reach: float, draws: Draws) -> Tensor:
+    """Move three points around the centre by up to ``reach`` pixels, the image with them."""
+    h, w = x.shape[-2:]
+    by_row, by_column, start = moved_points(h, w, reach, draws)
     rows = torch.arange(h, dtype=torch.float64, device=x.device)[:, None] - h // 2
     columns = torch.arange(w, dtype=torch.float64, device=x.device) - w // 2
     down = (by_row[:, :, None, None] * rows + start[:, :, None, None]).float()
     z, y = (down + (by_column[:, :, None, None] * columns).float()).clamp_(-1e6, 1e6).unbind(1)
     return sample(x, y + h // 2, z + w // 2, "mirror")
+
+
+def displacement(h: int, w: int, sigma: float, draws: Draws) -> Tensor:
+    """Uniform noise smoothed by ``sigma``, (N, 2, H, W)."""
+    return smooth(draws.uniform(2, h, w, low=-1.0, high=1.0), sigma, "reflect", 3.0)
 
 
 def elastic_transform(x: Tensor, constant: tuple[float, float, float], draws: Draws) -> Tensor:
@@ -71,7 +86,7 @@ def elastic_transform(x: Tensor, constant: tuple[float, float, float], draws: Dr
     if alpha == 0:
         return x
     h, w = x.shape[-2:]
-    field = smooth(draws.uniform(2, h, w, low=-1.0, high=1.0), sigma, "reflect", 3.0) * alpha
+    field = displacement(h, w, sigma, draws) * alpha
     rows = torch.arange(h, device=x.device)[:, None]
     columns = torch.arange(w, device=x.device)
     return sample(x, field[:, 0] + rows, field[:, 1] + columns, "reflect")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from qact.shift.blur import smooth
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 
 def glass_blur(x: Tensor, constant: tuple[float, int, int], draws: Draws) -> Tensor:
@@ -30,6 +30,8 @@ def displaced(draws: Draws, delta: int, h: int, w: int) -> Tensor:
     A pixel reads either a place not swept yet, whose value is original, or one swept before, whose
     value was itself read elsewhere: chains, resolved by pointer doubling.
     """
+    if passes := on_cpu(draws.key, "gather"):
+        return passes.displaced(draws.uniform(2, h * w), delta, w)
     step = draws.integers(2 * delta, 2, h * w) - delta
     here = torch.arange(h * w, device=step.device)
     row, column = here // w, here % w

@@ -7,18 +7,34 @@ gives the same bits.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qact.shift.random import on_cpu
+
 _VALUE, _WEIGHT = 2.0**20, 2.0**24
 
 
-def sparse(dense: np.ndarray) -> Tensor:
-    """Matrix (n_out, n_in) of weights as a sparse fixed-point operator for :func:`along`."""
-    rows, columns = np.nonzero(dense)
-    return assemble([(rows, columns, dense[rows, columns])], dense.shape)
+class Axis:
+    """A matrix (n_out, n_in) along one axis of images, in fixed point, for :func:`along`."""
+
+    def __init__(self, dense: np.ndarray):
+        rows, columns = np.nonzero(dense)
+        self.matrix = assemble([(rows, columns, dense[rows, columns])], dense.shape)
+
+    @cached_property
+    def band(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """First and one past the last column that each row uses, and its weights from the first."""
+        dense = self.matrix.to_dense().numpy()
+        used = dense != 0
+        first, last = used.argmax(1), dense.shape[1] - used[:, ::-1].argmax(1)
+        weights = np.zeros((len(dense), int((last - first).max())))
+        for row, start, stop, out in zip(dense, first, last, weights, strict=True):
+            out[: stop - start] = row[start:stop]
+        return first, last, weights
 
 
 def assemble(
@@ -66,19 +82,23 @@ def pixels(matrix: Tensor, images: Tensor) -> Tensor:
     return _images(torch.sparse.mm(matrix.to(images.device), _fixed(images)), n, h, w)
 
 
-def along(vertical: Tensor | None, horizontal: Tensor | None, images: Tensor) -> Tensor:
-    """Apply one sparse matrix to the columns and one to the rows of (N, C, H, W) images.
+def along(vertical: Axis | None, horizontal: Axis | None, images: Tensor) -> Tensor:
+    """Apply one matrix to the columns and one to the rows of (N, C, H, W) images.
 
     None leaves an axis alone. Values are rounded to multiples of 2^-20 in between.
     """
+    if vertical and horizontal and (passes := on_cpu(images, "linear")):
+        return passes.along(vertical.band, horizontal.band, images)
     n, c, h, w = images.shape
     x = _fixed(images)
     if vertical is not None:
-        x = torch.sparse.mm(vertical.to(x.device), x.view(h, -1)).view(-1, n * c)
-        h = len(vertical)
+        matrix = vertical.matrix.to(x.device)
+        x = torch.sparse.mm(matrix, x.view(h, -1)).view(-1, n * c)
+        h = len(matrix)
         x = x.mul_(1 / _WEIGHT).round_() if horizontal is not None else x
     if horizontal is not None:
+        matrix = horizontal.matrix.to(x.device)
         x = x.view(h, w, n * c).transpose(0, 1).reshape(w, -1)
-        w = len(horizontal)
-        x = torch.sparse.mm(horizontal.to(x.device), x).view(w, h, n * c).transpose(0, 1)
+        w = len(matrix)
+        x = torch.sparse.mm(matrix, x).view(w, h, n * c).transpose(0, 1)
     return _images(x.reshape(h * w, n * c), n, h, w)

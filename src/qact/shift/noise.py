@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from qact.shift.random import Draws, on_cpu
+from qact.shift.random import Draws
 
 
 def gaussian_noise(x: Tensor, scale: float, draws: Draws) -> Tensor:
@@ -12,14 +12,11 @@ def gaussian_noise(x: Tensor, scale: float, draws: Draws) -> Tensor:
 
 def shot_noise(x: Tensor, rate: float, draws: Draws) -> Tensor:
     """``Poisson(x rate) / rate``; ``x`` is read on the grid of 8 bits, as the originals read it."""
-    level = x.clamp(0, 1).mul_(255).round_().int()
-    return draws.poisson(level, rate).div_(rate)
+    return draws.poisson(x.clamp(0, 1).mul_(255).round_().int(), rate).div_(rate)
 
 
 def impulse_noise(x: Tensor, amount: float, draws: Draws) -> Tensor:
     """Salt and pepper: each value becomes 0 or 1 with probability ``amount / 2`` each."""
-    if compiled := on_cpu(x):
-        return compiled.impulse(*draws.keys(*x.shape[1:]), x.flatten(1), amount).view(x.shape)
     u = draws.uniform(*x.shape[1:])
     # Sums and products of masks: a fill by a random mask waits for its branches.
     kept, salt = (u >= amount).float(), (u >= amount / 2).float()

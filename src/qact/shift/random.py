@@ -81,7 +81,8 @@ def _positions(n: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=8)
-def _normal_table(device: torch.device) -> Tensor:
+def normal_table(device: torch.device) -> Tensor:
+    """Entries (65536,) of which two add up to a standard normal number."""
     middles = (torch.arange(1 << 16, dtype=torch.float64) + 0.5) / (1 << 16)
     table = torch.special.ndtri(middles)
     # Two entries are added: halve the variance, and restore what the grid of middles takes away.
@@ -98,15 +99,15 @@ def label_key(label: str) -> int:
     return int.from_bytes(hashlib.sha256(label.encode()).digest()[:8], "little", signed=True)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _compiled(room: str) -> Any:
     try:
-        return importlib.import_module(f"qact.shift.{room}")
+        return importlib.import_module(f"qact.shift.compiled.{room}")
     except ImportError:  # no Numba
         return None
 
 
-def on_cpu(x: Tensor, room: str = "compiled") -> Any:
+def on_cpu(x: Tensor, room: str) -> Any:
     """The compiled passes, where there are any and ``x`` lies on a CPU; else None."""
     return _compiled(room) if x.device.type == "cpu" else None
 
@@ -143,19 +144,22 @@ class Draws:
     def keys(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys of the positions (P,) and two of each stream (N,), for the next draw."""
         self.calls += 1
-        key = mix64(self.key + _signed(self.calls * _GOLDEN))
-        return _positions(prod(shape), key.device), (key >> 32).int(), (key << 32 >> 32).int()
+        base, step = _positions(prod(shape), self.key.device), _signed(self.calls * _GOLDEN)
+        if compiled := on_cpu(self.key, "random"):
+            return base, *compiled.keys(self.key, step)
+        key = mix64(self.key + step)
+        return base, (key >> 32).int(), (key << 32 >> 32).int()
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform int32 words of shape (N, *shape)."""
         base, first, second = self.keys(*shape)
-        if compiled := on_cpu(base):
+        if compiled := on_cpu(base, "random"):
             return compiled.bits(base, first, second).view(-1, *shape)
         return mix32(base + first[:, None], second[:, None]).view(-1, *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform float32 in [low, high), shape (N, *shape): multiples of 2^-24, scaled."""
-        if compiled := on_cpu(self.key):
+        if compiled := on_cpu(self.key, "random"):
             return compiled.uniform(*self.keys(*shape), low, high).view(-1, *shape)
         x = _shifted(self.bits(*shape), 8, 32).float().mul_(2.0**-24)
         return x if (low, high) == (0.0, 1.0) else x.mul_(high - low).add_(low)
@@ -170,8 +174,8 @@ class Draws:
         The sum of two entries of a table of 65536 normal quantiles: exact to the eye of any test
         of a few million samples, and limited to |z| <= 6.1.
         """
-        table = _normal_table(self.key.device)
-        if compiled := on_cpu(table):
+        table = normal_table(self.key.device)
+        if compiled := on_cpu(table, "random"):
             return compiled.normal(*self.keys(*shape), table).view(-1, *shape)
         words = self.bits(*shape).flatten()
         low = table.index_select(0, words & 0xFFFF)
@@ -188,16 +192,17 @@ class Draws:
         Returns:
             Counts, shape (N, *shape), by the alias method (Walker 1977).
         """
-        keep, jump, start = tables = alias_tables(float(rate), level.device)
-        if compiled := on_cpu(level):
+        cells, start = tables = alias_tables(float(rate), level.device)
+        if compiled := on_cpu(level, "random"):
             flat = level.flatten(1).int()
             return compiled.poisson(*self.keys(*level.shape[1:]), flat, tables).view(level.shape)
-        width = keep.shape[1]
+        width = cells.shape[1]
+        keep, jump = cells.view(-1, 2).unbind(1)
         words = self.bits(*level.shape[1:]).flatten()
         row = level.flatten().int()
         cell = row * width + _shifted(words, 33 - width.bit_length(), 32)
         rest = words.bitwise_and_((1 << (33 - width.bit_length())) - 1)
-        leave = (rest >= keep.view(-1).index_select(0, cell)).int()
+        leave = (rest >= keep.index_select(0, cell)).int()
         # Products choose faster than torch.where, whose branch a random mask defeats.
-        count = (cell & (width - 1)).add_(jump.view(-1).index_select(0, cell).mul_(leave))
+        count = (cell & (width - 1)).add_(jump.index_select(0, cell).mul_(leave))
         return count.add_(start.index_select(0, row)).float().view(level.shape)

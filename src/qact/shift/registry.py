@@ -163,21 +163,31 @@ def corrupt_mnist(
 def _apply(
     function: Corruption, constant: Any, label: str, images: Tensor, seed: int, index: Tensor
 ) -> Tensor:
-    out = torch.empty_like(images)
+    # Without the strides of the images: passes write flat memory.
+    out = torch.empty(images.shape, dtype=images.dtype, device=images.device)
+    draws = Draws(seed, label, index)
+    if twin := _twin(function, images):
+        whole = out if out.dtype == torch.float32 else torch.empty(images.shape)
+        twin(images.float().contiguous(), constant, draws, whole)
+        return out if whole is out else out.copy_(whole)
     chunk = max(1, _CHUNK[images.device.type != "cpu"] // images[0].numel())
-    for part in range(0, len(images), chunk):
-        here = slice(part, part + chunk)
-        draws = Draws(seed, label, index[here])
-        result = function(images[here].float().contiguous(), constant, draws)
-        rounded(result, out[here])
+    parts = images.split(chunk), draws.parts(chunk), out.split(chunk)
+    for x, part, to in zip(*parts, strict=True):
+        rounded(function(x.float().contiguous(), constant, part), to)
     return out
+
+
+def _twin(function: Corruption, images: Tensor) -> Any:
+    """What does all of a corruption in one compiled pass, rounding included, if there is such."""
+    passes = on_cpu(images, "twins")
+    return passes and passes.TWINS.get(function)
 
 
 def rounded(result: Tensor, out: Tensor) -> None:
     """Write ``round(255 clip(result, 0, 1)) / 255`` into ``out``."""
-    plain = result.is_contiguous() and out.is_contiguous() and out.dtype == torch.float32
-    if plain and (compiled := on_cpu(result)):
-        compiled.rounded(result, out)
+    plain = result.is_contiguous() and out.dtype == torch.float32
+    if plain and (passes := on_cpu(result, "levels")):
+        passes.rounded(result, out)
     else:
         out.copy_(result.clamp(0, 1).mul_(255).round_().div_(255))
 

@@ -1,14 +1,14 @@
 """Spatter: drops of water or mud on the lens (arXiv 1903.12261)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from qact.shift.blur import smooth
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 from qact.shift.weather import grey
 
-_TURQUOISE = (175 / 255, 238 / 255, 238 / 255)
-_BROWN = (63 / 255, 42 / 255, 20 / 255)
+COLOURS = ((175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255))  # turquoise, brown
 _FAR = 20  # distances are truncated here, in pixels
 
 
@@ -78,7 +78,9 @@ def distance(edge: Tensor) -> Tensor:
             torch.minimum(near, ahead + k * k, out=near)
             torch.minimum(after, back + k * k, out=after)
         square = best
-    return square.sqrt()
+    # A table: the last bit of a vectorised root may depend on the place in its register.
+    roots = torch.from_numpy(np.sqrt(np.arange(_FAR * _FAR + 1, dtype=np.float32)))
+    return roots.to(square.device)[square.long()]
 
 
 def equalised(level: Tensor) -> Tensor:
@@ -93,8 +95,11 @@ def equalised(level: Tensor) -> Tensor:
     return torch.where(rest > 0, result, flat).view_as(level)
 
 
-def _water(liquid: Tensor) -> Tensor:
+def water(liquid: Tensor, threshold: float) -> Tensor:
     """Opacity of the drops (N, H, W) in [0, 1]: thick inside, sharp towards the lower right."""
+    if passes := on_cpu(liquid, "spatter"):
+        return passes.water(liquid, threshold)
+    liquid = liquid * (liquid >= threshold)
     level = (liquid * 255).floor().clamp_(0, 255)
     far = _box(distance(canny(level.int(), 50, 150))).floor().long()
     (a, b, _), (d, e, f), (_, h, i) = _neighbours(_bordered(equalised(far), True))
@@ -109,14 +114,18 @@ def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws) -> Tensor:
     Distances to the edge of a drop are Euclidean where OpenCV's are those of a 5 x 5 mask. A grey
     image receives the luma of the colour.
     """
-    mean, std, sigma, threshold, strength, mud = constant
-    liquid = draws.normal(1, *x.shape[2:]).mul_(std).add_(mean)
-    liquid = smooth(liquid, sigma)
-    wet = liquid > threshold
-    colour = torch.tensor(_BROWN if mud else _TURQUOISE, device=x.device).view(1, 3, 1, 1)
+    strength, mud = constant[4:]
+    thick = opacity(constant, draws, *x.shape[2:])
+    colour = torch.tensor(COLOURS[bool(mud)], device=x.device).view(1, 3, 1, 1)
     colour = colour if x.shape[1] == 3 else grey(colour)
+    return x * (1 - thick) + colour * thick if mud else x + thick * strength * colour
+
+
+def opacity(constant: tuple[float, ...], draws: Draws, h: int, w: int) -> Tensor:
+    """Opacity of the drops or of the mud, (N, 1, H, W)."""
+    mean, std, sigma, threshold, strength, mud = constant
+    liquid = smooth(draws.normal(1, h, w).mul_(std).add_(mean), sigma)
     if not mud:
-        return x + _water((liquid * (liquid >= threshold))[:, 0])[:, None] * strength * colour
-    cover = smooth(wet.float(), strength)
-    cover = cover * (cover >= 0.8)
-    return x * (1 - cover) + colour * cover
+        return water(liquid[:, 0], threshold)[:, None]
+    cover = smooth((liquid > threshold).float(), strength)
+    return cover * (cover >= 0.8)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from qact.shift import linear
 from qact.shift.blur import motion, zoom_matrix
-from qact.shift.random import Draws
+from qact.shift.random import Draws, on_cpu
 
 _GREY = (0.299, 0.587, 0.114)
 
@@ -36,6 +36,8 @@ def plasma(draws: Draws, side: int, decay: float, wibble: float = 100.0) -> Tens
     halving of the step.
     """
     noise = draws.uniform(side, side, low=-1.0, high=1.0)
+    if passes := on_cpu(noise, "plasma"):
+        return passes.plasma(noise, decay, wibble)
     heights = torch.zeros_like(noise)
     step = side
     while step >= 2:
@@ -53,7 +55,8 @@ def plasma(draws: Draws, side: int, decay: float, wibble: float = 100.0) -> Tens
     return ((heights - low) / (high - low).clamp(min=1e-12)).clamp_(0, 1)
 
 
-def _side(x: Tensor) -> int:
+def side_of(x: Tensor) -> int:
+    """The side of the plasma that covers images (N, C, H, W)."""
     return 1 << (max(x.shape[-2:]) - 1).bit_length()
 
 
@@ -62,7 +65,7 @@ def fog(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
     amount, decay = constant
     h, w = x.shape[-2:]
     top = x.amax((1, 2, 3), keepdim=True)
-    haze = plasma(draws, _side(x), decay)[:, None, :h, :w] * amount
+    haze = plasma(draws, side_of(x), decay)[:, None, :h, :w] * amount
     return (x + haze) * (top / (top + amount))
 
 
@@ -85,7 +88,7 @@ def ice(x: Tensor, draws: Draws) -> Tensor:
     (veins of crystals), in one of five palettes drawn per image.
     """
     h, w = x.shape[-2:]
-    patches, ridges = plasma(draws, _side(x), 1.6), plasma(draws, _side(x), 1.35)
+    patches, ridges = plasma(draws, side_of(x), 1.6), plasma(draws, side_of(x), 1.35)
     height = patches * 0.6 + (1 - (ridges * 2 - 1).abs()) * 0.4 - 0.57
     palette = torch.tensor(_ICE, device=x.device)[draws.integers(len(_ICE))][:, :, None, None]
     shade = draws.uniform(1, 1, 1, low=-0.05, high=0.05)
@@ -101,8 +104,8 @@ def frost(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _zoom(size: int, factor: float) -> Tensor:
-    return linear.sparse(zoom_matrix(size, factor))
+def _zoom(size: int, factor: float) -> linear.Axis:
+    return linear.Axis(zoom_matrix(size, factor))
 
 
 def snow(x: Tensor, constant: tuple[float, ...], draws: Draws) -> Tensor:

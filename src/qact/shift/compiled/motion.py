@@ -1,0 +1,83 @@
+"""Motion blur: weighted sums of shifted images, four shifts in each sweep, as in `disk`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qact.shift.blur import SIDEWAYS, line
+from qact.shift.compiled.border import BLOCK, bordered
+from qact.shift.compiled.jit import inline, jit
+from qact.shift.compiled.levels import level
+from qact.shift.random import Draws
+
+
+@inline
+def _weighted(x: Any, shifts: Any, weights: Any, start: Any, n: Any, out: Any) -> None:
+    """As :func:`_added`, each shifted ``x`` times its weight."""
+    t = 0
+    while len(shifts) - t >= 4:
+        a, b = x[start + shifts[t] :], x[start + shifts[t + 1] :]
+        c, d = x[start + shifts[t + 2] :], x[start + shifts[t + 3] :]
+        u, v, y, z = weights[t], weights[t + 1], weights[t + 2], weights[t + 3]
+        for p in range(n):
+            out[p] = (((out[p] + a[p] * u) + b[p] * v) + c[p] * y) + d[p] * z
+        t += 4
+    while t < len(shifts):
+        a, u = x[start + shifts[t] :], weights[t]
+        for p in range(n):
+            out[p] += a[p] * u
+        t += 1
+
+
+@jit
+def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None:
+    images, channels, h, w = x.shape
+    reach = 0
+    for offset in offsets.flat:
+        reach = max(reach, abs(offset))
+    wide = np.empty((h + 2 * reach) * (w + 2 * reach), np.float32)
+    sums = np.empty(max(BLOCK, w + 2 * reach), np.float32)
+    for n in range(images):
+        up, left = min(0, offsets[n, :, 0].min()), min(0, offsets[n, :, 1].min())
+        down, right = max(0, offsets[n, :, 0].max()), max(0, offsets[n, :, 1].max())
+        rows = np.minimum(np.maximum(np.arange(up, h + down), 0), h - 1)
+        columns = np.minimum(np.maximum(np.arange(left, w + right), 0), w - 1)
+        pitch = len(columns)
+        shifts = (offsets[n, :, 0] - up) * pitch + offsets[n, :, 1] - left
+        block = max(1, BLOCK // pitch)
+        for k in range(channels):
+            bordered(x[n, k], rows, columns, -left, wide)
+            for top in range(0, h, block):
+                here = min(block, h - top)
+                size = (here - 1) * pitch + w
+                sums[:size] = 0
+                _weighted(wide, shifts, weights, top * pitch, size, sums)
+                for i in range(here):
+                    for j in range(w):
+                        value = sums[i * pitch + j]
+                        done = level(value) / np.float32(255) if finished else value
+                        out[n, k, top + i, j] = done
+
+
+def motion(
+    x: Tensor, weights: list[float], offsets: Tensor, finished: Tensor | None = None
+) -> Tensor:
+    """See :func:`qact.shift.blur.motion`; ``offsets`` (N, taps, 2) are those of each image.
+
+    With ``finished`` the results are rounded to 8 bits and written there.
+    """
+    out = torch.empty(x.shape) if finished is None else finished
+    taps = np.array(weights, np.float32)
+    arrays = (t.contiguous().numpy() for t in (x, offsets, out))
+    source, places, to = arrays
+    _motion(source, taps, places, finished is not None, to)
+    return out
+
+
+def motion_blur(x: Tensor, constant: tuple[int, float], draws: Draws, out: Tensor) -> None:
+    """See :func:`qact.shift.blur.motion_blur`."""
+    motion(x, *line(*constant, SIDEWAYS, draws), finished=out)
