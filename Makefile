@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 # Wheels that would replace torch by another build of it: without their dependencies.
 MODELS := torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 
-.PHONY: bench bench-full test test-all lint docs clean
+.PHONY: bench bench-full test test-slow test-all lint docs clean
 
 # `make bench FULL=1` adds every adaptation method on every stream, on the same networks.
 bench: $(STAMP)
@@ -19,6 +19,9 @@ bench-full: bench
 # Two processes of one thread each: more threads than cores wait for each other, spinning.
 test: lint $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-slow: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not exhaustive" tests
 
 test-all: lint $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow"

@@ -83,6 +83,7 @@ def test_the_page_has_the_table_of_the_file():
 
 
 @pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", architectures.ARCHITECTURES)
 def test_an_architecture_reaches_what_the_file_says(name):
     row, known = architectures.examine(name), architectures.known()[name]
