@@ -71,7 +71,13 @@ def summary(found: Found, parts: list[tuple]) -> list[str]:
             shares = kept(found, (*cell, "iid-64"))
             continual = leads(found, (*cell, "continual-64"), "batch")
             low = str(sum(lead < -1.005 for lead in apart))
-            cells = [", ".join(part), activation, str(len(apart)), number(min(apart), "+.1f"), low]
+            cells = [
+                ", ".join(part),
+                activation,
+                str(len(apart)),
+                number(min(apart, default=None), "+.1f"),
+                low,
+            ]
             cells += [
                 number(shares, ".0f"),
                 number(fmean(continual) if continual else None, "+.1f"),
