@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
@@ -92,7 +93,7 @@ def _beside(
         places.put(devices[worker % len(devices)])
     work = {cell.name: cell.work(sizes) for cell in cells}
     pool = ProcessPoolExecutor(
-        jobs, context, initializer=_start_worker, initargs=(messages, stop, places, os.getpid())
+        jobs, context, initializer=_start_worker, initargs=(messages, stop, places)
     )
     try:
         futures: dict[Future[Outcome], Cell] = {pool.submit(_in_worker, c): c for c in cells}
@@ -129,17 +130,25 @@ def _listen(messages: Any, display: Display, work: dict[str, int], keep: Keep) -
 
 _messages: Any = None
 _stop: Any = None
-_parent = 0
 _device = "cpu"
 
 
-def _start_worker(messages: Any, stop: Any, places: Any, parent: int) -> None:
-    global _messages, _stop, _parent, _device
-    _messages, _stop, _parent, _device = messages, stop, parent, places.get()
+def _start_worker(messages: Any, stop: Any, places: Any) -> None:
+    global _messages, _stop, _device
+    _messages, _stop, _device = messages, stop, places.get()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which tells us
     torch.set_num_threads(1)
     if os.getcwd() not in sys.path:  # where a user's module of rivals lies
         sys.path.insert(0, os.getcwd())
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed tells nobody, and its orphans would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _in_worker(cell: Cell) -> Outcome:
@@ -150,7 +159,6 @@ def _in_worker(cell: Cell) -> Outcome:
 
 
 def _report(cell: str, amount: int, stage: str) -> None:
-    # A parent that was killed cannot set the event; its orphans notice by the changed parent id.
-    if _stop.is_set() or os.getppid() != _parent:
+    if _stop.is_set():
         raise StoppedError
     _messages.put((cell, (amount, stage)))
