@@ -35,7 +35,7 @@ def by_column(rows: list[dict]) -> Found:
 def mean(seeds: dict[str, list[dict]], metric: str, scale: float = 1.0) -> str:
     """Mean over conditions, then over seeds with its deviation; a dash where nothing is in."""
     values = [fmean(float(row[metric]) for row in rows) for rows in seeds.values()]
-    return shown(Stat.of(values), scale).replace("±", " ± ")
+    return shown(Stat.of(values), scale)
 
 
 def table(found: Found) -> list[str]:
@@ -46,7 +46,7 @@ def table(found: Found) -> list[str]:
     for method in sorted({key[0] for key in found}, key=lambda m: (m != "source", m != "batch", m)):
         iid = found.get((method, "iid-64"), {})
         cells = [mean(found.get((method, name), {}), "accuracy", 100) for name in columns]
-        cost = [mean(iid, "ms_per_batch"), mean(iid, "held_kib")]
+        cost = [mean(iid, name).split("±")[0] for name in ("ms_per_batch", "held_kib")]
         cells = [f"`{method}`", *cells, mean(iid, "ece", 100), *cost]
         lines.append("| " + " | ".join(cells) + " |")
     return lines
