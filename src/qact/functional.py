@@ -65,7 +65,8 @@ def quantile_activation(
             many samples (rows of ``input``).
         levels: ``"uniform"``, ``"steps"``, ``"normal"``, a scalar activation of the normal score
             (``"relu"``, ``"gelu"``, ...), any function, or a :class:`qact.levels.Level`.
-        weight, bias: (C,) scale and shift of the score.
+        weight: (C,) scale of the score.
+        bias: (C,) shift of the score.
         bandwidth: ``h``: a number (units of ``input``), ``"scott"``, ``"silverman"``, ``"0.2std"``.
         gradient: ``"full"`` differentiates the context: with ``g = dL/dF``,
             ``dL/dz_j = g_j f_h(z_j) - w_j sum_i g_i phi_h(z_i - z_j)`` and, for a bandwidth that
