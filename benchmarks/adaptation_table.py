@@ -14,7 +14,7 @@ from qact.bench.stat import Stat
 from qact.bench.table import shown
 
 COLUMNS = (*(f"{stream}-64" for stream in STREAMS), *(f"iid-{size}" for size in (1, 4, 16, 256)))
-MARKS = ("<!-- table -->", "<!-- /table -->")
+MARKS = {name: (f"<!-- {name} -->", f"<!-- /{name} -->") for name in ("summary", "table")}
 Found = dict[tuple[str, str], dict[str, list[dict]]]  # method, column: rows of each seed
 
 
@@ -52,24 +52,52 @@ def table(found: Found) -> list[str]:
     return lines
 
 
+def over_streams(found: Found, method: str) -> tuple[float, float]:
+    """Accuracy in %, mean over streams, and the least lead on the source of any stream and seed."""
+    means, leads = [], []
+    for name, stream in ((key[1], seeds) for key, seeds in found.items() if key[0] == method):
+        source = found["source", name]
+        values = {s: 100 * fmean(float(row["accuracy"]) for row in stream[s]) for s in stream}
+        base = {s: 100 * fmean(float(row["accuracy"]) for row in source[s]) for s in stream}
+        means.append(fmean(values.values()))
+        leads.append(min(values[s] - base[s] for s in values))
+    return fmean(means), min(leads)
+
+
+def summary(networks: dict[str, Found]) -> list[str]:
+    """One row per method, the best mean over networks first."""
+    found = {
+        method: [over_streams(found, method) for found in networks.values()]
+        for method in dict.fromkeys(key[0] for key in next(iter(networks.values())))
+    }
+    head = ["method", *(f"{name}: {what}" for name in networks for what in ("mean", "worst lead"))]
+    lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
+    for method in sorted(found, key=lambda m: -fmean(mean for mean, _ in found[m])):
+        cells = [f"{mean:.1f} | {lead:+.1f}" for mean, lead in found[method]]
+        lines.append(f"| `{method}` | {' | '.join(cells)} |")
+    return lines
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=Path("benchmarks/data/adaptation"))
     parser.add_argument("--page", type=Path, default=Path("docs/adaptation.md"))
     options = parser.parse_args()
-    parts = []
+    parts, networks = [], {}
     for path in sorted(options.data.glob("*.csv"), reverse=True):
         rows = read(path)
         for activation in sorted({row["activation"] for row in rows}, reverse=True):
             mine = [row for row in rows if row["activation"] == activation]
             seeds = sorted({row["seed"] for row in mine})
+            found = networks[f"{path.stem}, {activation}"] = by_column(mine)
             title = f"{path.stem}, {activation}, {len(mine)} rows, seeds {', '.join(seeds)}"
-            parts += [f"**{title}**", "", *table(by_column(mine)), ""]
+            parts += [f"**{title}**", "", *table(found), ""]
     text = options.page.read_text(encoding="utf-8")
-    head, rest = text.split(MARKS[0])
-    tail = rest.split(MARKS[1])[1]
-    body = "\n".join(parts)
-    options.page.write_text(f"{head}{MARKS[0]}\n\n{body}\n{MARKS[1]}{tail}", encoding="utf-8")
+    for name, lines in (("summary", [*summary(networks), ""]), ("table", parts)):
+        first, last = MARKS[name]
+        head, rest = text.split(first)
+        text = f"{head}{first}\n\n{chr(10).join(lines)}\n{last}{rest.split(last)[1]}"
+    options.page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
