@@ -49,12 +49,13 @@ def test_a_pattern_chooses_and_ranks(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("qact.bench.commands.Recipe", lambda: small)
     monkeypatch.setattr("qact.bench.report.FEW", 2)
     arguments = ["bench", "--jobs", "1", "--activations", "hard*", "--activation", "relu"]
-    found = CliRunner().invoke(commands, [*arguments, "--out", str(tmp_path / "x")])
+    out = ["--out", str(tmp_path / "x")]
+    found = CliRunner().invoke(commands, [*arguments, *out])
     assert found.exit_code == 0, found.output
     assert "4 activations by accuracy under shift" in found.output
     for name in ("relu", "hard_ash", "hardswish", "hardtanh"):
         assert name in found.output
-    none = CliRunner().invoke(commands, ["bench", "--activations", "nothing*"])
+    none = CliRunner().invoke(commands, ["bench", "--activations", "nothing*", *out])
     assert none.exit_code == 2
     assert "no activation matches 'nothing*'" in none.output
 
@@ -73,10 +74,10 @@ def test_figures_show_few_of_many(results, monkeypatch):
     assert page.count("qact") > 3  # the tables have all
 
 
-def test_what_halves_the_channels_is_no_rival():
+def test_what_halves_the_channels_is_no_rival(tmp_path):
     names = {rival.name for rival in list_rivals("all")}
     assert {"relu", "qact", "qact.paper", "golu", "dice"} <= names
     assert not names & {"glu", "maxout", "simple_gate"}
-    found = CliRunner().invoke(commands, ["bench", "--activation", "glu"])
+    found = CliRunner().invoke(commands, ["bench", "--activation", "glu", "--out", str(tmp_path)])
     assert found.exit_code == 2
     assert "'glu' cannot stand where ReLU stood" in found.output
