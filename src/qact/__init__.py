@@ -7,7 +7,8 @@ from qact.context import Context
 from qact.convert import convert, convert_, layer, summary
 from qact.distributed import SyncQAct, convert_sync_
 from qact.initialize import init_
-from qact.layer import LazyQAct, QAct
+from qact.layer import QAct
+from qact.lazy import LazyQAct
 from qact.normed import NormedQAct
 from qact.recalibrate import recalibrated, record
 

@@ -16,7 +16,7 @@ from qact.kernels import eager, tables
 from qact.layout import fold, unfold
 from qact.levels import parse as parse_level
 from qact.moving import moved
-from qact.plausible import overfull, plausible
+from qact.plausible import complaints
 from qact.rule import Rule
 
 FLOATS = ("mass", "moment", "mean", "std")
@@ -208,46 +208,17 @@ class Context(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """All or nothing: a state that does not fit leaves the context as it was."""
-        errors: list[str] = args[-1]
-        for name in TENSORS:
-            value = state_dict.get(prefix + name)
-            own = getattr(self, name)
-            if value is None:
-                continue  # reported by torch as a missing key
-            if not isinstance(value, Tensor):
-                errors.append(f"{prefix}{name} is a {type(value).__name__}, not a tensor")
-            elif value.shape != own.shape:
-                errors.append(
-                    f"{prefix}{name} has shape {tuple(value.shape)}, not {tuple(own.shape)}"
-                )
-            elif not plausible(name, value):
-                errors.append(f"{prefix}{name} holds numbers that no context can have")
-        if not errors and overfull(*(state_dict.get(prefix + n) for n in ("mass", "moment"))):
-            errors.append(f"{prefix}moment exceeds {prefix}mass, which no context can have")
-        if errors or any(prefix + name not in state_dict for name in TENSORS):
-            args[-3].extend(k for n in TENSORS if (k := prefix + n) not in state_dict)
+        missing, errors = args[-3], args[-1]
+        errors += complaints(state_dict, prefix, {name: getattr(self, name) for name in TENSORS})
+        absent = [prefix + name for name in TENSORS if prefix + name not in state_dict]
+        if errors or absent:
+            missing += absent
             return
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.num_features}, bins={self.bins}"
-
-
-def followers(context: Context, momentum: float | None) -> tuple[Context, float | None] | None:
-    """What a training pass moves: nothing, if a backward pass runs it once more.
-
-    That is gradient checkpointing, and what it sees has been counted already.
-    """
-    if torch.compiler.is_compiling():
-        return context, momentum
-    if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "no running context can follow under torch.func: under vmap every slice is a context "
-            "of its own, and grad lets no buffer change; use "
-            "qact.functional.quantile_activation, or the layer in eval()"
-        )
-    return None if torch._C._current_autograd_node() is not None else (context, momentum)
 
 
 def _rule(

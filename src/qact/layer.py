@@ -9,20 +9,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.lazy import LazyModuleMixin
-from torch.nn.parameter import UninitializedParameter
 
 from qact import checks
 from qact import levels as _levels
 from qact.bandwidth import Bandwidth
 from qact.bandwidth import parse as parse_bandwidth
-from qact.context import Context, followers
+from qact.context import Context
 from qact.functional import ENGINES, check, recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
 from qact.layout import channel_dim, fold, unfold
 from qact.levels import Level, leveled
+from qact.moving import followers
 from qact.rule import Rule
 
 if TYPE_CHECKING:
@@ -236,52 +235,3 @@ class QAct(nn.Module):
             f"context={self.mode!r}, momentum={self.momentum}, prior={self.prior}, "
             f"affine={self.affine}"
         )
-
-
-class LazyQAct(LazyModuleMixin, QAct):
-    """A :class:`QAct` that takes ``num_features`` from its first input and then becomes one.
-
-    Example:
-        >>> layer = LazyQAct(dim=-1)
-        >>> _ = layer(torch.randn(2, 5, 12))
-        >>> layer.num_features
-        12
-    """
-
-    cls_to_become = QAct
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(1, **options)
-        self.num_features = 0
-        for name in ("weight", "bias", "table"):
-            made = getattr(self, name)
-            if made is not None:
-                setattr(self, name, UninitializedParameter(device=made.device, dtype=made.dtype))  # type: ignore[call-arg]
-
-    def reset_parameters(self) -> None:
-        """Nothing to reset before the first input."""
-        if not self.has_uninitialized_params() and self.num_features != 0:
-            super().reset_parameters()
-
-    def initialize_parameters(self, input: Tensor) -> None:
-        """Take the number of channels from ``input``."""
-        if self.num_features == 0:
-            check(input, self.dim, None, None, None)
-            self._take(input.shape[channel_dim(input, self.dim)], self.context.bins)
-            for name in ("weight", "bias", "table"):
-                blank = getattr(self, name)
-                if isinstance(blank, UninitializedParameter):
-                    columns = (KNOTS,) if name == "table" else ()
-                    blank.materialize((self.num_features, *columns))
-            QAct.reset_parameters(self)
-
-    def _take(self, channels: int, bins: int) -> None:
-        old = self.context.mass
-        self.num_features = channels
-        self.context = Context(channels, bins, device=old.device, dtype=old.dtype)
-
-    def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
-        mass = state_dict.get(prefix + "context.mass")
-        if mass is not None and mass.dim() == 2 and mass.numel():
-            self._take(*mass.shape)
-        super()._load_from_state_dict(state_dict, prefix, *args)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from qact import levels as _levels
-from qact.context import followers
 from qact.functional import check, recall
 from qact.kernels.block import block, fusable
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
@@ -18,6 +17,7 @@ from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.layer import QAct
 from qact.layout import fold, unfold
+from qact.moving import followers
 
 
 class ChannelNorm(nn.BatchNorm1d):

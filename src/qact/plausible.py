@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 
-def plausible(name: str, value: Tensor) -> bool:
-    """Whether a context can hold these numbers."""
+def complaints(state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor]) -> list[str]:
+    """Why ``state`` can't replace ``own``: nothing if it can, or if names are missing from it."""
+    found = list(_each(state, prefix, own))
+    mass, moment = (state.get(prefix + name) for name in ("mass", "moment"))
+    if not found and mass is not None and moment is not None and _overfull(mass, moment):
+        found.append(f"{prefix}moment exceeds {prefix}mass, which no context can have")
+    return found
+
+
+def _each(state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor]) -> Iterator[str]:
+    for name, tensor in own.items():
+        value = state.get(prefix + name)
+        if value is None:
+            continue  # reported by torch as a missing key
+        if not isinstance(value, Tensor):
+            yield f"{prefix}{name} is a {type(value).__name__}, not a tensor"
+        elif value.shape != tensor.shape:
+            yield f"{prefix}{name} has shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
+        elif not _plausible(name, value):
+            yield f"{prefix}{name} holds numbers that no context can have"
+
+
+def _plausible(name: str, value: Tensor) -> bool:
     if name == "exponent":
         return bool((value.abs() <= 1000).all())
     if name == "offset":
@@ -15,6 +39,6 @@ def plausible(name: str, value: Tensor) -> bool:
     return bool(torch.isfinite(value).all() and (name == "mean" or (value >= 0).all()))
 
 
-def overfull(mass: Tensor | None, moment: Tensor | None) -> bool:
+def _overfull(mass: Tensor, moment: Tensor) -> bool:
     """Whether values stand beyond the bins that hold them."""
-    return mass is not None and moment is not None and bool((moment > mass * 1.001 + 1e-6).any())
+    return bool((moment > mass * 1.001 + 1e-6).any())

@@ -86,7 +86,7 @@ def test_bad_names():
 @pytest.mark.parametrize(
     "code",
     [
-        "from qact.layer import QAct, LazyQAct; import qact; qact.layer('qact')",
+        "from qact.layer import QAct; import qact; qact.layer('qact')",
         "import qact.layer; qact.layer('qact'); from qact.layer import QAct",
         "import qact; from qact.layer import QAct; assert QAct is qact.QAct; qact.layer('relu')",
         "from qact import layer; layer('qact'); import qact.layer; assert qact.layer is layer",

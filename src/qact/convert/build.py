@@ -13,7 +13,8 @@ from qact.activations import Entry, entry
 from qact.convert import static
 from qact.convert.lazy import Layer
 from qact.convert.sites import Site
-from qact.layer import LazyQAct, QAct
+from qact.layer import QAct
+from qact.lazy import LazyQAct
 from qact.normed import NormedQAct
 
 KNOWN = ("num_features", "dim", "device", "dtype", "inplace")

@@ -8,7 +8,8 @@ from torch import nn
 
 from qact.distributed.layer import SyncQAct
 from qact.distributed.norm import SyncChannelNorm
-from qact.layer import LazyQAct, QAct
+from qact.layer import QAct
+from qact.lazy import LazyQAct
 from qact.normed import ChannelNorm
 
 KINDS: dict[type[nn.Module], type[nn.Module]] = {QAct: SyncQAct, ChannelNorm: SyncChannelNorm}

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.context import followers
 from qact.distributed.exchange import joined_group
 from qact.distributed.observe import joined
 from qact.functional import passes_for
 from qact.layer import QAct
 from qact.layout import fold, unfold
+from qact.moving import followers
 
 
 class SyncQAct(QAct):
