@@ -6,7 +6,10 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
-from numba import cfunc, njit
+from numba import njit, types
+from numba.core.ccallback import CFunc
+from numba.core.cpu import CPUContext
+from numba.core.registry import cpu_target
 
 # Sums may be taken in any order, so that they use the whole width of the processor; what is not a
 # number is found beforehand, on the bits.
@@ -28,7 +31,9 @@ summing: Callable[..., Any] = njit(
 class Kernel:
     """A C function of one address, see `qact.kernels.cpu.frame`: compiled when it is first needed.
 
-    It is kept on disk, and all that it calls within it.
+    It is kept on disk, and all that it calls within it. What runs is always the code on disk, in an
+    engine of its own: a process that has just compiled it also holds each function that it calls,
+    compiled alone, and calls would lead there, to sums that round differently.
     """
 
     def __init__(self, function: Callable[..., None], fastmath: set[str] = FAST) -> None:
@@ -43,4 +48,17 @@ class Kernel:
     def compiled(self) -> Any:
         """With ``address`` and ``ctypes``, its two doors."""
         options = {"error_model": "numpy", "fastmath": self.fastmath}
-        return cfunc("void(voidptr)", cache=True, **options)(self.function)
+        made = CFunc(self.function, ((types.voidptr,), types.void), {}, options)
+        made.enable_caching()
+        made._targetdescr = _Engine()
+        made.compile()
+        if not made.cache_hits:  # it was compiled, and is on disk now
+            made.compile()
+        return made
+
+
+class _Engine:
+    """Where code from disk is linked, beside that of no other kernel."""
+
+    def __init__(self) -> None:
+        self.target_context = CPUContext(cpu_target.typing_context)
