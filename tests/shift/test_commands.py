@@ -29,6 +29,8 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
     for request, said in (
         ((*digits, "--corruption", "foog"), "unknown corruption 'foog'; did you mean 'fog'"),
         ((*digits, "--size", 0), "size must be a positive integer"),
+        ((*digits, "--limit", -5), "--limit"),
+        ((*digits, "--device", "tpu7"), "device must be cpu, cuda or cuda:N, and here; got 'tpu7'"),
         (("corrupt", "--data", "cifar10", "--out", tmp_path), "QACT_DATA"),
         (("download", "cifar", tmp_path), "unknown data set 'cifar'; did you mean 'cifar10"),
     ):
@@ -36,3 +38,10 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         assert code == 2
         assert said in output
         assert "Traceback" not in output
+
+
+def test_corrupt_knows_the_groups_of_the_bench(tmp_path):
+    request = ("corrupt", "--data", "digits", "--size", 4, "--limit", 2, "--out", tmp_path)
+    assert run(*request, "--corruption", "holdout")[0] == 0
+    written = {path.stem for path in tmp_path.glob("*.npy")}
+    assert written == {"labels", "speckle_noise", "gaussian_blur", "spatter", "saturate"}

@@ -354,6 +354,13 @@ def test_bad_severity(severity):
         corrupt(pictures(1), "fog", severity)
 
 
+def test_lists_are_neither_names_nor_severities():
+    with pytest.raises(ValueError, match="severity must be"):
+        corrupt(pictures(1), "fog", torch.tensor([1, 2]))
+    with pytest.raises(ValueError, match=r"unknown corruption \['fog'\]"):
+        corrupt(pictures(1), ["fog"], 1)
+
+
 def test_unknown_name_suggests_close_ones():
     with pytest.raises(ValueError, match=r"'gausian_noise'.*did you mean 'gaussian_noise'"):
         corrupt(pictures(1), "gausian_noise", 1)

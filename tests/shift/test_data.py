@@ -291,6 +291,20 @@ def test_coded_folder_missing_truncated_altered(coded):
         load("cifar10", root=coded)
 
 
+@pytest.mark.parametrize("file", ["checksums.json", "classes.json"])
+def test_coded_folder_with_a_damaged_list(coded, file):
+    for content in ("{", "{}", "[]"):
+        (coded / file).write_text(content)
+        with pytest.raises(ValueError, match=rf"{file} is damaged or has no .*http"):
+            load("cifar10", root=coded)
+
+
+def test_coded_folder_without_its_classes(coded):
+    (coded / "classes.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"classes\.json is missing; origin: http"):
+        load("cifar10", root=coded)
+
+
 # --- requests that cannot be met -------------------------------------------------------------
 
 

@@ -38,12 +38,9 @@ class Setting(NamedTuple):
 
 def corruptions_of(asked: list[str] | None) -> list[str] | None:
     """Return the corruptions of a group, or those that were named."""
-    from qact.shift import corruptions
+    from qact.shift.registry import expanded
 
-    groups = ("standard", "holdout", "all")
-    if asked and len(asked) == 1 and asked[0] in groups:
-        return list(corruptions(asked[0]))
-    return asked
+    return expanded(asked) if asked else asked
 
 
 def seeds_of(count: int | None) -> tuple[int, ...] | None:
@@ -87,7 +84,7 @@ SHIFT = {
     "corruption": Setting(
         "shift.corruptions",
         list[str],
-        "Corruption to measure; repeat; or standard, all.",
+        "Corruption to measure; repeat; or standard, holdout, all.",
         read=corruptions_of,
     ),
     "severity": Setting("shift.severities", list[int], "0 (clean) to 5; repeat for more."),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
+import torch
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -14,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from qact.shift.data import load
 from qact.shift.download import download as fetch_all
 from qact.shift.origins import ORIGINS
-from qact.shift.registry import corruptions
+from qact.shift.registry import expanded
 from qact.shift.writer import write_corrupted
 
 DataName = Annotated[
@@ -22,10 +23,11 @@ DataName = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder of the .npy files.")]
 Names = Annotated[
-    list[str] | None, typer.Option("--corruption", help="Repeat for more; all 19 by default.")
+    list[str] | None,
+    typer.Option("--corruption", help="Repeat for more; or standard, holdout; all by default."),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random numbers.")]
-Limit = Annotated[int | None, typer.Option("--limit", help="Test images to use at most.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Test images to use at most.")]
 Size = Annotated[int | None, typer.Option("--size", help="Side in pixels: digits and folders.")]
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the data; or QACT_DATA.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1, ...")]
@@ -46,7 +48,8 @@ def corrupt(
     Run the same command again to go on after an interruption.
     """
     with _plain_errors():
-        names = corruption or list(corruptions("all"))
+        names = expanded(corruption or ["all"])
+        _try(device)
         splits = load(data, size=size, root=root)
         images, labels = (part[:limit] for part in splits.test)
         with _bars() as bars:
@@ -78,6 +81,13 @@ def download(
             bars.update(started[file], completed=done, total=whole)
 
         fetch_all(name, root, tell)
+
+
+def _try(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # no such name; a build without it
+        raise ValueError(f"device must be cpu, cuda or cuda:N, and here; got {device!r}") from error
 
 
 def _bars() -> Progress:

@@ -114,6 +114,23 @@ def is_coded_folder(root: Path) -> bool:
     return (root / "load.py").is_file() and (root / "checksums.json").is_file()
 
 
+def listed(path: Path, key: str, origin: str) -> Any:
+    """What a JSON file of a coded folder says of ``key``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is not JSON, or says nothing of ``key``.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing; origin: {origin}")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is damaged or has no {key!r}: {error!r}; origin: {origin}"
+        ) from error
+
+
 def read_coded(
     root: Path, name: str, split: str, limit: int | None, origin: str
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -126,7 +143,7 @@ def read_coded(
         FileNotFoundError: the set or the split has no files.
         ValueError: the files do not decode, or decode to something else.
     """
-    sums = json.loads((root / "checksums.json").read_text()).get(f"{name}/{split}", {})
+    sums = listed(root / "checksums.json", f"{name}/{split}", origin)
     images_sum, labels_sum = sums.get("images"), sums.get("labels")
     where = f"{root / name}-{split}-*.npz"
     expected = f"expected sha256 {images_sum} of the decoded images; origin: {origin}"

@@ -1,6 +1,7 @@
 """The corruptions by name, and :func:`corrupt`, which applies one to a batch of images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -64,6 +65,17 @@ def corruptions(group: str = "standard") -> tuple[str, ...]:
     if group not in GROUPS:
         raise ValueError(f"group must be one of {', '.join(map(repr, GROUPS))}, got {group!r}")
     return tuple(GROUPS[group])
+
+
+def expanded(asked: Sequence[str]) -> list[str]:
+    """Return the corruptions of a group that was asked for by its name, or those that were named.
+
+    Example:
+        >>> expanded(["holdout"]), expanded(["fog"])
+        (['speckle_noise', 'gaussian_blur', 'spatter', 'saturate'], ['fog'])
+    """
+    group = asked[0] if len(asked) == 1 else ""
+    return list(corruptions(group)) if group in ("standard", "holdout", "all") else list(asked)
 
 
 @torch.no_grad()
@@ -198,12 +210,12 @@ _CHUNK = (1 << 18, 1 << 25)
 
 def known(name: str, group: str = "all") -> None:
     """Raise ``ValueError`` for a name that is not in the group, with the closest ones."""
-    if name not in GROUPS[group]:
+    if not isinstance(name, str) or name not in GROUPS[group]:
         raise unknown("corruption", name, GROUPS[group])
 
 
 def _check_severity(severity: int) -> None:
-    if isinstance(severity, bool) or severity not in range(6):
+    if not isinstance(severity, Real) or isinstance(severity, bool) or severity not in range(6):
         raise ValueError(f"severity must be an integer from 0 to 5, got {severity!r}")
 
 

@@ -1,6 +1,5 @@
 """Which files a public data set consists of: names, MD5 checksums, origins."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from qact.shift.formats import (
     Arrays,
     checked_bytes,
     is_coded_folder,
+    listed,
     parse_idx,
     read_coded,
     unpickle,
@@ -48,7 +48,7 @@ class Source:
         if self.class_names:
             return self.class_names
         if is_coded_folder(root):
-            return tuple(json.loads((root / "classes.json").read_text())[self.name])
+            return tuple(listed(root / "classes.json", self.name, self.origin))
         assert self.meta is not None
         file, md5, key = self.meta
         path = self._folder(root) / file
