@@ -53,6 +53,8 @@ def test_train_then_evaluate(recipe, tmp_path):
     again = invoke(commands, ["train", recipe, "--out", str(out)])
     assert again.exit_code == 0
     assert "epoch 3/3  loss" not in again.output  # it is there
+    assert "was finished by an earlier run: 3 epochs" in again.output
+    assert "goes on after" not in again.output
     measured = tmp_path / "measured"
     found = invoke(commands, ["evaluate", str(out), "--out", str(measured), *SHORT])
     assert found.exit_code == 0, found.output

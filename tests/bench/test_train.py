@@ -101,7 +101,9 @@ def test_damaged_weights_are_named_and_kept(tiny, tmp_path, name):
 def test_weights_of_another_recipe_are_refused(tiny, tmp_path):
     train(tiny, tmp_path)
     other = replace(tiny, training=replace(tiny.training, lr=0.5))
-    with pytest.raises(RecipeError, match=r"weights\.safetensors was trained otherwise"):
+    with pytest.raises(
+        RecipeError, match=r"trained otherwise \(training\.lr: 0\.01 there, 0\.5 here\)"
+    ):
         train(other, tmp_path)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from qact.bench.errors import DamagedFileError, RecipeError
 from qact.bench.files import load_notes, load_tensors, save_tensors
+from qact.bench.values import difference
 
 History = list[dict[str, float]]  # one entry per epoch
 
@@ -50,10 +51,8 @@ def restore(
     """
     tensors, notes = load_tensors(path)
     found = json.loads(notes.get("cell", "null"))
-    if found != json.loads(json.dumps(cell)):
-        raise RecipeError(
-            f"{path} was trained otherwise: {found}, not {cell}. Choose another --out"
-        )
+    if other := difference(found, json.loads(json.dumps(cell)), "recipe" if found is None else ""):
+        raise RecipeError(f"{path} was trained otherwise ({other}); choose another --out")
     for name, model in models.items():
         state = {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
         try:

@@ -23,6 +23,7 @@ from qact.bench.results import Results, load_results
 from qact.bench.rivals import rival
 from qact.bench.shift import ALL
 from qact.bench.train import build
+from qact.bench.values import difference
 
 _FEW = 16  # images to try a method with
 
@@ -74,13 +75,9 @@ def _both(there: Recipe, here: Recipe) -> Recipe:
 
 
 def _refuse_other(folder: Path, there: Any, here: Any, where: str = "") -> None:
-    if isinstance(there, dict):
-        for key in dict.fromkeys((*here, *there)):
-            _refuse_other(folder, there.get(key), here.get(key), f"{where}.{key}".lstrip("."))
-    elif there != here:
+    if other := difference(there, here, where):
         raise RecipeError(
-            f"{folder} holds results of another recipe ({where}: {there!r} there, {here!r} here); "
-            "choose another --out"
+            f"{folder} holds results of another recipe ({other}); choose another --out"
         )
 
 

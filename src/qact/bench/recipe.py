@@ -51,8 +51,8 @@ class Recipe:
     def __post_init__(self) -> None:
         values.distinct("activations", self.activations)
         values.distinct("seeds", self.seeds)
-        if min(self.seeds) < 0:
-            raise RecipeError(f"seeds must not be negative, got {self.seeds!r}")
+        for seed in self.seeds:
+            values.whole("recipe", 0, seeds=seed)
         values.distinct("losses", self.every_loss())
         for loss in self.losses:
             values.one_of("losses", loss, LOSSES)

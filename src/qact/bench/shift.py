@@ -60,6 +60,7 @@ class Shift:
             parse_adaptation(adaptation)
         for stream in self.streams:
             values.one_of("shift.streams", stream, STREAMS)
+        values.whole("shift", 0, seed=self.seed)
         if self.images is not None:
             values.whole("shift", 1, images=self.images)
 

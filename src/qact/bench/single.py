@@ -63,8 +63,8 @@ def train_network(
         if ranks.first:
             folder.mkdir(parents=True, exist_ok=True)
             stack.enter_context(alone(folder))
-        done = epochs_done(folder)
-        done = recipe.training.epochs if done is None else done
+        begun = epochs_done(folder)
+        done = recipe.training.epochs if begun is None else begun
         write = (
             stack.enter_context(tensorboard(folder / "tensorboard", done))
             if (log and ranks.first)
@@ -77,7 +77,8 @@ def train_network(
         trained = train_cell(
             recipe, entry, seed, inputs, folder, watch.advance, ranks=ranks, tell=watch.tell
         )
-    speak.print(folder / FINISHED, soft_wrap=True, highlight=False)
+    before = f" was finished by an earlier run: {done} epochs" if begun is None else ""
+    speak.print(f"{folder / FINISHED}{before}", soft_wrap=True, highlight=False, markup=False)
     return trained
 
 

@@ -56,7 +56,8 @@ def _print_leaks(summary: Summary, console: Console) -> None:
 def _over(summary: Summary) -> str:
     seeds = len(summary.seeds)
     spread = f"mean±sd of {seeds} seeds" if seeds > 1 else "one seed"
-    return f"mean of {len(summary.corruptions)} corruptions, {spread}"
+    count = len(summary.corruptions)
+    return f"mean of {count} corruption{'s' if count > 1 else ''}, {spread}"
 
 
 def _table(summary: Summary, metric: str) -> Table:

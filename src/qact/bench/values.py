@@ -48,9 +48,24 @@ def one_of(name: str, value: Any, known: Sequence[str]) -> None:
 
 
 def distinct(name: str, values: Sequence[object]) -> None:
-    """Refuse an empty list, and one with repetitions."""
-    if not values or len(set(values)) != len(values):
+    """Refuse an empty list, and one with repetitions or lists."""
+    nested = any(isinstance(value, list | dict) for value in values)
+    if nested or not values or len(set(values)) != len(values):
         raise RecipeError(f"{name} must be distinct and at least one, got {values!r}")
+
+
+def difference(there: Any, here: Any, where: str = "") -> str:
+    """Return where two nested dictionaries first differ, and how; empty if they do not.
+
+    Example:
+        >>> difference({"training": {"epochs": 6, "lr": 1}}, {"training": {"epochs": 7, "lr": 1}})
+        'training.epochs: 6 there, 7 here'
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = dict.fromkeys((*here, *there))
+        found = (difference(there.get(k), here.get(k), f"{where}.{k}".lstrip(".")) for k in names)
+        return next(filter(None, found), "")
+    return "" if there == here else f"{where}: {there!r} there, {here!r} here"
 
 
 def _is_number(value: Any) -> bool:

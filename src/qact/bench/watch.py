@@ -46,7 +46,7 @@ class Watch:
     def __enter__(self) -> Watch:
         """Show the bar."""
         self._bar.start()
-        if self._done:
+        if 0 < self._done < self._epochs:
             self._say(f"goes on after epoch {self._done} of {self._epochs}")
         return self
 
