@@ -106,3 +106,27 @@ def test_any_loss_can_be_asked_for(small, tmp_path):
     assert ",watershed," in (tmp_path / "results.csv").read_text()
     listed = invoke(commands, ["list"]).output
     assert "triplet_watershed" in listed
+
+
+@pytest.mark.parametrize("command", [["bench"], ["train", "--epochs", "1"]])
+def test_a_file_where_results_belong_is_one_line(command, small, tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    for out in (tmp_path / "taken", tmp_path / "taken" / "runs"):
+        found = invoke(commands, [*command, "--out", str(out)])
+        assert found.exit_code == 2
+        assert f"qact: {out} cannot be made a folder: " in found.output
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(small, tmp_path):
+    (tmp_path / ".lock").mkdir()  # root may write everywhere, but not here
+    found = invoke(commands, ["bench", "--out", str(tmp_path)])
+    assert found.exit_code == 2
+    assert f"qact: {tmp_path} cannot be written: " in found.output
+
+
+def test_the_report_of_a_file_is_one_line(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    found = invoke(commands, ["report", str(tmp_path / "taken")])
+    assert found.exit_code == 2
+    assert found.output.startswith("qact: ")

@@ -108,6 +108,14 @@ def test_rows_of_an_older_bench_are_reported_without_risk(results):
     assert "Reliability" in text
 
 
+def test_every_metric_has_its_table_by_corruption(results, page):
+    part = page[page.index("By corruption") : page.index("Against each control")]
+    titles = ("Accuracy", "Negative log-likelihood", "ECE, %: plain", "ECE, %: deb", "Brier score")
+    assert all(part.count(title) == 1 for title in titles)
+    score = Summary(results).shifted(("relu", "frozen"), "brier", "contrast")
+    assert f"{score.mean:.3f}" in part
+
+
 def test_every_control_and_cost_has_its_row(results, page):
     assert "Against each control" in page
     gap = Summary(results).gap(("qact", "frozen"), "accuracy", ("relu", "frozen"))

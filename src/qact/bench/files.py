@@ -16,6 +16,19 @@ from qact.bench.errors import DamagedFileError, StorageError
 _CHECKSUM = "blake2b"
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it, if they are not there.
+
+    Raises:
+        StorageError: that cannot be, on a disk that is read only or where a file has the name.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = f"{folder} cannot be made a folder: {error.strerror}; choose another --out"
+        raise StorageError(error.errno, reason) from error
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write beside ``path``, flush, rename: readers and crashes see the old or the new file.
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from qact.bench.errors import RecipeError
+from qact.bench.errors import RecipeError, StorageError
 
 
 @contextmanager
@@ -15,13 +15,19 @@ def alone(folder: Path) -> Iterator[None]:
 
     Raises:
         RecipeError: another run is at work there.
+        StorageError: nothing can be written there.
     """
     try:
         import fcntl
     except ImportError:  # not on Windows; there the user has to take care
         yield
         return
-    with open(folder / ".lock", "w") as lock:
+    try:
+        lock = open(folder / ".lock", "w")  # noqa: SIM115, it is held below
+    except OSError as error:
+        reason = f"{folder} cannot be written: {error.strerror}; choose another --out"
+        raise StorageError(error.errno, reason) from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

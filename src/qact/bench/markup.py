@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from qact.bench.stat import Stat
@@ -45,9 +46,19 @@ def name_of(method: Method) -> str:
     return f"{method[0]}, {method[1]}"
 
 
+def counted(things: Sequence[object], what: str) -> str:
+    """Return how many there are, in words.
+
+    Example:
+        >>> counted([0], "seed"), counted(["fog", "snow"], "corruption")
+        ('one seed', '2 corruptions')
+    """
+    return f"one {what}" if len(things) == 1 else f"{len(things)} {what}s"
+
+
 def seeds_of(summary: Summary) -> str:
     """Return ``"one seed"`` or ``"3 seeds"``."""
-    return "one seed" if len(summary.seeds) == 1 else f"{len(summary.seeds)} seeds"
+    return counted(summary.seeds, "seed")
 
 
 def number(stat: Stat | None, scale: float, digits: int) -> str:

@@ -1,4 +1,4 @@
-"""The report's tables: every metric by severity, accuracy by corruption."""
+"""The report's tables: every metric by severity and by corruption, and gaps to controls."""
 
 from __future__ import annotations
 
@@ -51,17 +51,21 @@ def by_severity(summary: Summary) -> str:
 
 
 def by_corruption(summary: Summary) -> str:
-    """Return accuracy per corruption, averaged over severities from 1 on."""
+    """Return one table per metric of every corruption, averaged over severities from 1 on."""
     if not any(summary.severities):
         return ""
-
-    def cells(method: Method) -> list[Stat | None]:
-        stats = [summary.shifted(method, "accuracy", c) for c in summary.corruptions]
-        return [*stats, summary.shifted(method, "accuracy")]
-
     columns = [*(c.replace("_", " ") for c in summary.corruptions), "mean"]
-    title = "Accuracy, %, mean over severities from 1 on"
-    return section("By corruption", _table(summary, _METRICS[0], title, columns, cells))
+
+    def table(metric: _Metric) -> str:
+        def cells(method: Method) -> list[Stat | None]:
+            stats = [summary.shifted(method, metric.name, c) for c in summary.corruptions]
+            return [*stats, summary.shifted(method, metric.name)]
+
+        return _table(summary, metric, metric.title, columns, cells)
+
+    tables = "".join(table(metric) for metric in _METRICS)
+    text = note("Mean over severities from 1 on, ± one standard deviation over seeds.")
+    return section("By corruption", f'{text}<div class="tables">{tables}</div>')
 
 
 def against_controls(summary: Summary) -> str:

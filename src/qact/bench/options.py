@@ -68,7 +68,7 @@ def plain_errors() -> Iterator[None]:
     """Turn what the user can put right into one line; leave defects of ours their traceback."""
     try:
         yield
-    except (BenchError, FileNotFoundError, PermissionError, ImportError) as error:
+    except (BenchError, OSError, ImportError) as error:
         typer.echo(f"qact: {error}", err=True)
         raise typer.Exit(2) from None
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from qact.bench import options as o
 from qact.bench.errors import BenchError
+from qact.bench.files import make_folder
 from qact.bench.join import side_by_side
 from qact.bench.objective import LOSSES
 from qact.bench.presets import PRESETS
@@ -57,7 +58,7 @@ def report(
             print_all(summary, console)
             if out is not None:
                 place = out if len(groups) == 1 else out / str(number)
-                place.mkdir(parents=True, exist_ok=True)
+                make_folder(place)
                 group.results.save(place)
                 path = write_report(summary, place)
                 console.print(f"\n{path}", soft_wrap=True, highlight=False)

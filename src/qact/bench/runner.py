@@ -13,6 +13,7 @@ from typing import Any
 from qact.bench.book import Book
 from qact.bench.cell import Cell, Outcome
 from qact.bench.errors import BenchError, CellError, RecipeError
+from qact.bench.files import make_folder
 from qact.bench.grid import checked_inputs, missing, opened
 from qact.bench.inputs import Inputs
 from qact.bench.lock import alone
@@ -61,7 +62,7 @@ def run(
     for module in imports:
         importlib.import_module(module)
     folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with alone(folder):
         results = opened(recipe, folder)
         cells = missing(recipe, results, folder, imports)

@@ -6,7 +6,7 @@ from html import escape
 
 from qact.bench import figures
 from qact.bench.adaptation import describe
-from qact.bench.markup import figure, name_of, note, section, seeds_of, signed, terms
+from qact.bench.markup import counted, figure, name_of, note, section, seeds_of, signed, terms
 from qact.bench.summary import Method, Summary
 
 
@@ -16,7 +16,7 @@ def head(summary: Summary, title: str) -> str:
     images = recipe.shift.images or summary.results.environment.get("images", {}).get("test", "?")
     text = (
         f"{len(summary.activations)} activations in the same network, {seeds_of(summary)}, "
-        f"{images} test images under {len(summary.corruptions)} corruptions; "
+        f"{images} test images under {counted(summary.corruptions, 'corruption')}; "
         f"every method is measured with the same images, batches and estimators."
     )
     owed = len(recipe.cells()) - len(summary.results.cells)
@@ -62,7 +62,7 @@ def severity_curves(summary: Summary) -> str:
     """Return the curves over severity and what the adaptations mean."""
     bands = "; bands are one standard deviation over seeds" if len(summary.seeds) > 1 else ""
     caption = (
-        f"Mean over {len(summary.corruptions)} corruptions and {seeds_of(summary)}{bands}. "
+        f"Mean over {counted(summary.corruptions, 'corruption')} and {seeds_of(summary)}{bands}. "
         "The broad grey line repeats the strongest control in every panel."
     )
     regimes = terms({name: escape(describe(name)) for name in summary.adaptations})

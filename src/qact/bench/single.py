@@ -17,7 +17,7 @@ from qact.bench.checkpoint import FINISHED, epochs_done, restore
 from qact.bench.cost import costs
 from qact.bench.errors import DamagedFileError, RecipeError
 from qact.bench.evaluate import evaluate, single_sample_gap
-from qact.bench.files import load_notes
+from qact.bench.files import load_notes, make_folder
 from qact.bench.grid import checked_inputs
 from qact.bench.inputs import load_inputs
 from qact.bench.keys import wanted
@@ -61,7 +61,7 @@ def train_network(
     with joined(device) as (ranks, place), ExitStack() as stack:
         inputs = load_inputs(recipe.data).to(place)
         if ranks.first:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             stack.enter_context(alone(folder))
         begun = epochs_done(folder)
         done = recipe.training.epochs if begun is None else begun

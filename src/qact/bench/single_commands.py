@@ -13,6 +13,7 @@ from rich.console import Console
 from qact.bench import options as o
 from qact.bench.devices import devices_of
 from qact.bench.errors import RecipeError
+from qact.bench.files import make_folder
 from qact.bench.recipe import Recipe
 from qact.bench.recipe_options import NETWORK, ONE_LOSS, SHIFT, TRAINING, Flags, recipe_options
 from qact.bench.report import print_all, write_report
@@ -80,7 +81,7 @@ def evaluate(
     summary = Summary(results)
     print_all(summary, console)
     if out is not None:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         results.environment["command"] = o.command_line()
         results.save(out)
         console.print(f"\n{write_report(summary, out)}", soft_wrap=True, highlight=False)

@@ -7,6 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qact.bench.adaptation import describe
+from qact.bench.markup import counted
 from qact.bench.stat import Stat
 from qact.bench.summary import Summary
 
@@ -56,8 +57,7 @@ def _print_leaks(summary: Summary, console: Console) -> None:
 def _over(summary: Summary) -> str:
     seeds = len(summary.seeds)
     spread = f"mean±sd of {seeds} seeds" if seeds > 1 else "one seed"
-    count = len(summary.corruptions)
-    return f"mean of {count} corruption{'s' if count > 1 else ''}, {spread}"
+    return f"mean of {counted(summary.corruptions, 'corruption')}, {spread}"
 
 
 def _table(summary: Summary, metric: str) -> Table:

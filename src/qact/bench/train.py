@@ -20,7 +20,7 @@ from qact.bench.average import copy_of
 from qact.bench.checkpoint import BEGUN, FINISHED, History, restore, save
 from qact.bench.epoch import Advance, Loop
 from qact.bench.errors import RecipeError
-from qact.bench.files import remove_leftovers
+from qact.bench.files import make_folder, remove_leftovers
 from qact.bench.inputs import Inputs
 from qact.bench.optimize import optimizer_for
 from qact.bench.ranks import Ranks, synchronised
@@ -91,7 +91,7 @@ def train_cell(
     cell = recipe.trained() | {"activation": rival.describe(), "seed": seed}
     finished, begun = folder / FINISHED, folder / BEGUN
     if ranks.first:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         remove_leftovers(begun)
     with _set_apart(inputs.train[0].device):
         plain = build(recipe, rival, seed, inputs).to(inputs.train[0].device)
