@@ -2,8 +2,10 @@ import subprocess
 import sys
 
 import pytest
+from torch import nn
 from typer.testing import CliRunner
 
+from qact.bench import Rival
 from qact.bench.commands import commands
 
 invoke = CliRunner().invoke
@@ -130,3 +132,16 @@ def test_the_report_of_a_file_is_one_line(tmp_path):
     found = invoke(commands, ["report", str(tmp_path / "taken")])
     assert found.exit_code == 2
     assert found.output.startswith("qact: ")
+
+
+def test_when_every_network_fails_the_reason_is_said(small, tmp_path, register):
+    class Broken(nn.Module):
+        def forward(self, x):
+            raise ZeroDivisionError("no luck")
+
+    register(Rival("broken", lambda channels: Broken(), "none"))
+    arguments = ["bench", "--activation", "broken", "--jobs", "1", "--out", str(tmp_path)]
+    found = invoke(commands, arguments)
+    assert found.exit_code == 2
+    assert "broken/0: ZeroDivisionError: no luck" in found.output
+    assert "no measurements" not in found.output

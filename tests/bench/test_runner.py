@@ -4,13 +4,15 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from qact.bench import Rival, load_results, rivals, run
+from qact.bench import Rival, load_results, rivals, run, workers
 from qact.bench.errors import CellError, DamagedFileError, RecipeError
 from qact.bench.files import load_tensors
 from qact.bench.metrics import COSTS, METRICS
@@ -164,6 +166,14 @@ def test_one_failing_cell_does_not_cost_the_others(tiny, tmp_path, register):
     with pytest.raises(CellError, match=r"broken/0: ZeroDivisionError: no luck"):
         run(recipe, tmp_path)
     assert {row["activation"] for row in load_results(tmp_path).rows} == {"relu"}
+
+
+def test_a_killed_worker_is_said_to_have_been_killed():
+    future = Future()
+    future.set_exception(BrokenProcessPool("terminated abruptly"))
+    outcome = workers._outcome(future)
+    assert isinstance(outcome, CellError)
+    assert str(outcome).startswith("a worker was killed, for want of memory perhaps")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(tiny, tmp_path, register):

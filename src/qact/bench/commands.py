@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from rich.console import Console
 from qact.bench import options as o
 from qact.bench import report_commands, single_commands
 from qact.bench.devices import devices_of
-from qact.bench.errors import CellError, RecipeError
+from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.progress import Bars, Lines
 from qact.bench.recipe import Recipe, quick
 from qact.bench.recipe_options import (
@@ -118,8 +119,8 @@ def _bench(
             display=lambda total: display(console, total),
         )
     except CellError:
-        if (folder / "results.json").exists():  # the other cells are written: show them
-            show(folder, console)
+        with suppress(BenchError):  # there may be nothing to show
+            show(folder, console)  # the other cells
         raise
     show(folder, console)
 

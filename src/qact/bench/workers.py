@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import partial
 from queue import Empty
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from qact.bench.cell import Cell, Outcome, run_cell
+from qact.bench.errors import CellError
 from qact.bench.metrics import Row
 from qact.bench.progress import Display
 
@@ -104,13 +106,19 @@ def _beside(
                 cell = futures.pop(future)
                 if work.get(cell.name) is not None:  # it failed before its first message
                     display.start(cell.name, work.pop(cell.name))
-                error = future.exception()
-                if error is not None and not isinstance(error, Exception):
-                    raise error
-                yield cell, error if isinstance(error, Exception) else future.result()
+                yield cell, _outcome(future)
     finally:
         stop.set()
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _outcome(future: Future[Outcome]) -> Outcome | Exception:
+    error = future.exception()
+    if isinstance(error, BrokenProcessPool):
+        return CellError("a worker was killed, for want of memory perhaps; the same command goes on")
+    if error is not None and not isinstance(error, Exception):
+        raise error
+    return error if isinstance(error, Exception) else future.result()
 
 
 def _listen(messages: Any, display: Display, work: dict[str, int], keep: Keep) -> None:
