@@ -53,6 +53,7 @@ def test_ours_stand_under_the_published_over_the_same_corruptions(results):
     assert text.index("AugMix + TENT") < text.index("qact, batch-200")
     page = with_published(Summary(on_cifar(results)))
     assert page.index("TENT README") < page.index("qact, batch-200")
+    assert page.count('<td class="words">') == 2 * (page.count("<tr") - 1)  # they wrap
     assert with_published(Summary(results)) == ""
     stat = Summary(results).at(("qact", "frozen"), 5, "accuracy")
     assert f"{100 * stat.mean:.1f}±" in next(r[3] for r in ours(Summary(on_cifar(results)))[1:])

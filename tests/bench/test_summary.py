@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 from statistics import fmean, stdev
 
 import pytest
@@ -97,3 +98,13 @@ def test_the_table_fits_80_columns(results):
     assert any("◆ relu" in line for line in lines)
     assert any("strongest control: relu" in line for line in lines)
     assert "…" not in text.getvalue()
+
+
+def test_methods_of_different_seeds_are_said_to_be(results):
+    fewer = [row for row in results.rows if row["activation"] != "relu" or row["seed"] < 2]
+    summary = Summary(replace(results, rows=fewer))
+    assert summary.spread() == (2, 3)
+    text = io.StringIO()
+    print_summary(summary, Console(file=text, width=80))
+    assert "mean±sd of 2 to 3 seeds" in text.getvalue()
+    assert Summary(results).spread() == (3, 3)

@@ -18,13 +18,14 @@ def with_published(summary: Summary) -> str:
         _row((p.method, p.model, f"{p.regime} ({p.source})", *p.numbers())) for p in found
     )
     body += "".join(_row(row, ' class="control"') for row in ours(summary))
-    titles = ("", "network", "test images serve for", *COLUMNS)
-    top = "".join(f"<th>{title}</th>" for title in titles)
+    words = "".join(f'<th class="words">{t}</th>' for t in ("", "network", "test images serve for"))
+    top = words + "".join(f"<th>{title}</th>" for title in COLUMNS)
     table = f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
-    title = f"Published accuracy, %, over the same {len(summary.corruptions)} corruptions; ours"
+    title = "Published accuracy, %, over the same corruptions; ours"
     return section(title, f'{note(NOTE)}<div class="wide">{table}</div>')
 
 
 def _row(cells: tuple[str, ...], kind: str = "") -> str:
-    first, *others = (escape(cell) for cell in cells)
-    return f"<tr{kind}><th>{first}</th>{''.join(f'<td>{cell}</td>' for cell in others)}</tr>"
+    method, model, regime, *numbers = (escape(cell) for cell in cells)
+    words = "".join(f'<td class="words">{text}</td>' for text in (model, regime))
+    return f"<tr{kind}><th>{method}</th>{words}{''.join(f'<td>{n}</td>' for n in numbers)}</tr>"

@@ -57,8 +57,14 @@ def counted(things: Sequence[object], what: str) -> str:
 
 
 def seeds_of(summary: Summary) -> str:
-    """Return ``"one seed"`` or ``"3 seeds"``."""
-    return counted(summary.seeds, "seed")
+    """Return ``"one seed"``, ``"3 seeds"``, or ``"2 to 3 seeds"`` where methods differ in that."""
+    least, most = summary.spread()
+    return counted(range(most), "seed") if least == most else f"{least} to {most} seeds"
+
+
+def spread_of(summary: Summary) -> str:
+    """Return what stands behind a number: ``"one seed"``, or ``"mean±sd of 3 seeds"``."""
+    return f"mean±sd of {seeds_of(summary)}" if summary.spread()[1] > 1 else seeds_of(summary)
 
 
 def number(stat: Stat | None, scale: float, digits: int) -> str:

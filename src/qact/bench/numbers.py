@@ -30,6 +30,8 @@ _METRICS = (
     _Metric("brier", "Brier score", 1.0, 3),
 )
 
+_MANY = 9  # columns, from which on a table is set closer
+
 
 def by_severity(summary: Summary) -> str:
     """Return one table per metric."""
@@ -118,8 +120,9 @@ def _table(
             body += f"<tr{mark}><th>{key(summary, method[0])}</th>"
             body += _numbers(found[method], best, metric) + "</tr>"
     top = "".join(f"<th>{escape(c)}</th>" for c in columns[:-1])
+    dense = ' class="dense"' if len(columns) > _MANY else ""
     return (
-        f'<div class="wide"><table><caption>{escape(title)}</caption>'
+        f'<div class="wide"><table{dense}><caption>{escape(title)}</caption>'
         f'<thead><tr><th></th>{top}<th class="sum">{escape(columns[-1])}</th></tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qact.bench.markup import spread_of
 from qact.bench.stat import Stat
 from qact.bench.summary import Summary
 from qact.bench.table import shown
@@ -55,10 +56,10 @@ def seconds(summary: Summary, name: str) -> float | None:
 
 def print_ranking(summary: Summary, console: Console) -> None:
     """Print one row per activation: accuracy clean and under shift, calibration, and cost."""
-    seeds = len(summary.seeds)
-    spread = f"mean±sd of {seeds} seeds" if seeds > 1 else "one seed"
     console.print()
-    title = f"{len(summary.activations)} activations by accuracy under shift, %; {spread}"
+    title = (
+        f"{len(summary.activations)} activations by accuracy under shift, %; {spread_of(summary)}"
+    )
     console.print(Text(title, style="bold"))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", justify="right", no_wrap=True)

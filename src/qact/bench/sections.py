@@ -60,7 +60,7 @@ def _gap_tile(summary: Summary, methods: list[Method]) -> list[tuple[str, str]]:
 
 def severity_curves(summary: Summary) -> str:
     """Return the curves over severity and what the adaptations mean."""
-    bands = "; bands are one standard deviation over seeds" if len(summary.seeds) > 1 else ""
+    bands = "; bands are one standard deviation over seeds" if summary.spread()[1] > 1 else ""
     caption = (
         f"Mean over {counted(summary.corruptions, 'corruption')} and {seeds_of(summary)}{bands}. "
         "The broad grey line repeats the strongest control in every panel."

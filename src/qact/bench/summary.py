@@ -63,6 +63,14 @@ class Summary:
             row["corruption"] != ALL and row["adaptation"] not in besides
         )
 
+    def spread(self) -> tuple[int, int]:
+        """Return over how many seeds a method was measured, at least and at most."""
+        found: dict[Method, set[int]] = {method: set() for method in self.methods}
+        for activation, adaptation, *_, seed in self._rows:
+            found.get((activation, adaptation), set()).add(seed)
+        counts = [len(seeds) for seeds in found.values()] or [len(self.seeds)]
+        return min(counts), max(counts)
+
     def is_control(self, name: str) -> bool:
         """Whether a network's activation is a rival of QAct."""
         return bool(self.about(name).get("control"))

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qact.bench.adaptation import describe
-from qact.bench.markup import counted
+from qact.bench.markup import counted, spread_of
 from qact.bench.stat import Stat
 from qact.bench.summary import Summary
 
@@ -55,9 +55,7 @@ def _print_leaks(summary: Summary, console: Console) -> None:
 
 
 def _over(summary: Summary) -> str:
-    seeds = len(summary.seeds)
-    spread = f"mean±sd of {seeds} seeds" if seeds > 1 else "one seed"
-    return f"mean of {counted(summary.corruptions, 'corruption')}, {spread}"
+    return f"mean of {counted(summary.corruptions, 'corruption')}, {spread_of(summary)}"
 
 
 def _table(summary: Summary, metric: str) -> Table:

@@ -115,7 +115,9 @@ def _beside(
 def _outcome(future: Future[Outcome]) -> Outcome | Exception:
     error = future.exception()
     if isinstance(error, BrokenProcessPool):
-        return CellError("a worker was killed, for want of memory perhaps; the same command goes on")
+        return CellError(
+            "a worker was killed, for want of memory perhaps; the same command goes on"
+        )
     if error is not None and not isinstance(error, Exception):
         raise error
     return error if isinstance(error, Exception) else future.result()

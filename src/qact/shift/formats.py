@@ -2,7 +2,7 @@
 
 Every reader takes the path, the checksum that is expected and the public origin, and says all
 three when the file is missing, truncated or altered. Nothing is downloaded, and no file of data is
-able to run code: pickles are read with a list of three admitted names.
+able to run code: pickles are read with a list of four admitted names.
 """
 
 import gzip
