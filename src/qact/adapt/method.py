@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.adapt.contexts import adapting
-from qact.adapt.parameters import affine_parameters, has_norms
+from qact.adapt.flags import Flags
+from qact.adapt.parameters import has_norms
 
 
 class Method(nn.Module):
@@ -19,7 +20,9 @@ class Method(nn.Module):
 
     Called on a batch it returns detached logits (N, C) and may learn from the batch. It works on a
     deep copy, always in ``eval()``. Samples that are not finite are set aside: nothing is learnt
-    from them, and their logits are NaN.
+    from them, and their logits are NaN. A ``state_dict`` holds parameters and buffers (and the
+    memory of ``"safe"``); what else a stream has built up (optimiser, bank, averages) begins anew
+    where it is loaded.
 
     Subclasses override some of: ``collect_params`` (what may change), ``begin`` (the state that a
     stream builds up), ``statistics`` (what norms and contexts read), ``forward_and_adapt`` (one
@@ -45,7 +48,7 @@ class Method(nn.Module):
         self.episodic = checks.flag("episodic", episodic)
         self.inplace = checks.flag("inplace", inplace)
         self.options = {}
-        self._before = model.training, {n: p.requires_grad for n, p in model.named_parameters()}
+        self._before = Flags.of(model)
         self.model = model if inplace else copy.deepcopy(model)
         self.configure()
         self.params, self.names = self.collect_params()
@@ -140,18 +143,18 @@ class Method(nn.Module):
         self.begin()
 
     def release(self) -> nn.Module:
-        """Return the adapted model with its training flag and ``requires_grad`` as they were."""
-        training, flags = self._before
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(flags[name])
-            parameter.grad = None
-        return self.model.train(training)
+        """Return the adapted model, every flag of training and ``requires_grad`` as it was."""
+        return self._before.restore(self.model)
 
     def train(self, mode: bool = True) -> Method:
-        """Keep the model in ``eval()``: adapting is not training."""
-        super().train(mode)
-        self.model.eval()
-        return self
+        """Stay in ``eval()``, teachers too: adapting is not training."""
+        return super().train(False)
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        """Begin before a state is loaded: the first batch would put the source back."""
+        if not self._begun:
+            self.reset()
+        super()._load_from_state_dict(*args, **named)
 
     def __enter__(self) -> Method:
         return self
@@ -163,12 +166,6 @@ class Method(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.name!r}, {self.mode}, {len(self.params)} parameter tensors"
-
-
-def affine(method: Method) -> tuple[list[nn.Parameter], list[str]]:
-    """Scales and shifts of all norms and QAct layers of a method's model."""
-    names, params = zip(*affine_parameters(method.model), strict=True) or ((), ())
-    return list(params), list(names)
 
 
 def finite_rows(x: Tensor) -> Tensor:

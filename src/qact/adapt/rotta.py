@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -77,13 +79,16 @@ class RoTTA(Gradient):
         self.bank = self.bank or TimelyBank(self.capacity, logits.shape[1], *self.weights)
         labels, doubts = logits.argmax(1).tolist(), entropy(logits).tolist()
         for sample, label, doubt in zip(x, labels, doubts, strict=True):
-            self.bank.add(sample, label, doubt)
+            if math.isfinite(doubt):
+                self.bank.add(sample, label, doubt)
             self.count += 1
             if self.count % self.every == 0:
                 self._update(self.bank)
         return logits
 
     def _update(self, bank: TimelyBank) -> None:
+        if not len(bank):
+            return
         x = bank.samples
         with torch.no_grad(), following(self.teacher, self.alpha):
             target = self.teacher(x)
