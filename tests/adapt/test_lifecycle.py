@@ -115,11 +115,12 @@ def test_a_refused_option_leaves_a_model_in_place_as_it_was():
 def test_each_flag_comes_back(fails):
     model = half_frozen()
     before = flags(model)
-    with pytest.raises(TypeError) if fails else torch.no_grad():
+    try:
         with create("tent", model, inplace=True) as tent:
             tent(X)
-            if fails:
-                tent("x")
+            tent("x" if fails else X)
+    except TypeError:
+        assert fails
     assert flags(model) == before
     assert [hook for m in model.modules() for hook in m._forward_pre_hooks] == []
 
@@ -127,13 +128,13 @@ def test_each_flag_comes_back(fails):
 @pytest.mark.parametrize("name", ["tent", "eata", "sar", "roid", "delta", "note", "rotta"])
 def test_norms_without_scales_are_refused_in_words(name):
     model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, affine=False), nn.Linear(4, 2))
-    with pytest.raises(ValueError, match="of Sequential.* has a scale or shift to learn"):
+    with pytest.raises(ValueError, match=r"of Sequential.* has a scale or shift to learn"):
         adapt.create(name, model)
 
 
 def test_sar_says_what_it_leaves_out():
     model = nn.ModuleDict({"norm": nn.LayerNorm(3)})
-    with pytest.raises(ValueError, match="outside of layer4.*, norm has a scale"):
+    with pytest.raises(ValueError, match=r"outside of layer4.*, norm has a scale"):
         adapt.create("sar", model)
     assert adapt.create("sar", model, frozen=()).names == ["norm.weight", "norm.bias"]
     with pytest.raises(TypeError, match="frozen='norm' must be a tuple of names"):

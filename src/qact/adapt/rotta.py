@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.adapt.augment import Views
+from qact.adapt.augment import View, Views, given
 from qact.adapt.contexts import adapting
 from qact.adapt.entropy import entropy, soft_cross_entropy
 from qact.adapt.following import following
@@ -50,7 +50,7 @@ class RoTTA(Gradient):
         every: int = 64,
         time: float = 1.0,
         doubt: float = 1.0,
-        augment: Views | None = None,
+        augment: View | None = None,
         seed: int = 0,
         **options: object,
     ) -> None:
@@ -59,9 +59,12 @@ class RoTTA(Gradient):
         self.nu = checks.number("nu", nu, "a rate in (0, 1]", 0, 1)
         self.capacity = checks.integer("capacity", capacity, 1)
         self.every = checks.integer("every", every, 1)
-        self.weights = float(time), float(doubt)
+        self.weights = tuple(
+            0.0 if value == 0 else checks.number(name, value, "0 or a positive weight", 0)
+            for name, value in (("time", time), ("doubt", doubt))
+        )
         self.seed = checks.integer("seed", seed)
-        self._augment = augment
+        self._augment = given(augment)
         self.teacher = twin(self.model)
 
     def begin(self) -> None:
