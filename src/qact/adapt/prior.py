@@ -46,6 +46,8 @@ class Prior(Method):
 class AlphaBN(Method):
     """A fixed share of the batch, whatever its size: ``m = (1 - alpha) m_s + alpha m_b``.
 
+    The variance is that of the union, as in :class:`Prior`.
+
     Args:
         alpha: share of the batch, 0 to 1.
         **options: of :class:`Method`.
