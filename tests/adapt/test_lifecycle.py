@@ -28,7 +28,7 @@ def network() -> nn.Sequential:
 
 
 def create(name: str, model: nn.Module | None = None, **options: object) -> adapt.Method:
-    own = {"cotta": {"views": 2}, "aqr": {"source": X}}.get(name, {})
+    own = {"cotta": {"views": 2}, "aqr": {"source": X}, "eata": {"source": X}}.get(name, {})
     if name in ("rotta", "note", "safe"):
         own = {"every": 4}
     return adapt.create(name, network() if model is None else model, **own, **options)
@@ -139,6 +139,24 @@ def test_sar_says_what_it_leaves_out():
     assert adapt.create("sar", model, frozen=()).names == ["norm.weight", "norm.bias"]
     with pytest.raises(TypeError, match="frozen='norm' must be a tuple of names"):
         adapt.create("sar", model, frozen="norm")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_may_be_moved(name):
+    """Another dtype stands for another device: every tensor that is read goes along."""
+    method, twin = create(name), create(name)
+    for _ in range(2):
+        method(X)
+    method.double()
+    starts = [method._start[k] for k in twin._start]
+    assert all(t.dtype == torch.float64 for t in starts if t.is_floating_point())
+    torch.testing.assert_close(method(X.double()).float(), twin(X), atol=1e-3, rtol=1e-3)
+    after = method(X.double())
+    method.double()  # nothing moves, and the stream goes on
+    assert method._begun
+    method.reset()
+    method(X.double())
+    assert torch.equal(method(X.double()), after)
 
 
 def test_two_methods_on_one_model():

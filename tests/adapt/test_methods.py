@@ -146,6 +146,14 @@ def test_ranks_undo_what_rises():
         adapt.create("aqr", MODELS["batch"])
 
 
+def test_ranks_may_be_mapped_where_there_is_no_norm():
+    with pytest.raises(ValueError, match=r"has no BatchNorm.* Choose with where="):
+        create("aqr", "qact")
+    aqr, source = create("aqr", "qact", where="0"), create("source", "qact")
+    torch.testing.assert_close(aqr(X), source(X), atol=0.02, rtol=0)
+    assert not torch.allclose(aqr(3 * X + 1), source(3 * X + 1), atol=0.1)
+
+
 def test_no_affinity_is_the_source():
     lame = create("lame", affinity=lambda z: torch.zeros(len(z), len(z)))
     assert torch.equal(lame(X), create("source")(X))

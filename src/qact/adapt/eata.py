@@ -65,7 +65,6 @@ class EATA(Gradient):
                     f"source has {len(sound)} finite samples of {len(source)}; it needs 2 or more"
                 )
             source = sound.float() if sound.dtype in NARROW else sound
-        self.origin = [p.detach().clone() for p in self.params]
         self.fisher = None if source is None else self._fisher(source)
 
     def begin(self) -> None:
@@ -90,8 +89,9 @@ class EATA(Gradient):
     def _penalty(self) -> Tensor | float:
         if self.fisher is None:
             return 0.0
-        parts = zip(self.fisher, self.params, self.origin, strict=True)
-        return self.beta * torch.stack([(f * (p - w) ** 2).sum() for f, p, w in parts]).sum()
+        origin = [self._start[name] for name in self.names]
+        parts = zip(self.fisher, self.params, origin, strict=True)
+        return self.beta * torch.stack([(f.to(p) * (p - w) ** 2).sum() for f, p, w in parts]).sum()
 
     def _fisher(self, source: Tensor) -> list[Tensor]:
         """Mean squared gradient of the loss to the model's own labels, chunk by chunk."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -22,7 +23,7 @@ class Method(nn.Module):
     deep copy, always in ``eval()``. Samples that are not finite are set aside: nothing is learnt
     from them, and their logits are NaN. A ``state_dict`` holds parameters and buffers (and the
     memory of ``"safe"``); what else a stream has built up (optimiser, bank, averages) begins anew
-    where it is loaded.
+    where it is loaded. Moved to another device or dtype, a method begins its stream anew.
 
     Subclasses override some of: ``collect_params`` (what may change), ``begin`` (the state that a
     stream builds up), ``statistics`` (what norms and contexts read), ``forward_and_adapt`` (one
@@ -149,6 +150,14 @@ class Method(nn.Module):
     def train(self, mode: bool = True) -> Method:
         """Stay in ``eval()``, teachers too: adapting is not training."""
         return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Method:
+        """Move the start with the model; a stream ends there, for its state is not moved."""
+        super()._apply(fn, recurse)
+        moved = {name: fn(tensor) for name, tensor in self._start.items()}
+        if any(moved[name] is not tensor for name, tensor in self._start.items()):
+            self._start, self._begun = moved, False
+        return self
 
     def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
         """Begin before a state is loaded: the first batch would put the source back."""

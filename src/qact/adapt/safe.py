@@ -73,7 +73,6 @@ class Safe(Method):
         self.capacity = checks.integer("capacity", capacity, 1)
         self.every = checks.integer("every", every, 1)
         self.passes = checks.integer("passes", passes, 1)
-        self.followers = followers(self.model)
 
     def begin(self) -> None:
         """Nothing has been seen."""
@@ -81,8 +80,7 @@ class Safe(Method):
         self.labels = torch.empty(0, dtype=torch.long)
         self.last: Tensor | None = None
         self.waiting = 0
-        for follower in self.followers:
-            follower.share = 0.0
+        self.followers = followers(self.model)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The memory: without it the next update would begin at the source."""
