@@ -48,3 +48,32 @@ def test_templates_need_one_feature_vector_per_sample():
     with pytest.raises(ValueError, match=r"was given \(7, 5, 4\); expected \(N, D\)"):
         adapt.create("t3a", Tokens(), head="head")(X)
     assert adapt.create("lame", Tokens(), head="head")(X).shape == (7, 2)
+
+
+class Wrapped(nn.Module):
+    """A norm, and logits in another form than a tensor (N, C)."""
+
+    def __init__(self, form: type | None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.bn, self.head = nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)
+        self.form = form
+
+    def forward(self, x: Tensor) -> object:
+        logits = self.head(self.bn(self.body(x)))
+        return logits[:, :, None] if self.form is None else self.form(logits=logits)
+
+
+@pytest.mark.parametrize("name", [name for name in adapt.methods() if name != "aqr"])
+def test_what_is_no_logits_is_refused_before_anything_is_learnt(name):
+    for form, error, text in (
+        (dict, TypeError, r"returned dict; expected a tensor of logits \(N, C\)"),
+        (None, ValueError, r"of shape \(7, 2, 1\) for 7 samples; expected logits"),
+    ):
+        method = adapt.create(name, Wrapped(form).eval())
+        before = [p.detach().clone() for p in method.model.parameters()]
+        with pytest.raises(error, match=text):
+            method(X)
+        assert all(
+            torch.equal(a, b) for a, b in zip(before, method.model.parameters(), strict=True)
+        )

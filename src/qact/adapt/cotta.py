@@ -10,6 +10,7 @@ from qact.adapt.augment import View, Views, given
 from qact.adapt.entropy import soft_cross_entropy
 from qact.adapt.gradient import Gradient, reading
 from qact.adapt.registry import register
+from qact.adapt.rows import checked
 from qact.adapt.teacher import copy_, follow_, twin
 
 
@@ -81,7 +82,7 @@ class CoTTA(Gradient):
     @torch.no_grad()
     def _target(self, x: Tensor) -> Tensor:
         with reading(self.anchor, self.context):
-            confidence = self.anchor(x).softmax(1).amax(1).mean()
+            confidence = checked(self.anchor(x), len(x)).softmax(1).amax(1).mean()
         with reading(self.teacher, self.context):
             if confidence >= self.sure:
                 return self.teacher(x)

@@ -11,8 +11,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 from qact import checks
 from qact.adapt.entropy import entropy
 from qact.adapt.gradient import NARROW, Gradient
-from qact.adapt.method import finite_rows
 from qact.adapt.registry import register
+from qact.adapt.rows import finite_rows
 
 CHUNK = 64  # source samples per gradient
 

@@ -14,6 +14,7 @@ from qact import checks
 from qact.adapt.contexts import adapting
 from qact.adapt.flags import Flags
 from qact.adapt.parameters import has_norms
+from qact.adapt.rows import checked, finite_rows
 
 
 class Method(nn.Module):
@@ -88,7 +89,7 @@ class Method(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """The model's logits under :meth:`statistics`."""
         with self.statistics():
-            return self.model(x)
+            return checked(self.model(x), len(x))
 
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """Logits of a finite batch, after or before learning from it, as the method defines."""
@@ -98,8 +99,8 @@ class Method(nn.Module):
         """Logits (N, C) of a batch (N, ...), adapting on the way.
 
         Raises:
-            TypeError: ``x`` is no tensor. ValueError: it is empty, or the model's output is not
-                (N, C).
+            TypeError: ``x`` or the model's output is no tensor. ValueError: ``x`` is empty, or the
+                output is not (N, C).
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x={x!r} must be a tensor (N, ...)")
@@ -111,27 +112,19 @@ class Method(nn.Module):
             x = x.detach().clone() if x.is_inference() else x.detach()
             sound = finite_rows(x)
             if bool(sound.all()):
-                return self._checked(self.forward_and_adapt(x), len(x))
+                return checked(self.forward_and_adapt(x), len(x)).detach()
             return self._without(x, sound)
 
     def _without(self, x: Tensor, sound: Tensor) -> Tensor:
         """Adapt to the sound rows only; the others have no prediction."""
         if bool(sound.any()):
-            good = self._checked(self.forward_and_adapt(x[sound]), int(sound.sum()))
+            good = checked(self.forward_and_adapt(x[sound]), int(sound.sum())).detach()
         else:  # the model still says how many classes there are
             with torch.no_grad(), adapting(self.model, "running"):
-                good = self.model(torch.zeros_like(x[:1]))[:0]
+                good = checked(self.model(torch.zeros_like(x[:1])), 1)[:0]
         logits = good.new_full((len(x), *good.shape[1:]), torch.nan)
         logits[sound] = good
         return logits
-
-    def _checked(self, logits: Tensor, rows: int) -> Tensor:
-        if logits.dim() != 2 or len(logits) != rows:
-            raise ValueError(
-                f"the model returned a tensor of shape {tuple(logits.shape)} for {rows} samples; "
-                "expected logits (N, C)"
-            )
-        return logits.detach()
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -175,10 +168,3 @@ class Method(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.name!r}, {self.mode}, {len(self.params)} parameter tensors"
-
-
-def finite_rows(x: Tensor) -> Tensor:
-    """Which samples (N,) hold nothing but finite numbers."""
-    if not x.is_floating_point():
-        return torch.ones(len(x), dtype=torch.bool, device=x.device)
-    return torch.isfinite(x).flatten(1).all(1) if x.dim() > 1 else torch.isfinite(x)

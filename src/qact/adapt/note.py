@@ -15,8 +15,8 @@ from qact.adapt.entropy import entropy
 from qact.adapt.following import following, keep, normalising
 from qact.adapt.gradient import Gradient
 from qact.adapt.memory import ReservoirBank
-from qact.adapt.method import finite_rows
 from qact.adapt.registry import register
+from qact.adapt.rows import finite_rows
 from qact.adapt.statistics import running
 
 

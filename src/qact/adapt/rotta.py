@@ -15,6 +15,7 @@ from qact.adapt.following import following
 from qact.adapt.gradient import Gradient
 from qact.adapt.memory import TimelyBank
 from qact.adapt.registry import register
+from qact.adapt.rows import checked
 from qact.adapt.teacher import copy_, follow_, twin
 
 
@@ -78,7 +79,7 @@ class RoTTA(Gradient):
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """The teacher's logits of the whole batch, then one sample after the other is learnt."""
         with torch.no_grad(), adapting(self.teacher, "running"):
-            logits = self.teacher(x)
+            logits = checked(self.teacher(x), len(x))
         self.bank = self.bank or TimelyBank(self.capacity, logits.shape[1], *self.weights)
         labels, doubts = logits.argmax(1).tolist(), entropy(logits).tolist()
         for sample, label, doubt in zip(x, labels, doubts, strict=True):

@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.adapt.followers import Follower, followers
-from qact.adapt.method import Method, finite_rows
+from qact.adapt.method import Method
 from qact.adapt.recent import another_domain, latest, worth
 from qact.adapt.registry import register
+from qact.adapt.rows import finite_rows
 from qact.adapt.shrinkage import effective_size
 
 MEMORY = ("memory", "labels", "last", "waiting")
