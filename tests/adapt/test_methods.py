@@ -6,6 +6,7 @@ import copy
 import gc
 import math
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -311,6 +312,13 @@ def test_a_class_serves_as_a_name():
         """Nothing."""
 
     assert torch.equal(adapt.create(Mine, MODELS["batch"])(X), create("source")(X))
+
+
+def test_the_reference_shows_every_method():
+    page = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        kind = adapt.entry(name).make
+        assert f"::: {kind.__module__}.{kind.__qualname__}\n" in page
 
 
 def test_every_entry_names_its_paper():
