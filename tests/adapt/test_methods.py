@@ -168,6 +168,28 @@ def test_lame_ends_at_the_fixed_point():
     torch.testing.assert_close((logits + weights @ y).softmax(1), y, atol=1e-3, rtol=1e-3)
 
 
+def test_affinities_by_hand():
+    z = nn.functional.normalize(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    apart = torch.cdist(z, z)
+    knn, rbf, linear = (adapt.lame.AFFINITIES[name](z, 2) for name in ("knn", "rbf", "linear"))
+    near = (apart + 9 * torch.eye(5)).topk(2, largest=False).indices
+    assert torch.equal(knn, nn.functional.one_hot(near, 5).sum(1).float())
+    width = apart.sort(1).values[:, 1].mean()  # each is the first of its own neighbours
+    torch.testing.assert_close(rbf, torch.exp(-(apart**2) / (2 * width**2)))
+    torch.testing.assert_close(linear, z @ z.T)
+    for name in ("rbf", "linear"):
+        lame = create("lame", affinity=name)
+        for size in (9, 1):
+            assert torch.isfinite(lame(X[:size])).all()
+
+
+def test_all_supports_are_their_sum():
+    every, first = create("t3a", filter_k=-1), create("t3a", filter_k=10_000)
+    for x in (X, X.flip(0) + 1):
+        torch.testing.assert_close(every(x), first(x))
+    assert len(every.supports) == 0
+
+
 def test_templates_by_hand():
     model = nn.Sequential(nn.Identity(), nn.Linear(2, 2, bias=False)).eval()
     with torch.no_grad():
@@ -312,6 +334,22 @@ def test_a_class_serves_as_a_name():
         """Nothing."""
 
     assert torch.equal(adapt.create(Mine, MODELS["batch"])(X), create("source")(X))
+
+
+def test_steps_and_optimiser_by_hand():
+    """Two steps of gradient descent with momentum on the entropy, by plain torch."""
+    tent = create("tent", steps=2, optimizer="sgd", lr=0.1)
+    twin = copy.deepcopy(MODELS["batch"]).train().requires_grad_(False)
+    params = [p.requires_grad_(True) for p in twin[1].parameters()]
+    optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    for x in (X, X.flip(0) + 1):
+        for _ in range(2):
+            want = twin(x)
+            loss = -(want.softmax(1) * want.log_softmax(1)).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.testing.assert_close(tent(x), want.detach())
 
 
 def test_the_reference_shows_every_method():
