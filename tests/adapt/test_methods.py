@@ -6,6 +6,7 @@ import copy
 import gc
 import math
 import weakref
+from pathlib import Path
 
 import pytest
 import torch
@@ -146,6 +147,14 @@ def test_ranks_undo_what_rises():
         adapt.create("aqr", MODELS["batch"])
 
 
+def test_ranks_may_be_mapped_where_there_is_no_norm():
+    with pytest.raises(ValueError, match=r"has no BatchNorm.* Choose with where="):
+        create("aqr", "qact")
+    aqr, source = create("aqr", "qact", where="0"), create("source", "qact")
+    torch.testing.assert_close(aqr(X), source(X), atol=0.02, rtol=0)
+    assert not torch.allclose(aqr(3 * X + 1), source(3 * X + 1), atol=0.1)
+
+
 def test_no_affinity_is_the_source():
     lame = create("lame", affinity=lambda z: torch.zeros(len(z), len(z)))
     assert torch.equal(lame(X), create("source")(X))
@@ -157,6 +166,28 @@ def test_lame_ends_at_the_fixed_point():
     found = adapt.lame.agreed(logits, weights)
     y = found.softmax(1)
     torch.testing.assert_close((logits + weights @ y).softmax(1), y, atol=1e-3, rtol=1e-3)
+
+
+def test_affinities_by_hand():
+    z = nn.functional.normalize(torch.randn(5, 3, generator=torch.Generator().manual_seed(0)))
+    apart = torch.cdist(z, z)
+    knn, rbf, linear = (adapt.lame.AFFINITIES[name](z, 2) for name in ("knn", "rbf", "linear"))
+    near = (apart + 9 * torch.eye(5)).topk(2, largest=False).indices
+    assert torch.equal(knn, nn.functional.one_hot(near, 5).sum(1).float())
+    width = apart.sort(1).values[:, 1].mean()  # each is the first of its own neighbours
+    torch.testing.assert_close(rbf, torch.exp(-(apart**2) / (2 * width**2)))
+    torch.testing.assert_close(linear, z @ z.T)
+    for name in ("rbf", "linear"):
+        lame = create("lame", affinity=name)
+        for size in (9, 1):
+            assert torch.isfinite(lame(X[:size])).all()
+
+
+def test_all_supports_are_their_sum():
+    every, first = create("t3a", filter_k=-1), create("t3a", filter_k=10_000)
+    for x in (X, X.flip(0) + 1):
+        torch.testing.assert_close(every(x), first(x))
+    assert len(every.supports) == 0
 
 
 def test_templates_by_hand():
@@ -305,6 +336,29 @@ def test_a_class_serves_as_a_name():
     assert torch.equal(adapt.create(Mine, MODELS["batch"])(X), create("source")(X))
 
 
+def test_steps_and_optimiser_by_hand():
+    """Two steps of gradient descent with momentum on the entropy, by plain torch."""
+    tent = create("tent", steps=2, optimizer="sgd", lr=0.1)
+    twin = copy.deepcopy(MODELS["batch"]).train().requires_grad_(False)
+    params = [p.requires_grad_(True) for p in twin[1].parameters()]
+    optimizer = torch.optim.SGD(params, lr=0.1, momentum=0.9)
+    for x in (X, X.flip(0) + 1):
+        for _ in range(2):
+            want = twin(x)
+            loss = -(want.softmax(1) * want.log_softmax(1)).sum(1).mean()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        torch.testing.assert_close(tent(x), want.detach())
+
+
+def test_the_reference_shows_every_method():
+    page = (Path(__file__).parents[2] / "docs" / "reference.md").read_text(encoding="utf-8")
+    for name in NAMES:
+        kind = adapt.entry(name).make
+        assert f"::: {kind.__module__}.{kind.__qualname__}\n" in page
+
+
 def test_every_entry_names_its_paper():
     for name in NAMES:
         assert adapt.entry(name).paper
@@ -333,6 +387,9 @@ def test_every_entry_names_its_paper():
         (lambda m: adapt.create("note", m, k=0), ValueError, "k=0"),
         (lambda m: adapt.create("cotta", m, restore=2), ValueError, "restore=2"),
         (lambda m: adapt.create("rotta", m, alpha=0), ValueError, "alpha=0"),
+        (lambda m: adapt.create("rotta", m, time="x"), TypeError, "time='x'"),
+        (lambda m: adapt.create("rotta", m, doubt=-1), ValueError, "doubt=-1 must be 0 or"),
+        (lambda m: adapt.create("cotta", m, augment=3), TypeError, "augment=3 must be a function"),
         (lambda m: adapt.create("safe", m, caution=0), ValueError, "caution=0"),
         (lambda m: adapt.create("tent", m)([1]), TypeError, "must be a tensor"),
         (lambda m: adapt.create("tent", m)(X[:0]), ValueError, "N >= 1"),

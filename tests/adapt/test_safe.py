@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -81,6 +83,17 @@ def test_garbage_is_not_remembered():
     before = [b.clone() for b in method.model.buffers()]
     for junk in (torch.zeros_like(x), x[-1:].expand_as(x), torch.full_like(x, torch.nan)):
         method(junk)
+    assert all(torch.equal(a, b) for a, b in zip(before, method.model.buffers(), strict=True))
+
+
+def test_a_black_frame_is_garbage_in_colour_too():
+    """Normalised by channel, black is three different values."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(64, 3))
+    method = adapt.create("safe", model.eval(), every=1)
+    method(torch.randn(8, 3, 6, 6))
+    before = [b.clone() for b in method.model.buffers()]
+    method(torch.tensor([-2.0, -1.9, -1.7])[:, None, None].expand(8, 3, 6, 6))
     assert all(torch.equal(a, b) for a, b in zip(before, method.model.buffers(), strict=True))
 
 
@@ -192,6 +205,21 @@ def test_drift_is_drawn():
     pytest.importorskip("matplotlib").use("Agg")
     axes = qact.drift(MODELS["qact"], blobs(64, 5)[0]).plot()
     assert [t.get_text() for t in axes.get_xticklabels()] == ["1", "4", "8"]
+    model = nn.Sequential(nn.Linear(4, 3), qact.QAct(3))
+    model(torch.randn(64, 4))
+    found = qact.drift(model, torch.randn(64, 4) + 1)
+    (bar,) = found.plot().collections[0].get_segments()  # one layer has a range, too
+    assert bar[:, 1].tolist() == pytest.approx([float(v) for v in found.worst.ks.aminmax()])
+
+
+def test_drift_takes_what_loaders_yield_and_leaves_every_flag():
+    model, (x, y) = copy.deepcopy(MODELS["qact"]), blobs(64, 4)
+    want = str(qact.drift(model, x))
+    model.train()[4].eval()
+    flags = [m.training for m in model.modules()]
+    for batches in ([(x, y)], [[x]], [{"input": x}], iter([x])):
+        assert str(qact.drift(model, batches)) == want
+        assert [m.training for m in model.modules()] == flags
 
 
 @pytest.mark.parametrize(
@@ -200,6 +228,8 @@ def test_drift_is_drawn():
         (lambda: qact.drift(MODELS["relu"], torch.ones(2, 4)), ValueError, "no QAct layer"),
         (lambda: qact.drift(MODELS["qact"]), ValueError, "batches=None"),
         (lambda: qact.drift("model"), TypeError, "model='model'"),
+        (lambda: qact.drift(MODELS["qact"], 5), TypeError, "batches=5 must be"),
+        (lambda: qact.drift(MODELS["qact"], ["x"]), TypeError, "the loader yields str"),
         (
             lambda: qact.drift(nn.Sequential(qact.QAct(4)), torch.ones(2, 4)),
             RuntimeError,

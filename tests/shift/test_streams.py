@@ -106,6 +106,12 @@ def test_garbage():
     )
 
 
+@pytest.mark.parametrize("batch", [512, 30, 20, 16, 4])
+def test_every_kind_of_garbage_comes_whatever_the_batch(batch):
+    steps = make("garbage", batch=batch, corruptions=["contrast"]).steps
+    assert [s.garbage for s in steps if s.garbage] == ["black", "nan", "repeated"]
+
+
 def test_which_streams_start_anew():
     fresh = {name for name in streams.names() if make(name).fresh}
     assert fresh == {"iid", "sorted", "dirichlet", "imbalanced", "garbage"}
@@ -114,6 +120,16 @@ def test_which_streams_start_anew():
 def test_a_transform_comes_last():
     plain, moved = make("iid"), make("iid", transform=lambda x: x - 0.5)
     assert all(torch.equal(a.x - 0.5, b.x) for a, b in zip(plain, moved, strict=True))
+
+
+@pytest.mark.parametrize("name", streams.names())
+@pytest.mark.parametrize(("count", "classes"), [(1, 1), (6, 1), (6, 6)])
+def test_one_image_one_class_and_batches_larger_than_the_data(name, count, classes):
+    labels = torch.arange(count) % classes + 3
+    stream = streams.stream(name, X[:count], labels, batch=64, corruptions=["contrast"])
+    for first, again in zip(stream, stream, strict=True):
+        assert len(first.x) == len(first.y) >= 1
+        assert torch.equal(first.x.nan_to_num(-1), again.x.nan_to_num(-1))
 
 
 @pytest.mark.parametrize(
@@ -131,6 +147,7 @@ def test_a_transform_comes_last():
         ("iid", X, Y, {"corruptions": ["smog"]}, ValueError, "unknown corruption 'smog'"),
         ("iid", X, Y, {"severity": 6}, ValueError, "severity"),
         ("iid", X, Y, {"seed": 0.5}, TypeError, "seed=0.5"),
+        ("iid", X, Y, {"transform": 3}, TypeError, "transform=3 must be a function"),
     ],
 )
 def test_bad_input_is_refused(name, images, labels, options, error, text):

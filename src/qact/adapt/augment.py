@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
+
+View = Callable[[Tensor], Tensor]
+
+
+def given(augment: View | None) -> View | None:
+    """The function that makes a view of a batch, or None for the method's own."""
+    if augment is not None and not callable(augment):
+        raise TypeError(f"augment={augment!r} must be a function of a batch, or None")
+    return augment
 
 
 class Views:

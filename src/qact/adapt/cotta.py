@@ -6,10 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.adapt.augment import Views
+from qact.adapt.augment import View, Views, given
 from qact.adapt.entropy import soft_cross_entropy
 from qact.adapt.gradient import Gradient, reading
 from qact.adapt.registry import register
+from qact.adapt.rows import checked
 from qact.adapt.teacher import copy_, follow_, twin
 
 
@@ -43,7 +44,7 @@ class CoTTA(Gradient):
         restore: float = 0.01,
         sure: float = 0.92,
         views: int = 32,
-        augment: Views | None = None,
+        augment: View | None = None,
         seed: int = 0,
         **options: object,
     ) -> None:
@@ -54,7 +55,7 @@ class CoTTA(Gradient):
         self.sure = 0.0 if sure == 0 else checks.number("sure", sure, share, 0, 1)
         self.views = checks.integer("views", views, 1)
         self.seed = checks.integer("seed", seed)
-        self._augment = augment
+        self._augment = given(augment)
         self.teacher, self.anchor = twin(self.model), twin(self.model)
 
     def collect_params(self) -> tuple[list[nn.Parameter], list[str]]:
@@ -81,7 +82,7 @@ class CoTTA(Gradient):
     @torch.no_grad()
     def _target(self, x: Tensor) -> Tensor:
         with reading(self.anchor, self.context):
-            confidence = self.anchor(x).softmax(1).amax(1).mean()
+            confidence = checked(self.anchor(x), len(x)).softmax(1).amax(1).mean()
         with reading(self.teacher, self.context):
             if confidence >= self.sure:
                 return self.teacher(x)

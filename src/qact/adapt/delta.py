@@ -41,10 +41,15 @@ class Renormalised:
         old_mean = now_mean if self.mean is None else self.mean
         old_std = now_std if self.std is None else self.std
         r, d = now_std / old_std, (now_mean - old_mean) / old_std
-        self.mean = self.keep * old_mean + (1 - self.keep) * now_mean
-        self.std = self.keep * old_std + (1 - self.keep) * now_std
+        self.mean = self._moved(old_mean, now_mean)
+        self.std = self._moved(old_std, now_std)
         z = (z - mean[:, None]) / std[:, None] * r[:, None] + d[:, None]
         return unfold(z.to(input.dtype), input, getattr(module, "dim", 1))
+
+    def _moved(self, old: Tensor, now: Tensor) -> Tensor:
+        """The running mean; a value that overflowed does not enter it."""
+        mixed = self.keep * old + (1 - self.keep) * now
+        return torch.where(mixed.isfinite(), mixed, torch.where(now.isfinite(), now, old))
 
 
 @register(

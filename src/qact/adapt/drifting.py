@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from qact.distance import kolmogorov, wasserstein
 from qact.kernels import eager
 from qact.layer import QAct
 from qact.layout import fold
+from qact.recalibrate.recording import call, evaluating
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,7 @@ class Drift:
         return "\n".join(lines)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw mean and range of the KS statistic over the layers; return the matplotlib axes."""
+        """Draw mean and range of the KS statistic of each layer; return the matplotlib axes."""
         if ax is None:
             try:
                 from matplotlib import pyplot as plt
@@ -64,33 +66,34 @@ class Drift:
                 raise ModuleNotFoundError(
                     "plots need matplotlib; pip install matplotlib, or 'qact[bench]'"
                 ) from error
-            ax = plt.subplots()[1]
+            ax = plt.subplots(layout="constrained")[1]
         place = range(len(self.layers))
-        mean = [float(layer.ks.mean()) for layer in self.layers]
         low = [float(layer.ks.min()) for layer in self.layers]
         high = [float(layer.ks.max()) for layer in self.layers]
-        ax.fill_between(place, low, high, alpha=0.25, label="range of the channels")
-        ax.plot(place, mean, marker="o", label="mean")
-        ax.set_xticks(list(place), [layer.name for layer in self.layers], rotation=45, ha="right")
-        ax.set(ylabel="KS distance to the stored context", ylim=(0, 1))
+        ax.vlines(place, low, high, alpha=0.4, linewidth=6, label="range of the channels")
+        ax.plot(place, [float(layer.ks.mean()) for layer in self.layers], "o-", label="mean")
+        ax.set_xticks(place, [layer.name for layer in self.layers], rotation=45, ha="right")
+        ax.set(xlabel="layer", ylabel="KS distance to the stored context", ylim=(0, 1))
         ax.legend()
         return ax
 
 
-def drift(model: nn.Module, batches: Tensor | Iterable[Tensor] | None = None) -> Drift:
+def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Drift:
     """Report per QAct layer how far the present context is from the stored one.
 
     The present context is that of ``batches``, passed through the model with stored contexts, so a
     layer's drift is that of its own inputs. For a :class:`qact.adapt.Method` without ``batches`` it
-    is what the method has made of the contexts, against those it started with.
+    is what the method has made of the contexts, against those it started with: 0 for one that reads
+    the batch and stores nothing.
 
     Small batches drift by chance: with ``n`` independent values KS is about ``0.87 / sqrt(n)``.
 
     Args:
         model: a model with QAct layers, or a method that adapts one. It stays as it is.
-        batches: a batch (N, ...), or several.
+        batches: a batch (N, ...), or several, in the forms that :func:`qact.record` takes.
 
     Raises:
+        TypeError: ``model`` is no module, or ``batches`` yields no tensors.
         ValueError: there is no QAct layer, or nothing to compare with.
         RuntimeError: a stored context has seen no data.
 
@@ -113,6 +116,8 @@ def drift(model: nn.Module, batches: Tensor | Iterable[Tensor] | None = None) ->
         layer.context.require_data()
     stored = {name: _started(model, name, layer) for name, layer in layers.items()}
     if batches is not None:
+        if not isinstance(batches, Iterable):
+            raise TypeError(f"batches={batches!r} must be a tensor (N, ...), or several")
         present = _seen(inner, layers, batches)
     elif isinstance(model, Method):
         present = {name: layer.context for name, layer in layers.items()}
@@ -138,22 +143,18 @@ def _started(model: nn.Module, name: str, layer: QAct) -> Context:
 
 @torch.no_grad()
 def _seen(
-    model: nn.Module, layers: dict[str, QAct], batches: Tensor | Iterable[Tensor]
+    model: nn.Module, layers: dict[str, QAct], batches: Tensor | Iterable[Any]
 ) -> dict[str, Context]:
     """Contexts of what reaches each layer; values that are not finite are left out by channel."""
     found = {name: layer.context.clone().decay(0.0) for name, layer in layers.items()}
-    training = model.training
-    handles = [
-        layer.register_forward_pre_hook(_collector(found[name])) for name, layer in layers.items()
-    ]
-    try:
-        with adapting(model.eval(), "running"):
-            for batch in [batches] if isinstance(batches, Tensor) else batches:
-                model(batch)
-    finally:
-        model.train(training)
-        for handle in handles:
-            handle.remove()
+    with ExitStack() as undo:
+        undo.enter_context(evaluating(model))
+        undo.enter_context(adapting(model, "running"))
+        for name, layer in layers.items():
+            hook = layer.register_forward_pre_hook(_collector(found[name]))
+            undo.callback(hook.remove)
+        for batch in [batches] if isinstance(batches, Tensor) else batches:
+            call(model, batch)
     if any(context.is_empty for context in found.values()):
         raise ValueError("batches hold nothing finite that reaches every QAct layer")
     return found

@@ -10,8 +10,9 @@ from torch.nn.functional import cosine_similarity, cross_entropy
 
 from qact import checks
 from qact.adapt.entropy import entropy
-from qact.adapt.gradient import Gradient
+from qact.adapt.gradient import NARROW, Gradient
 from qact.adapt.registry import register
+from qact.adapt.rows import finite_rows
 
 CHUNK = 64  # source samples per gradient
 
@@ -55,9 +56,15 @@ class EATA(Gradient):
         self.beta = checks.number("beta", beta, "a positive weight", 0)
         self.margin = checks.number("margin", margin, "a positive share of ln C", 0)
         self.redundant = checks.number("redundant", redundant, "a cosine in (0, 1]", 0, 1)
-        if source is not None and not (isinstance(source, Tensor) and len(source)):
-            raise ValueError(f"source={source!r} must be a tensor of samples (N, ...), N >= 1")
-        self.origin = [p.detach().clone() for p in self.params]
+        if source is not None:
+            if not (isinstance(source, Tensor) and source.dim() > 1):
+                raise ValueError(f"source={source!r} must be a tensor of samples (N, ...)")
+            sound = source.detach()[finite_rows(source)].clone()
+            if len(sound) < 2:
+                raise ValueError(
+                    f"source has {len(sound)} finite samples of {len(source)}; it needs 2 or more"
+                )
+            source = sound.float() if sound.dtype in NARROW else sound
         self.fisher = None if source is None else self._fisher(source)
 
     def begin(self) -> None:
@@ -82,8 +89,9 @@ class EATA(Gradient):
     def _penalty(self) -> Tensor | float:
         if self.fisher is None:
             return 0.0
-        parts = zip(self.fisher, self.params, self.origin, strict=True)
-        return self.beta * torch.stack([(f * (p - w) ** 2).sum() for f, p, w in parts]).sum()
+        origin = [self._start[name] for name in self.names]
+        parts = zip(self.fisher, self.params, origin, strict=True)
+        return self.beta * torch.stack([(f.to(p) * (p - w) ** 2).sum() for f, p, w in parts]).sum()
 
     def _fisher(self, source: Tensor) -> list[Tensor]:
         """Mean squared gradient of the loss to the model's own labels, chunk by chunk."""

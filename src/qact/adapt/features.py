@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 
 
@@ -35,3 +36,28 @@ def watching(head: nn.Linear) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+def features_of(head: nn.Linear, seen: list[Tensor], logits: Tensor) -> Tensor:
+    """The features (N, ...) that ``head`` has turned into ``logits`` (N, C), in float32 at least.
+
+    Raises:
+        ValueError: it was not called, or makes something else.
+    """
+    shape = tuple(seen[-1].shape) if seen else None
+    if shape is None or shape[0] != len(logits) or head.out_features != logits.shape[1]:
+        called = "was not called" if shape is None else f"was given {shape}"
+        raise ValueError(
+            f"{head} {called}, but the model returned logits of shape {tuple(logits.shape)}; name "
+            "the layer that makes them with head="
+        )
+    return wide(seen[-1])
+
+
+def wide(z: Tensor) -> Tensor:
+    """``z`` in float32 at least: distances and norms need it.
+
+    >>> wide(torch.ones(1, dtype=torch.bfloat16)).dtype
+    torch.float32
+    """
+    return z.to(torch.promote_types(z.dtype, torch.float32))

@@ -10,17 +10,21 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact import checks
 from qact.adapt.contexts import adapting
-from qact.adapt.method import Method, affine
+from qact.adapt.method import Method
+from qact.adapt.parameters import affine_parameters
 from qact.adapt.statistics import from_batch, lending
 from qact.layer import MODES
 
 OPTIMIZERS = ("adam", "sgd")
+NARROW = (torch.float16, torch.bfloat16)
 
 
 class Gradient(Method):
     """Base of the methods that minimise a loss without labels, a step or more per batch.
 
-    Norms and contexts read the batch, and gradients flow through its statistics.
+    Norms and contexts read the batch, and gradients flow through its statistics. A model in float16
+    or bfloat16 is copied into float32: there a step of 0.001 is lost, or divided by zero. Logits
+    come back in the dtype of the model.
 
     Args:
         lr: learning rate.
@@ -46,9 +50,29 @@ class Gradient(Method):
         self.kind = checks.choice("optimizer", optimizer, OPTIMIZERS)
         self.context = checks.choice("context", context, MODES)
 
+    def configure(self) -> None:
+        """Freeze the model, and widen a narrow one."""
+        super().configure()
+        dtypes = {p.dtype for p in self.model.parameters()}
+        self.narrow = next((dtype for dtype in NARROW if dtype in dtypes), None)
+        if self.narrow is not None:
+            if self.inplace:
+                raise ValueError(
+                    f"inplace=True: {self.name!r} learns in float32, and the model is in "
+                    f"{self.narrow}; pass model.float(), or let it be copied"
+                )
+            self.model.float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As in :class:`Method`; a narrow model's batch is widened with it."""
+        if self.narrow is None or not isinstance(x, Tensor):
+            return super().forward(x)
+        return super().forward(x.float() if x.dtype in NARROW else x).to(self.narrow)
+
     def collect_params(self) -> tuple[list[nn.Parameter], list[str]]:
         """Scales and shifts of norms and QAct layers."""
-        return affine(self)
+        names, params = zip(*affine_parameters(self.model), strict=True)
+        return list(params), list(names)
 
     def begin(self) -> None:
         """A fresh optimiser."""
@@ -69,7 +93,7 @@ class Gradient(Method):
         """Predict, then take a step; the logits are those before the last step."""
         for _ in range(self.steps):
             logits = self.logits(x)
-            self.step(self.loss(logits, x))
+            self.step(self.loss(logits, x) if bool(torch.isfinite(logits).all()) else None)
         return logits
 
     def step(self, loss: Tensor | None) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from qact import checks
-from qact.adapt.features import head_of, watching
+from qact.adapt.features import features_of, head_of, watching, wide
 from qact.adapt.method import Method
 from qact.adapt.registry import register
 
@@ -58,12 +58,12 @@ class LAME(Method):
         """Predict, then agree with the neighbours."""
         with watching(self.head) as seen:
             logits = self.logits(x)
-        features = normalize(seen[-1].flatten(1), dim=1)
+        features = normalize(features_of(self.head, seen, logits).flatten(1), dim=1)
         if callable(self.affinity):
             weights = self.affinity(features)
         else:
             weights = AFFINITIES[self.affinity](features, self.neighbours)
-        return agreed(logits, weights)
+        return agreed(wide(logits), weights).to(logits.dtype)
 
 
 def agreed(logits: Tensor, weights: Tensor) -> Tensor:

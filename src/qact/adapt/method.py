@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.adapt.contexts import adapting
-from qact.adapt.parameters import affine_parameters, has_norms
+from qact.adapt.flags import Flags
+from qact.adapt.parameters import has_norms
+from qact.adapt.rows import checked, finite_rows
 
 
 class Method(nn.Module):
@@ -19,7 +22,9 @@ class Method(nn.Module):
 
     Called on a batch it returns detached logits (N, C) and may learn from the batch. It works on a
     deep copy, always in ``eval()``. Samples that are not finite are set aside: nothing is learnt
-    from them, and their logits are NaN.
+    from them, and their logits are NaN. A ``state_dict`` holds parameters and buffers (and the
+    memory of ``"safe"``); what else a stream has built up (optimiser, bank, averages) begins anew
+    where it is loaded. Moved to another device or dtype, a method begins its stream anew.
 
     Subclasses override some of: ``collect_params`` (what may change), ``begin`` (the state that a
     stream builds up), ``statistics`` (what norms and contexts read), ``forward_and_adapt`` (one
@@ -45,7 +50,7 @@ class Method(nn.Module):
         self.episodic = checks.flag("episodic", episodic)
         self.inplace = checks.flag("inplace", inplace)
         self.options = {}
-        self._before = model.training, {n: p.requires_grad for n, p in model.named_parameters()}
+        self._before = Flags.of(model)
         self.model = model if inplace else copy.deepcopy(model)
         self.configure()
         self.params, self.names = self.collect_params()
@@ -84,7 +89,7 @@ class Method(nn.Module):
     def logits(self, x: Tensor) -> Tensor:
         """The model's logits under :meth:`statistics`."""
         with self.statistics():
-            return self.model(x)
+            return checked(self.model(x), len(x))
 
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """Logits of a finite batch, after or before learning from it, as the method defines."""
@@ -94,8 +99,8 @@ class Method(nn.Module):
         """Logits (N, C) of a batch (N, ...), adapting on the way.
 
         Raises:
-            TypeError: ``x`` is no tensor. ValueError: it is empty, or the model's output is not
-                (N, C).
+            TypeError: ``x`` or the model's output is no tensor. ValueError: ``x`` is empty, or the
+                output is not (N, C).
         """
         if not isinstance(x, Tensor):
             raise TypeError(f"x={x!r} must be a tensor (N, ...)")
@@ -107,27 +112,19 @@ class Method(nn.Module):
             x = x.detach().clone() if x.is_inference() else x.detach()
             sound = finite_rows(x)
             if bool(sound.all()):
-                return self._checked(self.forward_and_adapt(x), len(x))
+                return checked(self.forward_and_adapt(x), len(x)).detach()
             return self._without(x, sound)
 
     def _without(self, x: Tensor, sound: Tensor) -> Tensor:
         """Adapt to the sound rows only; the others have no prediction."""
         if bool(sound.any()):
-            good = self._checked(self.forward_and_adapt(x[sound]), int(sound.sum()))
+            good = checked(self.forward_and_adapt(x[sound]), int(sound.sum())).detach()
         else:  # the model still says how many classes there are
             with torch.no_grad(), adapting(self.model, "running"):
-                good = self.model(torch.zeros_like(x[:1]))[:0]
+                good = checked(self.model(torch.zeros_like(x[:1])), 1)[:0]
         logits = good.new_full((len(x), *good.shape[1:]), torch.nan)
         logits[sound] = good
         return logits
-
-    def _checked(self, logits: Tensor, rows: int) -> Tensor:
-        if logits.dim() != 2 or len(logits) != rows:
-            raise ValueError(
-                f"the model returned a tensor of shape {tuple(logits.shape)} for {rows} samples; "
-                "expected logits (N, C)"
-            )
-        return logits.detach()
 
     @torch.inference_mode(False)
     @torch.no_grad()
@@ -140,18 +137,26 @@ class Method(nn.Module):
         self.begin()
 
     def release(self) -> nn.Module:
-        """Return the adapted model with its training flag and ``requires_grad`` as they were."""
-        training, flags = self._before
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(flags[name])
-            parameter.grad = None
-        return self.model.train(training)
+        """Return the adapted model, every flag of training and ``requires_grad`` as it was."""
+        return self._before.restore(self.model)
 
     def train(self, mode: bool = True) -> Method:
-        """Keep the model in ``eval()``: adapting is not training."""
-        super().train(mode)
-        self.model.eval()
+        """Stay in ``eval()``, teachers too: adapting is not training."""
+        return super().train(False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Method:
+        """Move the start with the model; a stream ends there, for its state is not moved."""
+        super()._apply(fn, recurse)
+        moved = {name: fn(tensor) for name, tensor in self._start.items()}
+        if any(moved[name] is not tensor for name, tensor in self._start.items()):
+            self._start, self._begun = moved, False
         return self
+
+    def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
+        """Begin before a state is loaded: the first batch would put the source back."""
+        if not self._begun:
+            self.reset()
+        super()._load_from_state_dict(*args, **named)
 
     def __enter__(self) -> Method:
         return self
@@ -163,16 +168,3 @@ class Method(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.name!r}, {self.mode}, {len(self.params)} parameter tensors"
-
-
-def affine(method: Method) -> tuple[list[nn.Parameter], list[str]]:
-    """Scales and shifts of all norms and QAct layers of a method's model."""
-    names, params = zip(*affine_parameters(method.model), strict=True) or ((), ())
-    return list(params), list(names)
-
-
-def finite_rows(x: Tensor) -> Tensor:
-    """Which samples (N,) hold nothing but finite numbers."""
-    if not x.is_floating_point():
-        return torch.ones(len(x), dtype=torch.bool, device=x.device)
-    return torch.isfinite(x).flatten(1).all(1) if x.dim() > 1 else torch.isfinite(x)

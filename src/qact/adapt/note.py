@@ -16,6 +16,7 @@ from qact.adapt.following import following, keep, normalising
 from qact.adapt.gradient import Gradient
 from qact.adapt.memory import ReservoirBank
 from qact.adapt.registry import register
+from qact.adapt.rows import finite_rows
 from qact.adapt.statistics import running
 
 
@@ -121,10 +122,11 @@ class NOTE(Gradient):
 
     def _remember(self, x: Tensor, logits: Tensor) -> None:
         self.bank = self.bank or ReservoirBank(self.capacity, logits.shape[1], self.seed)
-        for sample, label in zip(x, logits.argmax(1).tolist(), strict=True):
+        sound = finite_rows(logits)
+        for sample, label in zip(x[sound], logits[sound].argmax(1).tolist(), strict=True):
             self.bank.add(sample, label)
         self.count += len(x)
-        if self.count % self.every == 0:
+        if self.count % self.every == 0 and len(self.bank):
             rule = InstanceAware(self.k, self.momentum)
             for _ in range(self.steps):
                 with following(self.model, self.momentum, rule):

@@ -30,6 +30,9 @@ def affine_parameters(
 ) -> list[tuple[str, nn.Parameter]]:
     """Scales and shifts of the normalisation layers, without those below the names given.
 
+    Raises:
+        ValueError: there is none.
+
     Example:
         >>> model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3), nn.LayerNorm(3))
         >>> [name for name, _ in affine_parameters(model, without=("2",))]
@@ -42,4 +45,9 @@ def affine_parameters(
         for kind, parameter in module.named_parameters(recurse=False):
             if kind in ("weight", "bias"):
                 found.append((f"{name}.{kind}" if name else kind, parameter))
+    if not found:
+        where = f" outside of {', '.join(without)}" if without else ""
+        raise ValueError(
+            f"no normalisation layer of {type(model).__name__}{where} has a scale or shift to learn"
+        )
     return found

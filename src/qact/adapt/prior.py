@@ -20,7 +20,9 @@ class Prior(Method):
 
     ``m = N/(N+n) m_s + n/(N+n) m_b``. For the variance the paper mixes in the same way; here it is
     that of the union, so the distance of the two means counts too, and BatchNorm and QAct agree.
-    ``N = 0`` is the batch alone, ``N = inf`` the source.
+    ``N = 0`` is the batch alone, ``N = inf`` the source. In a QAct layer large ``N`` come near the
+    source within the range that is stored; beyond it ranks are those of the batch's few values
+    among ``N``, and the outermost outputs grow with ``N``.
 
     Args:
         N: pseudo-count; 16 by the paper's figure 4 for small batches.
@@ -45,6 +47,8 @@ class Prior(Method):
 )
 class AlphaBN(Method):
     """A fixed share of the batch, whatever its size: ``m = (1 - alpha) m_s + alpha m_b``.
+
+    The variance is that of the union, as in :class:`Prior`.
 
     Args:
         alpha: share of the batch, 0 to 1.

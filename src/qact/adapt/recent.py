@@ -33,9 +33,16 @@ def latest(labels: Tensor, classes: int, capacity: int) -> Tensor:
 
 
 def worth(x: Tensor, last: Tensor | None) -> Tensor:
-    """Which samples (N,) may be learnt from: not one value throughout, not the last one again."""
-    flat = x.flatten(1)
-    varied = (flat.amax(1) > flat.amin(1)) | (flat.shape[1] == 1)
+    """Which samples (N,) may be learnt from: no plain colour throughout, not the last one again.
+
+    A plain colour has one value in each channel (N, C, ...); a row of features (N, C), one in all.
+
+    >>> plain = torch.tensor([1.0, 2.0])[:, None].expand(1, 2, 3)
+    >>> worth(plain, None).tolist(), worth(plain[:, :, 0], None).tolist()
+    ([False], [True])
+    """
+    flat = by_channel(x) if x.dim() > 2 else x.reshape(len(x), 1, -1)
+    varied = (flat.amax(2) > flat.amin(2)).any(1) | (flat[0].numel() == 1)
     before = torch.cat([x[:1] if last is None else last, x[:-1]])
     again = (x == before).flatten(1).all(1)
     if last is None:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
+from qact.adapt.flags import Flags
 from qact.adapt.method import Method
 
 Kind = TypeVar("Kind", bound=type[Method])
@@ -129,7 +131,14 @@ def create(name: str | type[Method], model: nn.Module, **options: Any) -> Method
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(f"{kind.name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
-    method = kind(model, **options)
+    before = Flags.of(model) if isinstance(model, nn.Module) else None
+    try:
+        with torch.inference_mode(False):  # tensors made in that mode could not be adapted
+            method = kind(model, **options)
+    except BaseException:
+        if before is not None and options.get("inplace"):
+            before.restore(model)
+        raise
     method.options = known | options
     return method
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity
 
 from qact import checks
-from qact.adapt.augment import Views
+from qact.adapt.augment import View, Views, given
 from qact.adapt.entropy import entropy, soft_likelihood_ratio, symmetric_cross_entropy
 from qact.adapt.gradient import Gradient
 from qact.adapt.registry import register
@@ -44,7 +44,7 @@ class ROID(Gradient):
         temperature: float = 1 / 3,
         consistency: bool = True,
         prior_correction: bool = True,
-        augment: Views | None = None,
+        augment: View | None = None,
         seed: int = 0,
         **options: object,
     ) -> None:
@@ -55,7 +55,7 @@ class ROID(Gradient):
         self.consistency = checks.flag("consistency", consistency)
         self.prior_correction = checks.flag("prior_correction", prior_correction)
         self.seed = checks.integer("seed", seed)
-        self._augment = augment
+        self._augment = given(augment)
 
     def begin(self) -> None:
         """The running mean of predictions is uniform again."""

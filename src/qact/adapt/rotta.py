@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.adapt.augment import Views
+from qact.adapt.augment import View, Views, given
 from qact.adapt.contexts import adapting
 from qact.adapt.entropy import entropy, soft_cross_entropy
 from qact.adapt.following import following
 from qact.adapt.gradient import Gradient
 from qact.adapt.memory import TimelyBank
 from qact.adapt.registry import register
+from qact.adapt.rows import checked
 from qact.adapt.teacher import copy_, follow_, twin
 
 
@@ -48,7 +51,7 @@ class RoTTA(Gradient):
         every: int = 64,
         time: float = 1.0,
         doubt: float = 1.0,
-        augment: Views | None = None,
+        augment: View | None = None,
         seed: int = 0,
         **options: object,
     ) -> None:
@@ -57,9 +60,12 @@ class RoTTA(Gradient):
         self.nu = checks.number("nu", nu, "a rate in (0, 1]", 0, 1)
         self.capacity = checks.integer("capacity", capacity, 1)
         self.every = checks.integer("every", every, 1)
-        self.weights = float(time), float(doubt)
+        self.weights = tuple(
+            0.0 if value == 0 else checks.number(name, value, "0 or a positive weight", 0)
+            for name, value in (("time", time), ("doubt", doubt))
+        )
         self.seed = checks.integer("seed", seed)
-        self._augment = augment
+        self._augment = given(augment)
         self.teacher = twin(self.model)
 
     def begin(self) -> None:
@@ -73,17 +79,20 @@ class RoTTA(Gradient):
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """The teacher's logits of the whole batch, then one sample after the other is learnt."""
         with torch.no_grad(), adapting(self.teacher, "running"):
-            logits = self.teacher(x)
+            logits = checked(self.teacher(x), len(x))
         self.bank = self.bank or TimelyBank(self.capacity, logits.shape[1], *self.weights)
         labels, doubts = logits.argmax(1).tolist(), entropy(logits).tolist()
         for sample, label, doubt in zip(x, labels, doubts, strict=True):
-            self.bank.add(sample, label, doubt)
+            if math.isfinite(doubt):
+                self.bank.add(sample, label, doubt)
             self.count += 1
             if self.count % self.every == 0:
                 self._update(self.bank)
         return logits
 
     def _update(self, bank: TimelyBank) -> None:
+        if not len(bank):
+            return
         x = bank.samples
         with torch.no_grad(), following(self.teacher, self.alpha):
             target = self.teacher(x)

@@ -29,8 +29,10 @@ from qact.adapt.followers import Follower, followers
 from qact.adapt.method import Method
 from qact.adapt.recent import another_domain, latest, worth
 from qact.adapt.registry import register
+from qact.adapt.rows import finite_rows
 from qact.adapt.shrinkage import effective_size
 
+MEMORY = ("memory", "labels", "last", "waiting")
 GROWTH = 1.5  # of the effective size, for which another pass is worth its time
 
 
@@ -72,7 +74,6 @@ class Safe(Method):
         self.capacity = checks.integer("capacity", capacity, 1)
         self.every = checks.integer("every", every, 1)
         self.passes = checks.integer("passes", passes, 1)
-        self.followers = followers(self.model)
 
     def begin(self) -> None:
         """Nothing has been seen."""
@@ -80,14 +81,24 @@ class Safe(Method):
         self.labels = torch.empty(0, dtype=torch.long)
         self.last: Tensor | None = None
         self.waiting = 0
+        self.followers = followers(self.model)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The memory: without it the next update would begin at the source."""
+        return {name: getattr(self, name) for name in MEMORY}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """A memory that was saved; the contexts that were stored from it come with the rest."""
+        for name in MEMORY:
+            setattr(self, name, state[name])
         for follower in self.followers:
-            follower.share = 0.0
+            follower.share = 1.0  # what is stored may not be the source
 
     @torch.no_grad()
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """Predict from what is stored; where enough is new, follow it and predict again."""
         logits = self.logits(x)
-        usable = worth(x, self.last)
+        usable = worth(x, self.last) & finite_rows(logits)
         fresh = int(usable.sum())
         if not fresh or not self.followers:
             return logits

@@ -32,7 +32,8 @@ class SAR(Gradient):
         rho: radius of the move.
         margin: in units of ln C.
         collapse: entropy below which the model has collapsed.
-        frozen: names of parts whose norms stay as they are; the paper freezes the top.
+        frozen: names of parts whose norms stay as they are; the paper freezes the top. ``()``
+            where the model has no other norms.
         lr: learning rate.
         optimizer: see :class:`qact.adapt.gradient.Gradient`.
         **options: of :class:`qact.adapt.gradient.Gradient`.
@@ -50,6 +51,8 @@ class SAR(Gradient):
         optimizer: str = "sgd",
         **options: object,
     ) -> None:
+        if not isinstance(frozen, (tuple, list)) or not all(isinstance(n, str) for n in frozen):
+            raise TypeError(f"frozen={frozen!r} must be a tuple of names")
         self._frozen = tuple(frozen)
         super().__init__(model, lr=lr, optimizer=optimizer, **options)  # type: ignore[arg-type]
         self.rho = checks.number("rho", rho, "a positive radius", 0)
@@ -58,8 +61,8 @@ class SAR(Gradient):
 
     def collect_params(self) -> tuple[list[nn.Parameter], list[str]]:
         """Scales and shifts below the frozen top."""
-        found = affine_parameters(self.model, self._frozen)
-        return [p for _, p in found], [name for name, _ in found]
+        names, params = zip(*affine_parameters(self.model, self._frozen), strict=True)
+        return list(params), list(names)
 
     def begin(self) -> None:
         """No entropy has been averaged yet."""

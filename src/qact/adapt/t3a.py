@@ -8,7 +8,7 @@ from torch.nn.functional import linear, normalize
 
 from qact import checks
 from qact.adapt.entropy import entropy
-from qact.adapt.features import head_of, watching
+from qact.adapt.features import features_of, head_of, watching, wide
 from qact.adapt.method import Method
 from qact.adapt.registry import register
 
@@ -41,20 +41,23 @@ class T3A(Method):
 
     def begin(self) -> None:
         """The rows of the last layer are the first supports."""
-        rows = self.head.weight.detach()
+        rows = wide(self.head.weight.detach())
         self.templates = torch.zeros(self.head.out_features, rows.shape[1]).to(rows)
         self.supports, self.labels = rows[:0], torch.empty(0, dtype=torch.long, device=rows.device)
         self.entropies = rows[:0, 0]
-        logits = linear(rows, rows, self.head.bias)
-        self._join(rows, logits)
+        bias = None if self.head.bias is None else wide(self.head.bias)
+        self._join(rows, linear(rows, rows, bias))
 
     @torch.no_grad()
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """The batch joins the supports, then is measured by the templates."""
         with watching(self.head) as seen:
             logits = self.logits(x)
-        self._join(seen[-1], logits)
-        return seen[-1] @ normalize(self.templates, dim=1).T
+        features = features_of(self.head, seen, logits)
+        if features.dim() != 2:
+            raise ValueError(f"{self.head} was given {tuple(features.shape)}; expected (N, D)")
+        self._join(features, wide(logits))
+        return (features @ normalize(self.templates, dim=1).T).to(logits.dtype)
 
     def _join(self, features: Tensor, logits: Tensor) -> None:
         label, unit = logits.argmax(1), normalize(features, dim=1)

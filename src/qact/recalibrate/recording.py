@@ -51,11 +51,11 @@ def record(
     chosen = sites(model, where)
     contexts = [_blank(site, bins) for site in chosen]
     batches = 0
-    with _evaluating(model), ExitStack() as undo:
+    with evaluating(model), ExitStack() as undo:
         for site, context in zip(chosen, contexts, strict=True):
             undo.callback(site.hook(partial(_count, site=site, context=context)).remove)
         for batch in source_loader:
-            _call(model, batch)
+            call(model, batch)
             batches += 1
     if not batches:
         raise ValueError("the source loader is empty: there is nothing to record")
@@ -114,7 +114,7 @@ def _count(z: Tensor, site: Site, context: Context) -> None:
 
 
 @torch.no_grad()
-def _call(model: nn.Module, batch: Any) -> None:
+def call(model: nn.Module, batch: Any) -> None:
     """Pass a batch in the form that loaders give it."""
     if isinstance(batch, Mapping):
         model(**{key: _moved(value, model) for key, value in batch.items()})
@@ -134,7 +134,7 @@ def _moved(value: Any, model: nn.Module) -> Any:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """``eval()`` for the length of a block; every layer's own flag comes back."""
     flags = [(module, module.training) for module in model.modules()]
     model.eval()

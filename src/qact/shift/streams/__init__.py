@@ -39,7 +39,8 @@ def stream(
     - ``dirichlet``: labels correlated in time, as in NOTE (arXiv 2208.05117): each class is spread
       over as many slots as there are classes by shares drawn from Dirichlet(0.1).
     - ``imbalanced``: a long tail, the most frequent class ten times the rarest.
-    - ``garbage``: i.i.d. batches with bursts between them: black, NaN, one frame repeated.
+    - ``garbage``: i.i.d. batches with bursts between them: black, NaN, one frame repeated; after
+      the last one, where there are fewer batches than bursts.
     - ``mixed``: all pairs of image and corruption in random order, so a batch holds many kinds.
     - ``continual``: the corruptions one after the other, without a new start.
     - ``recurring``: the same, three times round.
@@ -57,7 +58,7 @@ def stream(
 
     Raises:
         ValueError: unknown name, sizes that do not fit, no corruption, or a severity out of range.
-        TypeError: images or labels of another dtype.
+        TypeError: images or labels of another dtype, or ``transform`` cannot be called.
 
     Example:
         >>> images, labels = torch.rand(8, 1, 16, 16), torch.arange(8) % 2
@@ -74,6 +75,8 @@ def stream(
         raise ValueError(f"corruptions={corruptions!r} must name at least one corruption in a list")
     for one in corruptions:
         corrupt(images[:0], one, severity)  # refuses what it does not know
+    if transform is not None and not callable(transform):
+        raise TypeError(f"transform={transform!r} must be a function of a batch")
     draw = torch.Generator().manual_seed(checks.integer("seed", seed))
     conditions = [(one, int(severity)) for one in corruptions]
     plan = Plan(labels, conditions, checks.integer("batch", batch, 1), draw)

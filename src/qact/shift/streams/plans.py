@@ -28,11 +28,13 @@ def _garbage(plan: Plan) -> list[Step]:
     for condition in plan.conditions:
         clean = _cut(shuffled(plan), condition, plan.batch)
         every = max(1, len(clean) // (len(GARBAGE) + 1))
-        bursts = iter(GARBAGE)
+        bursts = list(GARBAGE)
         for count, step in enumerate(clean, 1):
             steps.append(step)
-            if count % every == 0 and (kind := next(bursts, None)):
+            due = len(bursts) if count == len(clean) else int(count % every == 0)
+            for kind in bursts[:due]:
                 steps.append(Step(step.index, step.conditions, step.name, kind))
+            bursts = bursts[due:]
     return steps
 
 
