@@ -48,7 +48,7 @@ class Kernel:
     def compiled(self) -> Any:
         """With ``address`` and ``ctypes``, its two doors."""
         options = {"error_model": "numpy", "fastmath": self.fastmath}
-        made = CFunc(self.function, ((types.voidptr,), types.void), {}, options)
+        made: Any = CFunc(self.function, ((types.voidptr,), types.void), {}, options)
         made.enable_caching()
         made._targetdescr = _Engine()
         made.compile()
