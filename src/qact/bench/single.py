@@ -77,7 +77,8 @@ def train_network(
         trained = train_cell(
             recipe, entry, seed, inputs, folder, watch.advance, ranks=ranks, tell=watch.tell
         )
-    before = f" was finished by an earlier run: {done} epochs" if begun is None else ""
+    epochs = len(trained.history)
+    before = f" was finished by an earlier run: {epochs} epochs" if begun is None else ""
     speak.print(f"{folder / FINISHED}{before}", soft_wrap=True, highlight=False, markup=False)
     return trained
 
