@@ -19,8 +19,7 @@ class Batch(Method):
 
     GroupNorm and LayerNorm look at one sample only, and a model with nothing else is unchanged.
 
-    Args:
-        **options: of :class:`Method`.
+    Options are those of :class:`Method`.
     """
 
     def statistics(self) -> AbstractContextManager:
@@ -36,8 +35,7 @@ class Batch(Method):
 class Mixed(Method):
     """Batch and stored context together, with the prior that each QAct layer has (BatchNorm: 16).
 
-    Args:
-        **options: of :class:`Method`.
+    Options are those of :class:`Method`.
     """
 
     def statistics(self) -> AbstractContextManager:

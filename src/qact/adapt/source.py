@@ -10,8 +10,7 @@ from qact.adapt.registry import register
 class Source(Method):
     """Stored statistics and contexts: every sample is predicted alone.
 
-    Args:
-        **options: of :class:`Method`.
+    Options are those of :class:`Method`.
     """
 
     needs_norms = False
