@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import spearmanr
 
-from qact.bench import Data, Model, Recipe, Shift, Summary, Training, load_results, run
+from qact.bench import Data, Model, Recipe, Results, Shift, Summary, Training, load_results, run
 from qact.bench.progress import Lines
 from qact.bench.published import per_corruption
 from qact.shift import corruptions
@@ -91,6 +91,16 @@ def print_checks(summary: Summary, console: Console) -> None:
     console.print(f"rank correlation with the published order: {likeness:.2f}", highlight=False)
 
 
+def record(folder: Path, table: Path, about: Path) -> Results:
+    """Keep the rows of a bench, and what made them; return its results."""
+    results = load_results(folder)
+    table.parent.mkdir(parents=True, exist_ok=True)
+    table.write_text((folder / "results.csv").read_text())
+    made = {"recipe": results.recipe.as_dict(), "environment": results.environment}
+    about.write_text(json.dumps(made, indent=1))
+    return results
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/known-answers"))
@@ -103,11 +113,7 @@ def main() -> None:
         recipe = replace(RECIPE, activations=tuple(options.activation[:count]))
         command = "python benchmarks/known_answers.py"
         run(recipe, options.runs, command=command, display=lambda n: Lines(console, n))
-        results = load_results(options.runs)
-        options.out.mkdir(parents=True, exist_ok=True)
-        (options.out / "results.csv").write_text((options.runs / "results.csv").read_text())
-        about = {"recipe": results.recipe.as_dict(), "environment": results.environment}
-        (options.out / "about.json").write_text(json.dumps(about, indent=1))
+        record(options.runs, options.out / "results.csv", options.out / "about.json")
     summary = Summary(load_results(options.runs))
     print_table(summary, console)
     print_checks(summary, console)

@@ -12,7 +12,6 @@ first, then QAct; the same command goes on where it was stopped.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,8 +19,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from known_answers import RECIPE
-from qact.bench import Recipe, Results, Shift, load_results, run
+from known_answers import RECIPE, record
+from qact.bench import Recipe, Results, Shift, run
 from qact.bench.progress import Lines
 from qact.shift import corruptions
 
@@ -95,13 +94,8 @@ def main() -> None:
         linked(options.runs, folder, activation)
         command = "python benchmarks/known_streams.py"
         run(recipe_of(activation), folder, command=command, display=lambda n: Lines(console, n))
-        results = load_results(folder)
-        found[activation] = results
-        options.out.mkdir(parents=True, exist_ok=True)
-        text = (folder / "results.csv").read_text()
-        (options.out / f"streams-{activation}.csv").write_text(text)
-        about = {"recipe": results.recipe.as_dict(), "environment": results.environment}
-        (options.out / f"streams-{activation}.json").write_text(json.dumps(about, indent=1))
+        kept = options.out / f"streams-{activation}.csv"
+        found[activation] = record(folder, kept, kept.with_suffix(".json"))
     print_table(found, console)
 
 

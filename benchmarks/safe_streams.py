@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qact.bench import Data, Model, Recipe, Training
+import adaptation
 from qact.bench.inputs import Inputs, load_inputs
 from qact.shift import corrupt, streams
 
@@ -19,14 +19,7 @@ CORRUPTIONS = {
     "test": ("gaussian_noise", "defocus_blur", "snow", "contrast"),
 }
 COUNT, FEW = 256, 64  # images of a corruption; in streams of batches below 16
-STUDIES = {
-    "digits": Recipe(),
-    "cifar10": Recipe(
-        data=Data("cifar10", limit=6_000),
-        model=Model("resnet_small", 1.0),
-        training=Training(epochs=8, batch=50, lr=0.01),
-    ),
-}
+STUDIES = {name: recipe for name, (recipe, _) in adaptation.STUDIES.items()}
 STRENGTH = {"digits": 5, "cifar10": 2}  # of the blur and the spatter below the hard streams
 CONTRAST = {"digits": 0.2, "cifar10": 0.4}  # of the unevenly exposed images
 SHIFTS: dict[str, Callable[[Tensor], Tensor]] = {

@@ -84,11 +84,13 @@ def test_sar():
     own, margin = twin(model), 0.4 * BOUND
     params = list(own[1].parameters())
     optimizer = torch.optim.SGD(params, lr=0.05, momentum=0.9)
-    sar = adapt.create("sar", model, lr=0.05, collapse=1e-9)
+    sar, used = adapt.create("sar", model, lr=0.05, collapse=1e-9), 0
     for x in BATCHES:
-        sar(x)
-        first = entropy(own(x))
+        logits = own(x)
+        torch.testing.assert_close(sar(x), logits.detach(), atol=1e-5, rtol=1e-4)
+        first = entropy(logits)
         sure = first < margin
+        used += int(sure.sum())
         gradients = torch.autograd.grad(first[sure].mean(), params)
         norm = torch.cat(gradients).norm()
         before = [p.detach().clone() for p in params]
@@ -103,6 +105,7 @@ def test_sar():
                 p.copy_(w)
         optimizer.step()
         same(sar.model[1], own[1])
+    assert 0 < used < 48
 
 
 def test_roid():

@@ -31,10 +31,14 @@ def trained(kind: str) -> nn.Sequential:
         *(nn.Conv2d(8, 8, 3), norms[0](8), nn.ReLU(), nn.Flatten()),
         *(nn.Linear(32, 16), norms[1](16), nn.ReLU(), nn.Linear(16, 3)),
     )
+    return fitted(model, *blobs(960, 1), steps=120)
+
+
+def fitted(model: nn.Sequential, x: torch.Tensor, y: torch.Tensor, *, steps: int) -> nn.Sequential:
+    """Trained on batches of 64, round and round."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    x, y = blobs(960, 1)
-    for step in range(120):
-        part = torch.arange(64) + 64 * (step % 15)
+    for step in range(steps):
+        part = torch.arange(64) + 64 * (step % (len(x) // 64))
         loss = nn.functional.cross_entropy(model(x[part]), y[part])
         optimizer.zero_grad()
         loss.backward()
@@ -158,14 +162,7 @@ def test_a_dense_network_that_is_fed_class_after_class_keeps_its_accuracy():
     model = nn.Sequential(nn.Linear(6, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 5))
     centres, y = 1.5 * torch.randn(5, 6), torch.arange(640) % 5
     x = centres[y] + torch.randn(640, 6)
-    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
-    for step in range(150):
-        part = torch.arange(64) + 64 * (step % 10)
-        loss = nn.functional.cross_entropy(model(x[part]), y[part])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    model.eval()
+    fitted(model, x, y, steps=150)
     order = y.argsort(stable=True)
     found = {
         name: score(adapt.create(name, model), x[order], y[order])

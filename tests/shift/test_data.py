@@ -149,7 +149,10 @@ PINNED = [0, 3, 1, 3, 4, 5, 6, 8, 5, 5, 0, 4]
 def test_digits_limit_and_corrupt():
     digits = load("digits", size=28, limit=10)
     check(digits, (10, 297, 10), 1, 28)
-    corrupt(digits.test[0] / 255, "fog", 5)
+    clear = digits.test[0] / 255
+    foggy = corrupt(clear, "fog", 5)
+    assert foggy.shape == clear.shape
+    assert not torch.equal(foggy, clear)
 
 
 def test_digits_without_scikit_learn(monkeypatch):
@@ -342,7 +345,12 @@ def test_names_are_the_sources():
     assert names == data_module.NAMES
 
 
+MNIST_TEST = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # of each digit
+
+
 @pytest.mark.skipif("QACT_DATA" not in os.environ, reason="QACT_DATA is not set")
 @pytest.mark.slow
 def test_real_files():
-    check(load("mnist"), (54000, 6000, 10000), 1, 28)
+    splits = load("mnist")
+    check(splits, (54000, 6000, 10000), 1, 28)
+    assert splits.test[1].bincount().tolist() == MNIST_TEST

@@ -34,6 +34,8 @@ class Gradient(Method):
         **options: of :class:`Method`.
     """
 
+    untouched: tuple[str, ...] = ()  # parts whose norms stay as they are
+
     def __init__(
         self,
         model: nn.Module,
@@ -70,8 +72,8 @@ class Gradient(Method):
         return super().forward(x.float() if x.dtype in NARROW else x).to(self.narrow)
 
     def collect_params(self) -> tuple[list[nn.Parameter], list[str]]:
-        """Scales and shifts of norms and QAct layers."""
-        names, params = zip(*affine_parameters(self.model), strict=True)
+        """Scales and shifts of norms and QAct layers that are not to be left alone."""
+        names, params = zip(*affine_parameters(self.model, self.untouched), strict=True)
         return list(params), list(names)
 
     def begin(self) -> None:

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from qact import checks
 from qact.adapt.entropy import entropy
 from qact.adapt.gradient import Gradient
-from qact.adapt.parameters import affine_parameters
 from qact.adapt.registry import register
 
 # Top layers that stay frozen, by the paper's names for ResNets and ViTs.
@@ -53,16 +52,11 @@ class SAR(Gradient):
     ) -> None:
         if not isinstance(frozen, (tuple, list)) or not all(isinstance(n, str) for n in frozen):
             raise TypeError(f"frozen={frozen!r} must be a tuple of names")
-        self._frozen = tuple(frozen)
+        self.untouched = tuple(frozen)
         super().__init__(model, lr=lr, optimizer=optimizer, **options)  # type: ignore[arg-type]
         self.rho = checks.number("rho", rho, "a positive radius", 0)
         self.margin = checks.number("margin", margin, "a positive share of ln C", 0)
         self.collapse = checks.number("collapse", collapse, "a positive entropy", 0)
-
-    def collect_params(self) -> tuple[list[nn.Parameter], list[str]]:
-        """Scales and shifts below the frozen top."""
-        names, params = zip(*affine_parameters(self.model, self._frozen), strict=True)
-        return list(params), list(names)
 
     def begin(self) -> None:
         """No entropy has been averaged yet."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from html import escape
 
 from qact.bench.stat import Stat
@@ -44,27 +43,6 @@ def key(summary: Summary, activation: str) -> str:
 def name_of(method: Method) -> str:
     """Return ``"relu, batch-200"``."""
     return f"{method[0]}, {method[1]}"
-
-
-def counted(things: Sequence[object], what: str) -> str:
-    """Return how many there are, in words.
-
-    Example:
-        >>> counted([0], "seed"), counted(["fog", "snow"], "corruption")
-        ('one seed', '2 corruptions')
-    """
-    return f"one {what}" if len(things) == 1 else f"{len(things)} {what}s"
-
-
-def seeds_of(summary: Summary) -> str:
-    """Return ``"one seed"``, ``"3 seeds"``, or ``"2 to 3 seeds"`` where methods differ in that."""
-    least, most = summary.spread()
-    return counted(range(most), "seed") if least == most else f"{least} to {most} seeds"
-
-
-def spread_of(summary: Summary) -> str:
-    """Return what stands behind a number: ``"one seed"``, or ``"mean±sd of 3 seeds"``."""
-    return f"mean±sd of {seeds_of(summary)}" if summary.spread()[1] > 1 else seeds_of(summary)
 
 
 def number(stat: Stat | None, scale: float, digits: int) -> str:

@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.markup import spread_of
 from qact.bench.stat import Stat
 from qact.bench.summary import Summary
 from qact.bench.table import shown
+from qact.bench.words import spread
 
 FEW = 8  # activations: as many as a figure has colours
 
@@ -57,9 +57,8 @@ def seconds(summary: Summary, name: str) -> float | None:
 def print_ranking(summary: Summary, console: Console) -> None:
     """Print one row per activation: accuracy clean and under shift, calibration, and cost."""
     console.print()
-    title = (
-        f"{len(summary.activations)} activations by accuracy under shift, %; {spread_of(summary)}"
-    )
+    behind = spread(*summary.spread())
+    title = f"{len(summary.activations)} activations by accuracy under shift, %; {behind}"
     console.print(Text(title, style="bold"))
     table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", justify="right", no_wrap=True)

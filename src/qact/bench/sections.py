@@ -6,8 +6,9 @@ from html import escape
 
 from qact.bench import figures
 from qact.bench.adaptation import describe
-from qact.bench.markup import counted, figure, name_of, note, section, seeds_of, signed, terms
+from qact.bench.markup import figure, name_of, note, section, signed, terms
 from qact.bench.summary import Method, Summary
+from qact.bench.words import counted, seeds
 
 
 def head(summary: Summary, title: str) -> str:
@@ -15,7 +16,7 @@ def head(summary: Summary, title: str) -> str:
     recipe = summary.results.recipe
     images = recipe.shift.images or summary.results.environment.get("images", {}).get("test", "?")
     text = (
-        f"{len(summary.activations)} activations in the same network, {seeds_of(summary)}, "
+        f"{len(summary.activations)} activations in the same network, {seeds(*summary.spread())}, "
         f"{images} test images under {counted(summary.corruptions, 'corruption')}; "
         f"every method is measured with the same images, batches and estimators."
     )
@@ -60,9 +61,10 @@ def _gap_tile(summary: Summary, methods: list[Method]) -> list[tuple[str, str]]:
 
 def severity_curves(summary: Summary) -> str:
     """Return the curves over severity and what the adaptations mean."""
-    bands = "; bands are one standard deviation over seeds" if summary.spread()[1] > 1 else ""
+    least, most = summary.spread()
+    bands = "; bands are one standard deviation over seeds" if most > 1 else ""
     caption = (
-        f"Mean over {counted(summary.corruptions, 'corruption')} and {seeds_of(summary)}{bands}. "
+        f"Mean over {counted(summary.corruptions, 'corruption')} and {seeds(least, most)}{bands}. "
         "The broad grey line repeats the strongest control in every panel."
     )
     regimes = terms({name: escape(describe(name)) for name in summary.adaptations})

@@ -33,7 +33,7 @@ class Shift:
     Attributes:
         corruptions: of :mod:`qact.shift`.
         severities: 0 to 5.
-        adaptations: see :func:`qact.bench.adapt.parse_adaptation`.
+        adaptations: see :func:`qact.bench.adaptation.parse_adaptation`.
         streams: of :mod:`qact.shift.streams`; those that begin anew with every condition have a
             row for each, the others one per severity.
         seed: of the corruptions; that of the network decides the order of the images.

@@ -9,6 +9,7 @@ from rich.text import Text
 from qact.bench.stat import Stat
 from qact.bench.streamed import BASES, Column, Streamed
 from qact.bench.table import shown
+from qact.bench.words import spread
 
 Cells = tuple[str, list[str]]  # heading, one cell per method
 
@@ -70,7 +71,7 @@ def points(gap: Stat | None) -> str:
 
 def _spread(streamed: Streamed) -> str:
     seeds = len(streamed.seeds)
-    return f"; mean±sd of {seeds} seeds" if seeds > 1 else "; one seed"
+    return f"; {spread(seeds, seeds)}"
 
 
 def _column(streamed: Streamed, name: str, column: Column) -> Cells:

@@ -36,7 +36,9 @@ class Summary:
         self.severities = tuple(sorted(shift.severities))
         self.seeds = recipe.seeds
         self.stream = "iid" if "iid" in shift.streams else shift.streams[0]
-        mine = [r for r in results.rows if self._is_main(r)]
+        further = {name for part in recipe.further for name in part.adaptations}
+        besides = further - {*shift.adaptations}
+        mine = [r for r in results.rows if self._is_main(r) and r["adaptation"] not in besides]
         self._rows: dict[tuple[str, str, str, int, int], Row] = {
             (_network(r), r["adaptation"], r["corruption"], r["severity"], r["seed"]): r
             for r in mine
@@ -45,8 +47,9 @@ class Summary:
         measured = {_network(row) for row in results.rows}
         self.activations = [name for name in names if name in measured]
         found = {(_network(row), row["adaptation"]) for row in mine}
-        names = list(dict.fromkeys((*shift.adaptations, *sorted({m[1] for m in found}))))
-        self.adaptations = [name for name in names if name in {m[1] for m in found}]
+        adapted = {adaptation for _, adaptation in found}
+        ordered = dict.fromkeys((*shift.adaptations, *sorted(adapted)))
+        self.adaptations = [name for name in ordered if name in adapted]
         self.timed = [name for name in self.adaptations if parse_adaptation(name).context]
         self.methods: list[Method] = [
             (act, adaptation)
@@ -57,11 +60,8 @@ class Summary:
 
     def _is_main(self, row: Row) -> bool:
         """Whether a row belongs to the conditions that are drawn over severity."""
-        shift, further = self.results.recipe.shift, self.results.recipe.further
-        besides = {name for part in further for name in part.adaptations} - {*shift.adaptations}
-        return (row["stream"], row["images"]) == (self.stream, shift.images) and (
-            row["corruption"] != ALL and row["adaptation"] not in besides
-        )
+        images = self.results.recipe.shift.images
+        return (row["stream"], row["images"]) == (self.stream, images) and row["corruption"] != ALL
 
     def spread(self) -> tuple[int, int]:
         """Return over how many seeds a method was measured, at least and at most."""

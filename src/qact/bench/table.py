@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from qact.bench.adaptation import describe
-from qact.bench.markup import counted, spread_of
 from qact.bench.stat import Stat
 from qact.bench.summary import Summary
+from qact.bench.words import counted, spread
 
 MARK = "◆"
 
@@ -55,7 +55,7 @@ def _print_leaks(summary: Summary, console: Console) -> None:
 
 
 def _over(summary: Summary) -> str:
-    return f"mean of {counted(summary.corruptions, 'corruption')}, {spread_of(summary)}"
+    return f"mean of {counted(summary.corruptions, 'corruption')}, {spread(*summary.spread())}"
 
 
 def _table(summary: Summary, metric: str) -> Table:

@@ -17,7 +17,7 @@ from qact.shift.random import Draws
 
 @inline
 def _weighted(x: Any, shifts: Any, weights: Any, start: Any, n: Any, out: Any) -> None:
-    """As :func:`_added`, each shifted ``x`` times its weight."""
+    """As ``_added`` of `disk`, each shifted ``x`` times its weight."""
     t = 0
     while len(shifts) - t >= 4:
         a, b = x[start + shifts[t] :], x[start + shifts[t + 1] :]
@@ -72,9 +72,8 @@ def motion(
     """
     out = torch.empty(x.shape) if finished is None else finished
     taps = np.array(weights, np.float32)
-    arrays = (t.contiguous().numpy() for t in (x, offsets, out))
-    source, places, to = arrays
-    _motion(source, taps, places, finished is not None, to)
+    source, places = x.contiguous().numpy(), offsets.contiguous().numpy()
+    _motion(source, taps, places, finished is not None, out.numpy())
     return out
 
 
