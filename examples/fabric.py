@@ -4,13 +4,14 @@ python examples/fabric.py
 """
 
 import torch
+import torch.distributed.nn  # before there is a group, which its default arguments would keep alive
 from lightning_fabric import Fabric
 from torch import nn
 
 import qact
 
 
-def main(fabric: Fabric) -> None:
+def train(fabric: Fabric) -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(8, 16), qact.NormedQAct(16), nn.Linear(16, 2))
     model = qact.convert_sync_(model)
@@ -27,6 +28,12 @@ def main(fabric: Fabric) -> None:
     same = bool((context == context[0]).all())
     if fabric.global_rank == 0:
         print(f"loss {mean:.2f} on {fabric.world_size} processes, contexts agree: {same}")
+
+
+def main(fabric: Fabric) -> None:
+    train(fabric)
+    # Fabric leaves gloo's group as it is; its threads can abort a process that ends meanwhile.
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

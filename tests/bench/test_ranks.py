@@ -30,19 +30,44 @@ lr = 0.02
 """
 
 
+# What torch calls the threads of gloo that may ask for the interpreter's lock.
+LEAVES = """
+import os, sys
+import torch
+from qact.bench.ranks import joined
+
+def train(ranks):
+    module = ranks.wrapped(torch.nn.Linear(2, 2))
+    module(torch.ones(3, 2)).sum().backward()
+
+def threads():
+    names = (open(f"/proc/self/task/{task}/comm").read() for task in os.listdir("/proc/self/task"))
+    return sum("gloo_runloop" in name for name in names)
+
+with joined("cpu") as (ranks, _):
+    train(ranks)
+    before = threads()
+print(before, threads())
+"""
+
+
 def start(folder, out, size, epochs=2):
-    """Start the processes that torchrun would start."""
+    """Start a training in the processes that torchrun would start."""
     folder.mkdir(exist_ok=True)
     path = folder / "recipe.toml"
     path.write_text(RECIPE.replace("EPOCHS", str(epochs)))
+    return launch(size, "-m", "qact.cli", "train", str(path), "--out", str(out), "--threads", "1")
+
+
+def launch(size, *arguments):
+    """Start Python as often as torchrun would, and as it would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "qact.cli", "train", str(path), "--out", str(out)]
     world = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     return [
         subprocess.Popen(
-            [*command, "--threads", "1"],
+            [sys.executable, *arguments],
             env=os.environ | world | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -91,6 +116,15 @@ def test_two_killed_processes_end_with_the_same_bits(tmp_path):
     finish(start(tmp_path, tmp_path / "cut", 2, epochs=6))
     whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the names of threads from /proc")
+def test_no_thread_of_the_group_outlives_it():
+    # One that does may abort the process at its end, with everything done (pytorch#190489).
+    for said, _ in finish(launch(2, "-c", LEAVES)):
+        before, after = map(int, said.split())
+        assert before > 0
+        assert after == 0
 
 
 def test_a_batch_is_shared_out_completely_and_only_evenly():

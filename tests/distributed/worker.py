@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -86,6 +87,9 @@ def main(rank: int, directory: Path) -> None:
     found["all empty"] = all_empty()
     torch.save(found, directory / f"rank{rank}.pt")
     dist.destroy_process_group()
+    # FSDP keeps the group for good, and its threads can abort an ending process (pytorch#190489).
+    sys.stdout.flush()
+    os._exit(0)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -100,6 +100,18 @@ def _place() -> torch.device:
     return torch.device("cuda" if dist.get_backend() == "nccl" else "cpu")
 
 
+def _import_collectives() -> None:
+    """Import what would keep the process group alive if it were imported while there is one.
+
+    ``torch.distributed.nn`` has the group of its first import in the default arguments of its
+    functions, and ``DistributedDataParallel`` imports it. A group that something keeps is not freed
+    by ``destroy_process_group``, and gloo's threads only end with it: one that waits for the
+    interpreter's lock while the interpreter is torn down aborts the process (pytorch#190489).
+    """
+    with suppress(ImportError):
+        import torch.distributed.nn  # noqa: F401
+
+
 @contextmanager
 def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     """Join the processes that ``torchrun`` started; yield who this one is, and its device.
@@ -115,6 +127,7 @@ def joined(device: str) -> Iterator[tuple[Ranks, str]]:
     if cuda:
         device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
         torch.cuda.set_device(device)
+    _import_collectives()
     dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(minutes=30))
     try:
         yield Ranks(dist.get_rank(), size), device
