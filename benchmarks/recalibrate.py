@@ -2,10 +2,10 @@
 
     QACT_DATA=DIR python benchmarks/recalibrate.py
 
-The small residual network with ReLU and BatchNorm, on the digits and on a part of CIFAR-10 (recipes
-of `qact bench` and `benchmarks/cifar10.py`), three seeds. The options are chosen on validation
-images under the corruptions kept for validation; then four others, severity 4, on test images.
-``running`` reads one corruption after the other as a stream and starts afresh at each. Results are
+The small residual network with ReLU and BatchNorm, on the digits and on a part of CIFAR-10 (the
+networks of `benchmarks/adaptation.py`), three seeds. The options are chosen on validation images
+under the corruptions kept for validation; then four others, severity 4, on test images. ``running``
+reads one corruption after the other as a stream and starts afresh at each. Results are
 written as they come; the same command goes on where it was stopped. ``--table`` prints what is
 there, ``--cost`` measures time and memory.
 """
@@ -23,22 +23,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import adaptation
 import qact
-from qact.bench import Data, Model, Recipe, Training
 from qact.bench.files import write_atomically
 from qact.bench.inputs import Inputs, load_inputs, permutation
 from qact.bench.rivals import rival
 from qact.bench.stat import Stat
 from qact.bench.train import train_cell
 
-RECIPES = {
-    "digits": Recipe(),
-    "cifar10": Recipe(
-        data=Data("cifar10", limit=6_000),
-        model=Model("resnet_small", 1.0),
-        training=Training(epochs=8, batch=50, lr=1e-2),
-    ),
-}
+RECIPES = {name: recipe for name, (recipe, _) in adaptation.STUDIES.items()}
 HELD_OUT = ("speckle_noise", "gaussian_blur", "spatter")  # to choose on, as in defaults.py
 CORRUPTIONS = ("gaussian_noise", "defocus_blur", "fog", "contrast")  # to report, as in cifar10.py
 SEVERITY = 4
@@ -175,6 +168,19 @@ def cost(runs: Path) -> dict:
     }
 
 
+def cost_table(found: dict) -> str:
+    """Milliseconds of a forward pass by batch size, and the most memory of the largest."""
+    peaks = found["peak_MiB_of_a_forward_pass_at_200"]
+    lines = [
+        "| forward pass of | 1 | 16 | 200 images | most memory at 200 |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for name, times in found["milliseconds"].items():
+        cells = [f"{value:.1f} ms" for value in times.values()] + [f"{peaks[name]:.1f} MiB"]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 @torch.inference_mode()
 def milliseconds(model: nn.Module, x: Tensor, block: Block) -> float:
     with block(model):
@@ -236,6 +242,8 @@ def main() -> None:
             print(gaps(results, data, "recalibrated running", control))
         print(gaps(results, data, "recalibrated batch", "batch"))
         print(gaps(results, data, "recalibrated running", "line running"))
+    if "cost" in results:
+        print(f"\n{cost_table(results['cost'])}")
 
 
 def measure(results: dict, known: dict[str, Block], runs: Path, save: Callable[[], None]) -> None:

@@ -87,6 +87,7 @@ def test_bad_names():
     "code",
     [
         "from qact.layer import QAct; import qact; qact.layer('qact')",
+        "from qact.lazy import LazyQAct; import qact; assert LazyQAct is qact.LazyQAct",
         "import qact.layer; qact.layer('qact'); from qact.layer import QAct",
         "import qact; from qact.layer import QAct; assert QAct is qact.QAct; qact.layer('relu')",
         "from qact import layer; layer('qact'); import qact.layer; assert qact.layer is layer",
