@@ -39,10 +39,10 @@ from qact.bench.errors import RecipeError
 from qact.bench.inputs import load_inputs
 from qact.bench.subject import Data
 from qact.bench.training import Training
+from qact.corruptions.augment import AUGMENTATIONS, augment
+from qact.corruptions.constants import constants
+from qact.corruptions.registry import GROUPS, _apply
 from qact.shift import corrupt, corrupt_mnist, corruptions
-from qact.shift.augment import AUGMENTATIONS, augment
-from qact.shift.constants import constants
-from qact.shift.registry import GROUPS, _apply
 
 HERE = Path(__file__).resolve().parent
 SEVERITY = 3

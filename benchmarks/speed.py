@@ -32,7 +32,7 @@ from torch import Tensor, nn
 import qact
 from published import Published
 from qact.models import resnet18
-from qact.normed import NormedQAct
+from qact.nn.normed import NormedQAct
 
 HERE = Path(__file__).resolve().parent
 CONTROL = "BatchNorm + ReLU"
@@ -218,7 +218,7 @@ def growth(args) -> list[dict]:
 
 
 def paper_like(n: int) -> nn.Module:
-    level = qact.levels.steps(n)
+    level = qact.rank.levels.steps(n)
     options = {"smooth": False, "bandwidth": 0.5, "gradient": "density", "affine": False}
     return NormedQAct(64, after=True, levels=level, **options)
 

@@ -30,7 +30,7 @@ from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from torch import nn
 
 from qact.bench.files import write_atomically
-from qact.sklearn import ShiftRobustClassifier
+from qact.integrations.sklearn import ShiftRobustClassifier
 
 DATA = {"breast cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits}
 SHIFTS = ("none", "drift", "monotone", "noise", "classes")

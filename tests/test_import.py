@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from qact.kernels.constant import constant_result
@@ -10,8 +11,15 @@ from qact.kernels.constant import constant_result
 HEAVY = ("torch._dynamo", "numba", "scipy", "sklearn", "matplotlib", "pandas", "typer", "timm")
 
 
-def test_importing_qact_imports_nothing_heavy():
-    probe = f"import sys, qact; print([m for m in {HEAVY} if m in sys.modules])"
+@pytest.mark.parametrize(
+    ("code", "unwanted"),
+    [
+        ("import qact", ("torch", "numpy", *HEAVY)),
+        ("import qact; qact.QAct(3), qact.adapt, qact.convert, qact.record, qact.shift", HEAVY),
+    ],
+)
+def test_importing_imports_nothing_heavy(code, unwanted):
+    probe = f"{code}; import sys; print([m for m in {unwanted} if m in sys.modules])"
     found = subprocess.run(
         [sys.executable, "-c", probe], capture_output=True, text=True, check=True
     )

@@ -1,18 +1,84 @@
-"""Activations that know their context: Quantile Activation for PyTorch."""
+"""Activations that know their context: Quantile Activation for PyTorch.
 
-from qact import adapt, functional, levels
-from qact.activations import activation, list_activations
-from qact.adapt import adapting, drift
-from qact.context import Context
-from qact.convert import convert, convert_, layer, summary
-from qact.distributed import SyncQAct, convert_sync_
-from qact.initialize import init_
-from qact.layer import QAct
-from qact.lazy import LazyQAct
-from qact.normed import NormedQAct
-from qact.recalibrate import recalibrated, record
+Every public name is imported when it is first asked for: ``import qact`` costs nothing, and rooms
+like ``qact.shift`` and ``qact.losses`` need no import of their own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from qact import _aliases
+
+if TYPE_CHECKING:
+    from qact import (
+        activations,
+        adapt,
+        calibration,
+        corruptions,
+        datasets,
+        functional,
+        losses,
+        models,
+        nn,
+        shift,
+    )
+    from qact.activations import activation, list_activations
+    from qact.activations.initialize import init_
+    from qact.adapt import adapting, drift
+    from qact.context import Context
+    from qact.conversion import convert, convert_, layer, summary
+    from qact.integrations import lightning, sklearn
+    from qact.nn.distributed import SyncQAct, convert_sync_
+    from qact.nn.layer import QAct
+    from qact.nn.lazy import LazyQAct
+    from qact.nn.normed import NormedQAct
+    from qact.rank import levels
+    from qact.recalibrate import recalibrated, record
 
 __version__ = "0.1.0"
+
+# Where each name comes from; a module is its own home.
+_HOMES = {
+    "Context": "context",
+    "LazyQAct": "nn.lazy",
+    "NormedQAct": "nn.normed",
+    "QAct": "nn.layer",
+    "SyncQAct": "nn.distributed",
+    "activation": "activations",
+    "adapting": "adapt",
+    "convert": "conversion",
+    "convert_": "conversion",
+    "convert_sync_": "nn.distributed",
+    "drift": "adapt",
+    "init_": "activations.initialize",
+    "layer": "conversion",
+    "list_activations": "activations",
+    "recalibrated": "recalibrate",
+    "record": "recalibrate",
+    "summary": "conversion",
+}
+_MODULES = {
+    "levels": "rank.levels",
+    "lightning": "integrations.lightning",
+    "sklearn": "integrations.sklearn",
+    **{
+        name: name
+        for name in (
+            "activations",
+            "adapt",
+            "calibration",
+            "corruptions",
+            "datasets",
+            "functional",
+            "losses",
+            "models",
+            "nn",
+            "shift",
+        )
+    },
+}
 
 __all__ = [
     "Context",
@@ -21,18 +87,46 @@ __all__ = [
     "QAct",
     "SyncQAct",
     "activation",
+    "activations",
     "adapt",
     "adapting",
+    "calibration",
     "convert",
     "convert_",
     "convert_sync_",
+    "corruptions",
+    "datasets",
     "drift",
     "functional",
     "init_",
     "layer",
     "levels",
+    "lightning",
     "list_activations",
+    "losses",
+    "models",
+    "nn",
     "recalibrated",
     "record",
+    "shift",
+    "sklearn",
     "summary",
 ]
+
+_aliases.install()
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use, and keep it."""
+    if name in _HOMES:
+        value = getattr(import_module(f"qact.{_HOMES[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"qact.{_MODULES[name]}")
+    else:
+        raise AttributeError(f"module 'qact' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES, *_MODULES})

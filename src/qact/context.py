@@ -9,15 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.bandwidth import Bandwidth, parse
-from qact.grid import Grid
-from qact.histogram import Histogram, empty, merge
 from qact.kernels import eager, tables
-from qact.layout import fold, unfold
-from qact.levels import parse as parse_level
-from qact.moving import moved
-from qact.plausible import complaints
-from qact.rule import Rule
+from qact.rank.bandwidth import Bandwidth, parse
+from qact.rank.grid import Grid
+from qact.rank.histogram import Histogram, empty, merge
+from qact.rank.layout import fold, unfold
+from qact.rank.levels import parse as parse_level
+from qact.rank.moving import moved
+from qact.rank.plausible import complaints
+from qact.rank.rule import Rule
 
 FLOATS = ("mass", "moment", "mean", "std")
 TENSORS = (*FLOATS, "exponent", "offset", "batches")
@@ -146,7 +146,7 @@ class Context(nn.Module):
         self.take(moved(self.histogram, seen, rate), 1)
 
     def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
-        """The rank of ``z`` here; options as in :class:`qact.rule.Rule` (bandwidth: any form)."""
+        """The rank of ``z`` here; options as in :class:`qact.rank.rule.Rule` (any bandwidth)."""
         plan, level = _rule(**rule), parse_level("uniform")
         return self._read(z, dim, lambda f: eager.apply(f, self.histogram, level, plan))
 

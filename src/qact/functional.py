@@ -12,19 +12,19 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact import levels as _levels
-from qact.bandwidth import Bandwidth
-from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
-from qact.histogram import Histogram, merge
 from qact.kernels import eager, reference
 from qact.kernels import passes as plain
 from qact.kernels.block import block, fusable
 from qact.kernels.plan import fuse
 from qact.kernels.stored import Stored, lookup
-from qact.layout import channel_dim, fold, unfold
-from qact.levels import Level
-from qact.rule import Rule
+from qact.rank import levels as _levels
+from qact.rank.bandwidth import Bandwidth
+from qact.rank.bandwidth import parse as parse_bandwidth
+from qact.rank.histogram import Histogram, merge
+from qact.rank.layout import channel_dim, fold, unfold
+from qact.rank.levels import Level
+from qact.rank.rule import Rule
 
 ENGINES = ("eager", "cpu", "triton", "reference")
 
@@ -64,7 +64,7 @@ def quantile_activation(
         prior: with a stored context, join the batch to it: the stored context then counts as this
             many samples (rows of ``input``).
         levels: ``"uniform"``, ``"steps"``, ``"normal"``, a scalar activation of the normal score
-            (``"relu"``, ``"gelu"``, ...), any function, or a :class:`qact.levels.Level`.
+            (``"relu"``, ``"gelu"``, ...), any function, or a :class:`qact.rank.levels.Level`.
         weight: (C,) scale of the score.
         bias: (C,) shift of the score.
         bandwidth: ``h``: a number (units of ``input``), ``"scott"``, ``"silverman"``, ``"0.2std"``.

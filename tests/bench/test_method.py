@@ -18,8 +18,8 @@ from qact.bench.inputs import Inputs
 from qact.bench.keys import wanted
 from qact.bench.method import create, walk
 from qact.bench.plan import Passage, arrival, batches, plan
+from qact.datasets.streams import names
 from qact.models import resnet_small
-from qact.shift.streams import names
 
 KINDS = ("gaussian_noise", "contrast")
 

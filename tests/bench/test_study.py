@@ -7,7 +7,7 @@ from qact.bench import Data, Recipe, Shift, load_results
 from qact.bench.commands import commands
 from qact.bench.keys import wanted
 from qact.bench.study import every_method, full, study
-from qact.shift.streams import names
+from qact.datasets.streams import names
 
 invoke = CliRunner().invoke
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import qact
-from qact.convert.fit import fit_
+from qact.conversion.fit import fit_
 
 
 def mlp(activation) -> nn.Sequential:

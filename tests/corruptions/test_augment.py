@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from qact.shift.augment import AUGMENTATIONS, augment, crop, flip
-from qact.shift.augmix import OPERATIONS, TABLES, mapped, tabled
-from qact.shift.random import Draws
+from qact.corruptions.augment import AUGMENTATIONS, augment, crop, flip
+from qact.corruptions.augmix import OPERATIONS, TABLES, mapped, tabled
+from qact.corruptions.random import Draws
 
 LEVELS = torch.linspace(0.01, 0.3, 12)
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from qact.corruptions import random as random_module
+from qact.corruptions.augment import augment
+from qact.corruptions.constants import constants
+from qact.corruptions.random import Draws
+from qact.corruptions.registry import GROUPS
+from qact.corruptions.spatter import distance
 from qact.shift import corrupt, corrupt_mnist, corruptions
-from qact.shift import random as random_module
-from qact.shift.augment import augment
-from qact.shift.constants import constants
-from qact.shift.random import Draws
-from qact.shift.registry import GROUPS
-from qact.shift.spatter import distance
 
 pytest.importorskip("numba")
 X = torch.rand(5, 3, 21, 24, generator=torch.Generator().manual_seed(0))
@@ -20,7 +20,7 @@ X = torch.rand(5, 3, 21, 24, generator=torch.Generator().manual_seed(0))
 
 def test_every_room_is_found():
     """An error while a room is imported would pass for a missing Numba, and only cost time."""
-    from qact.shift.compiled import twins
+    from qact.corruptions.compiled import twins
 
     rooms = ("levels", "random", "linear", "motion", "gather", "affine", "plasma", "spatter")
     assert all(random_module.on_cpu(X, room) for room in (*rooms, "augmix", "twins"))
@@ -86,7 +86,7 @@ def test_every_kind_of_input(name, both):
 @pytest.mark.parametrize("name", corruptions("all"))
 def test_chunks_leave_no_trace(name, monkeypatch):
     whole = corrupt(X, name, 3, seed=1)
-    monkeypatch.setattr("qact.shift.compiled.levels._CHUNK", 2 * X[0].numel())
+    monkeypatch.setattr("qact.corruptions.compiled.levels._CHUNK", 2 * X[0].numel())
     assert torch.equal(corrupt(X, name, 3, seed=1), whole)
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from scipy import ndimage
 
-from qact.shift import blur, corrupt, corruptions, elastic, glass
-from qact.shift.constants import constants, scale_of
-from qact.shift.random import Draws
+from qact.corruptions import blur, corrupt, corruptions, elastic, glass
+from qact.corruptions.constants import constants, scale_of
+from qact.corruptions.random import Draws
 
 _spec = importlib.util.spec_from_file_location(
     "per_image", Path(__file__).with_name("per_image.py")
@@ -81,7 +81,7 @@ def test_imagenet_constants_equal_the_reference_at_224(name):
 @pytest.mark.parametrize("quality", [1, 7, 49, 50, 95, 100])
 @pytest.mark.parametrize("size", [(32, 32), (17, 23), (1, 1), (2, 31), (5, 6), (16, 50)])
 def test_jpeg_equals_pillow_bit_for_bit(quality, size):
-    from qact.shift.jpeg import jpeg_compression
+    from qact.corruptions.jpeg import jpeg_compression
 
     noise = torch.randint(0, 256, (3, 3, *size), generator=torch.Generator().manual_seed(0)) / 255
     for x in (noise, noise[:, :1], pictures(3, 3, *size)):
@@ -206,7 +206,7 @@ def test_bits_do_not_depend_on_batch_or_order(name):
 def test_a_long_batch_is_cut_without_a_trace(name, monkeypatch):
     x = pictures(9)
     whole = corrupt(x, name, 5)
-    monkeypatch.setattr("qact.shift.registry._CHUNK", (4 * 3 * 32 * 32, 1))
+    monkeypatch.setattr("qact.corruptions.registry._CHUNK", (4 * 3 * 32 * 32, 1))
     assert torch.equal(corrupt(x, name, 5), whole)
 
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from scipy import ndimage
 
+from qact.corruptions.affine import about_centre, warp
+from qact.corruptions.edges import canny
+from qact.corruptions.glass import swapped
+from qact.corruptions.lines import dotted, zigzag
+from qact.corruptions.mnist_c import TABLE
+from qact.corruptions.random import Draws
 from qact.shift import corrupt_mnist, corruptions, load
-from qact.shift.affine import about_centre, warp
-from qact.shift.edges import canny
-from qact.shift.glass import swapped
-from qact.shift.lines import dotted, zigzag
-from qact.shift.mnist_c import TABLE
-from qact.shift.random import Draws
 
 NAMES = corruptions("mnist")
 

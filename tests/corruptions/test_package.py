@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from qact.shift.constants import constants
-from qact.shift.registry import GROUPS, _apply
+from qact.corruptions.constants import constants
+from qact.corruptions.registry import GROUPS, _apply
 
 
 def _beside(name):

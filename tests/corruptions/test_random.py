@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy import stats
 
-from qact.shift.random import Draws, label_key, mix32, mix64
+from qact.corruptions.random import Draws, label_key, mix32, mix64
 
 INDEX = torch.arange(64)
 

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+from qact.datasets import data as data_module
+from qact.datasets.formats import checked_bytes, parse_idx, unpickle
+from qact.datasets.sources import SOURCES
+from qact.datasets.splits import stratified_order
 from qact.shift import Splits, corrupt, load
-from qact.shift import data as data_module
-from qact.shift.formats import checked_bytes, parse_idx, unpickle
-from qact.shift.sources import SOURCES
-from qact.shift.splits import stratified_order
 
 RNG = np.random.default_rng(0)
 

@@ -11,10 +11,10 @@ from typing import ClassVar
 
 import pytest
 
+from qact.datasets.archives import extract
+from qact.datasets.download import fetch
+from qact.datasets.origins import ORIGINS, Download
 from qact.shift import download as download_set
-from qact.shift.archives import extract
-from qact.shift.download import fetch
-from qact.shift.origins import ORIGINS, Download
 
 CONTENT = bytes(range(256)) * 4000
 

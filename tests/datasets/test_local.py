@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from qact.datasets.sources import SOURCES
+from qact.datasets.tiny_imagenet import TinyImageNet
 from qact.shift import from_arrays, from_folder, from_npz, load
-from qact.shift.sources import SOURCES
-from qact.shift.tiny_imagenet import TinyImageNet
 
 RNG = np.random.default_rng(0)
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
+from qact.corruptions.registry import corruptions
+from qact.datasets import writer as writer_module
+from qact.datasets.corrupted import MD5
+from qact.datasets.origins import ORIGINS
 from qact.shift import corrupt, load_shifted, write_corrupted
-from qact.shift import writer as writer_module
-from qact.shift.corrupted import MD5
-from qact.shift.origins import ORIGINS
-from qact.shift.registry import corruptions
 
 IMAGES = torch.randint(0, 256, (6, 3, 8, 9), dtype=torch.uint8, generator=torch.Generator())
 LABELS = torch.arange(6) % 3

@@ -68,7 +68,7 @@ def fit(pl, tmp_path):
 
 
 def test_every_checkpoint_holds_the_contexts_of_its_weights(pl, build, fit, tmp_path):
-    from qact.lightning import RecordContexts
+    from qact.integrations.lightning import RecordContexts
 
     saved = pl.callbacks.ModelCheckpoint(tmp_path, filename="{epoch}", save_top_k=-1)
     model = build()
@@ -86,7 +86,7 @@ def test_every_checkpoint_holds_the_contexts_of_its_weights(pl, build, fit, tmp_
 
 
 def test_training_goes_on_as_without_it(build, fit):
-    from qact.lightning import RecordContexts
+    from qact.integrations.lightning import RecordContexts
 
     weights = []
     for callbacks in ([], [RecordContexts()]):
@@ -99,7 +99,7 @@ def test_training_goes_on_as_without_it(build, fit):
 
 
 def test_batches_epochs_loaders(build, fit):
-    from qact.lightning import RecordContexts
+    from qact.integrations.lightning import RecordContexts
 
     model, calls = build(attached=False), []
     loader = [torch.randn(10, 4), torch.randn(10, 4), torch.randn(10, 4)]
@@ -117,7 +117,7 @@ def test_batches_epochs_loaders(build, fit):
 
 @pytest.mark.parametrize("options", [{"batches": 0}, {"every_n_epochs": 0}, {"bins": 3}])
 def test_bad_options(options):
-    from qact.lightning import RecordContexts
+    from qact.integrations.lightning import RecordContexts
 
     with pytest.raises(ValueError, match=next(iter(options))):
         RecordContexts(**options)

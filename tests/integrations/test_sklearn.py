@@ -12,7 +12,7 @@ from sklearn.datasets import load_wine
 from sklearn.model_selection import cross_val_score, train_test_split
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from qact.sklearn import ShiftRobustClassifier
+from qact.integrations.sklearn import ShiftRobustClassifier
 
 SMALL = ShiftRobustClassifier((8,), max_iter=12, learning_rate=0.1, batch_size=64)
 

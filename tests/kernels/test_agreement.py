@@ -11,13 +11,13 @@ from scipy.stats import gaussian_kde, norm
 from torch import Tensor
 
 from qact import Context, levels
-from qact.bandwidth import parse
 from qact.functional import quantile_activation
 from qact.kernels import eager, passes, reference
 from qact.kernels.block import block
 from qact.kernels.cpu import passes as cpu
 from qact.kernels.plan import fuse
-from qact.rule import Rule
+from qact.rank.bandwidth import parse
+from qact.rank.rule import Rule
 
 PASSES = {"eager": passes, "cpu": cpu}
 SMOOTH_BOUND = 1 / 400

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 import qact
-from qact.bandwidth import parse
 from qact.kernels import library
 from qact.kernels.block import block
 from qact.kernels.plan import Plan
-from qact.levels import Level, steps
-from qact.normed import ChannelNorm, NormedQAct
-from qact.rule import Rule
+from qact.nn.normed import ChannelNorm, NormedQAct
+from qact.rank.bandwidth import parse
+from qact.rank.levels import Level, steps
+from qact.rank.rule import Rule
 
 SHAPES = [(40, 3, 3, 5), (130, 5), (7, 2, 31), (64, 17), (2, 1, 16, 16), (300, 33)]
 LEVELS = ["uniform", "normal", "relu", "steps"]

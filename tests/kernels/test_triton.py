@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from qact import Context, levels
-from qact.bandwidth import parse
 from qact.kernels import reference
 from qact.kernels.plan import Plan
-from qact.rule import Rule
+from qact.rank.bandwidth import parse
+from qact.rank.rule import Rule
 
 triton = pytest.importorskip("triton")
 

@@ -4,7 +4,7 @@ from torch import nn
 
 from qact import QAct
 from qact.models import Placement, build, paper, positions, resnet18, resnet_small
-from qact.normed import PaperQAct
+from qact.nn.normed import PaperQAct
 
 
 def kinds(network):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from qact import LazyQAct, QAct, levels
 from qact.context import TENSORS
 from qact.functional import quantile_activation
-from qact.normed import PaperQAct
+from qact.nn.normed import PaperQAct
 
 ENGINES = ["eager", "cpu", "reference"]
 LEVELS = ["uniform", "steps", "normal", "table", *levels.ACTIVATIONS]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import gaussian_kde
 
-from qact.bandwidth import Bandwidth, parse
+from qact.rank.bandwidth import Bandwidth, parse
 
 
 def width(spec, std: float, n: int) -> float:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qact.grid import Grid, coarsen, power_of_two, spanning, union
+from qact.rank.grid import Grid, coarsen, power_of_two, spanning, union
 
 NUMBER = st.floats(-(2.0**99), 2.0**99, width=32).filter(lambda v: v == 0 or abs(v) > 1e-30)
 BINS = st.sampled_from([8, 64, 512, 1024])

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from qact import Context
-from qact.grid import Grid, spanning
-from qact.histogram import Histogram, empty, merge, regrid
+from qact.rank.grid import Grid, spanning
+from qact.rank.histogram import Histogram, empty, merge, regrid
 
 EXACT = ("mass", "moment")
 

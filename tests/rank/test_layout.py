@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qact.layout import channel_dim, fold, unfold
+from qact.rank.layout import channel_dim, fold, unfold
 
 
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=5), st.data())

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from qact import checks
 from qact.activations.registry import register
 from qact.activations.shell import Shell, along
-from qact.layout import fold
+from qact.rank.layout import fold
 
 
 def dice(

@@ -18,7 +18,7 @@ _INTEGERS = {
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
 }
-_KINDS = ("torch.nn.modules.activation", "qact.activations.", "qact.layer", "qact.normed")
+_KINDS = ("torch.nn.modules.activation", "qact.activations.", "qact.nn.layer", "qact.nn.normed")
 
 
 @torch.no_grad()

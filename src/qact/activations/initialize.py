@@ -14,12 +14,12 @@ from qact import checks
 from qact.activations import activation as _activation
 from qact.activations import signal
 from qact.activations.batch import Dice
-from qact.layer import QAct
-from qact.normed import PaperQAct
+from qact.nn.layer import QAct
+from qact.nn.normed import PaperQAct
 
 SCHEMES = ("variance", "edge", "lsuv")
 SAMPLES = 4096
-ACTIVATIONS = ("torch.nn.modules.activation", "qact.activations.", "qact.layer")
+ACTIVATIONS = ("torch.nn.modules.activation", "qact.activations.", "qact.nn.layer")
 
 
 @torch.no_grad()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from qact.activations.registry import register
-from qact.layer import QAct
-from qact.normed import PaperQAct
+from qact.nn.layer import QAct
+from qact.nn.normed import PaperQAct
 
 _PAPER = "Challa et al. 2024, arXiv 2405.11573"
 

@@ -11,8 +11,8 @@ from qact.activations.registry import register
 from qact.activations.shell import Shell
 from qact.context import Context
 from qact.kernels import tables
-from qact.layout import channel_dim, fold, unfold
-from qact.rule import Rule
+from qact.rank.layout import channel_dim, fold, unfold
+from qact.rank.rule import Rule
 
 MAPS = ("exact", "linear", "mean")
 KNOTS = 129

@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact import checks
 from qact.adapt.statistics import Mixed, Rule, lending, moments, stored
-from qact.layer import MODES, QAct
+from qact.nn.layer import MODES, QAct
 
 PRIOR = 16.0  # samples that the running statistics of a BatchNorm count for
 

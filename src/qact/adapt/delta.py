@@ -16,8 +16,8 @@ from qact.adapt.following import following
 from qact.adapt.gradient import Gradient
 from qact.adapt.registry import register
 from qact.adapt.statistics import folded, lending
-from qact.layer import QAct
-from qact.layout import unfold
+from qact.nn.layer import QAct
+from qact.rank.layout import unfold
 
 
 class Renormalised:

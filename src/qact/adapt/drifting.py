@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from qact.adapt.contexts import adapting
+from qact.adapt.distance import kolmogorov, wasserstein
 from qact.adapt.method import Method
 from qact.context import Context
-from qact.distance import kolmogorov, wasserstein
 from qact.kernels import eager
-from qact.layer import QAct
-from qact.layout import fold
+from qact.nn.layer import QAct
+from qact.rank.layout import fold
 from qact.recalibrate.recording import call, evaluating
 
 

@@ -13,12 +13,12 @@ from qact.adapt.shrinkage import by_sample, correlation, drift, normal_distance,
 from qact.adapt.statistics import folded
 from qact.context import Context
 from qact.functional import passes_for
-from qact.histogram import Histogram
 from qact.kernels import eager, tables
-from qact.layer import QAct
-from qact.layout import fold
-from qact.moving import moved
-from qact.rule import Rule
+from qact.nn.layer import QAct
+from qact.rank.histogram import Histogram
+from qact.rank.layout import fold
+from qact.rank.moving import moved
+from qact.rank.rule import Rule
 
 LEVELS = (torch.arange(64, dtype=torch.float32) + 0.5) / 64  # where two contexts are compared
 PLAIN = Rule(grounded=False, smooth=False)

@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from qact.adapt.contexts import adapting
 from qact.adapt.statistics import Rule, folded, lending, running
 from qact.kernels import eager
-from qact.layer import QAct
-from qact.layout import fold, unfold
+from qact.nn.layer import QAct
+from qact.rank.layout import fold, unfold
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from qact.adapt.contexts import adapting
 from qact.adapt.method import Method
 from qact.adapt.parameters import affine_parameters
 from qact.adapt.statistics import from_batch, lending
-from qact.layer import MODES
+from qact.nn.layer import MODES
 
 OPTIMIZERS = ("adam", "sgd")
 NARROW = (torch.float16, torch.bfloat16)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from qact.layout import fold
+from qact.rank.layout import fold
 
 Rule = Callable[[Any, Tensor], Any]
 

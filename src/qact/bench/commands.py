@@ -29,7 +29,7 @@ from qact.bench.report_commands import show
 from qact.bench.rivals import list_rivals
 from qact.bench.runner import run
 from qact.bench.study import full
-from qact.shift import commands as shift_commands
+from qact.datasets import commands as shift_commands
 
 commands = typer.Typer(
     help="Activations that know their context, and the bench that measures them.",

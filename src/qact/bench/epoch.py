@@ -19,7 +19,7 @@ from qact.bench.objective import Objective, objective
 from qact.bench.ranks import Ranks
 from qact.bench.schedule import rate
 from qact.bench.training import Training
-from qact.shift.augment import augment
+from qact.corruptions.augment import augment
 
 Advance = Callable[[int], None]  # told how many images were passed
 

@@ -131,7 +131,7 @@ def checked_inputs(recipe: Recipe) -> Inputs:
         RecipeError: an unknown corruption, adaptation or data set, or a batch larger than the test
             set.
     """
-    from qact.shift import corruptions
+    from qact.corruptions import corruptions
 
     known = corruptions("all")
     for name in (name for shift in recipe.shifts() for name in shift.corruptions):

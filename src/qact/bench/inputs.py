@@ -77,7 +77,7 @@ class Inputs:
         name, severity = condition
         if (name, severity, seed) in self._corrupted or self._fits():
             return self.shifted(name, severity, seed)[index]
-        from qact.shift import corrupt
+        from qact.corruptions import corrupt
 
         images = corrupt(self.test_images[index], name, severity, seed=seed, index=index)
         return self.normalised(images)
@@ -96,7 +96,7 @@ class Inputs:
             return self._corrupted[key]
         images = self.test_images
         if severity:
-            from qact.shift import corrupt
+            from qact.corruptions import corrupt
 
             images = corrupt(images, corruption, severity, seed=seed)
         normalised = self.normalised(images)
@@ -112,7 +112,7 @@ def load_inputs(data: Data) -> Inputs:
     Raises:
         RecipeError: the name is not known, a size does not fit, or a file is missing or damaged.
     """
-    from qact.shift import load
+    from qact.datasets import load
 
     try:
         splits = load(data.name, size=data.size, limit=data.limit)

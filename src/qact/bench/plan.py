@@ -10,7 +10,7 @@ from torch import Tensor
 
 from qact.bench.inputs import Inputs, permutation
 from qact.bench.shift import ALL
-from qact.shift import streams
+from qact.datasets import streams
 
 
 class Passage(NamedTuple):
@@ -26,7 +26,7 @@ class Passage(NamedTuple):
 def arrival(stream: str, labels: Tensor, seed: int) -> Tensor:
     """Return the order in which the test images of one condition arrive, for dealing into batches.
 
-    ``"iid"`` is a random one; the others are those of :mod:`qact.shift.streams`.
+    ``"iid"`` is a random one; the others are those of :mod:`qact.datasets.streams`.
 
     Example:
         >>> labels = torch.tensor([1, 0, 1, 0])

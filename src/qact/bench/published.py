@@ -23,7 +23,7 @@ from rich.text import Text
 from qact.bench.adaptation import parse_adaptation
 from qact.bench.summary import Summary
 from qact.bench.table import shown
-from qact.shift import corruptions
+from qact.corruptions import corruptions
 
 TEST_IMAGES = 10_000
 Cells = dict[tuple[str, str, str], float]  # by severity, metric, corruption

@@ -20,9 +20,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from qact.bench.errors import RecipeError
-from qact.distributed import convert_sync_
-from qact.layer import QAct
-from qact.normed import ChannelNorm
+from qact.nn.distributed import convert_sync_
+from qact.nn.layer import QAct
+from qact.nn.normed import ChannelNorm
 
 
 @dataclass(frozen=True)

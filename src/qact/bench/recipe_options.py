@@ -19,7 +19,7 @@ from qact.bench.errors import RecipeError
 from qact.bench.objective import LOSSES
 from qact.bench.options import import_all, look_here, plain_errors
 from qact.bench.shift import STREAMS
-from qact.shift.augment import AUGMENTATIONS
+from qact.corruptions.augment import AUGMENTATIONS
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
@@ -38,7 +38,7 @@ class Setting(NamedTuple):
 
 def corruptions_of(asked: list[str] | None) -> list[str] | None:
     """Return the corruptions of a group, or those that were named."""
-    from qact.shift.registry import expanded
+    from qact.corruptions.registry import expanded
 
     return expanded(asked) if asked else asked
 

@@ -67,9 +67,9 @@ def report(
 def list_names() -> None:
     """List everything that can be asked for: activations, data, losses, methods, streams."""
     from qact.adapt import methods
+    from qact.corruptions import corruptions
+    from qact.datasets.data import NAMES
     from qact.models import MODELS
-    from qact.shift import corruptions
-    from qact.shift.data import NAMES
 
     console = Console()
     table = Table(box=None, pad_edge=False, show_header=False)

@@ -8,7 +8,7 @@ from typing import Any
 from qact.bench import values
 from qact.bench.adaptation import parse_adaptation
 from qact.bench.errors import RecipeError
-from qact.shift.streams import PLANS
+from qact.datasets.streams import PLANS
 
 # Two of each family of CIFAR-10-C (noise, blur, weather, digital), fixed before any result.
 CORRUPTIONS = (
@@ -34,7 +34,7 @@ class Shift:
         corruptions: of :mod:`qact.shift`.
         severities: 0 to 5.
         adaptations: see :func:`qact.bench.adaptation.parse_adaptation`.
-        streams: of :mod:`qact.shift.streams`; those that begin anew with every condition have a
+        streams: of :mod:`qact.datasets.streams`; those that begin anew with every condition have a
             row for each, the others one per severity.
         seed: of the corruptions; that of the network decides the order of the images.
         images: test on the first ones alone.

@@ -9,7 +9,7 @@ from typing import Any
 from qact.bench import values
 from qact.bench.errors import RecipeError
 from qact.bench.objective import LOSSES
-from qact.shift.augment import AUGMENTATIONS
+from qact.corruptions.augment import AUGMENTATIONS
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "cosine", "multistep", "plateau", "constant")
@@ -41,7 +41,7 @@ class Training:
             0 for none.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast.
         compile: train with ``torch.compile``; what is stored is the plain network.
-        augmentation: what happens to training images, see :func:`qact.shift.augment.augment`.
+        augmentation: what happens to training images, see :func:`qact.corruptions.augment.augment`.
         select: the weights of the ``"last"`` epoch, or of the ``"best"`` on validation images.
         patience: stop after so many epochs without a gain of 0.001 in validation accuracy; 0 never.
 

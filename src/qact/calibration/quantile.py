@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from qact import checks
 from qact.calibration.calibrator import row_normalised
 from qact.context import Context
-from qact.layer import QAct
 from qact.losses.checks import embedded
+from qact.nn.layer import QAct
 
 
 class QuantileClassifier(nn.Module):

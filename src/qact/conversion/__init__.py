@@ -6,8 +6,8 @@ channels, `static` reads what can be read without a pass, `plan` chooses, `rewri
 `warm` and `fit` calibrate, `report` remembers.
 """
 
-from qact.convert.lazy import Layer, layer
-from qact.convert.model import convert, convert_
-from qact.convert.report import Row, Summary, summary
+from qact.conversion.lazy import Layer, layer
+from qact.conversion.model import convert, convert_
+from qact.conversion.report import Row, Summary, summary
 
 __all__ = ["Layer", "Row", "Summary", "convert", "convert_", "layer", "summary"]

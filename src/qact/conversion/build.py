@@ -10,12 +10,12 @@ import torch
 from torch import nn
 
 from qact.activations import Entry, entry
-from qact.convert import static
-from qact.convert.lazy import Layer
-from qact.convert.sites import Site
-from qact.layer import QAct
-from qact.lazy import LazyQAct
-from qact.normed import NormedQAct
+from qact.conversion import static
+from qact.conversion.lazy import Layer
+from qact.conversion.sites import Site
+from qact.nn.layer import QAct
+from qact.nn.lazy import LazyQAct
+from qact.nn.normed import NormedQAct
 
 KNOWN = ("num_features", "dim", "device", "dtype", "inplace")
 HELP = "give example_inputs, from which it is read"

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from qact.adapt import adapting
-from qact.convert import kinds
-from qact.convert.dims import Dims
-from qact.convert.graft import Grafted
-from qact.convert.sites import Event, Use
+from qact.conversion import kinds
+from qact.conversion.dims import Dims
+from qact.conversion.graft import Grafted
+from qact.conversion.sites import Event, Use
 
 PLAIN = (type(None), bool, int, float, str)
 

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact import levels
 from qact.kernels import eager, reference
-from qact.layer import KNOTS, QAct
-from qact.normed import NormedQAct
+from qact.nn.layer import KNOTS, QAct
+from qact.nn.normed import NormedQAct
+from qact.rank import levels
 
 STEPS = 40
 RIDGE = 1e-3

@@ -22,7 +22,7 @@ class Forward:
         self.names = {
             k: Home(v.__name__) if isinstance(v, ModuleType) else v for k, v in space.items()
         }
-        file = f"<qact.convert {hash(source):x}>"
+        file = f"<qact.conversion {hash(source):x}>"
         linecache.cache[file] = (len(source), None, source.splitlines(True), file)
         exec(compile(source, file, "exec"), space)
         self.function = space["forward"]

@@ -41,7 +41,7 @@ GATES = (
 )
 FOREIGN = ("timm.layers.activations", "timm.models.layers.activations", "transformers.activations")
 FOREIGN_GATES = ("sigmoid", "sigmoidme", "tanh", "hardsigmoid", "hardsigmoidme")
-OURS = ("qact.activations.", "qact.layer", "qact.normed", "qact.convert.lazy")
+OURS = ("qact.activations.", "qact.nn.layer", "qact.nn.normed", "qact.conversion.lazy")
 # Norm and activation in one operation, which cannot be taken apart.
 WELDED = ("InplaceAbn", "InPlaceABN", "InPlaceABNSync", "EvoNorm2d", "FilterResponseNormTlu2d")
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from qact.activations import Entry, activation, entry
-from qact.layer import QAct
-from qact.lazy import LazyQAct
+from qact.nn.layer import QAct
+from qact.nn.lazy import LazyQAct
 
 # What autograd calls the operations that tell where the features stand.
 LAST = ("AddmmBackward", "MmBackward", "BmmBackward", "LinearBackward", "NativeLayerNormBackward")

@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from qact.convert import kinds
-from qact.convert import where as _where
-from qact.convert.build import Maker, home
-from qact.convert.plan import Plan, plan
-from qact.convert.report import NOTE, note
-from qact.convert.sites import Site
-from qact.convert.stand import rehearse
-from qact.convert.swap import Swap, move_hooks
-from qact.convert.warm import Source, warm
-from qact.convert.wrapped import check, inner, wrapper
+from qact.conversion import kinds
+from qact.conversion import where as _where
+from qact.conversion.build import Maker, home
+from qact.conversion.plan import Plan, plan
+from qact.conversion.report import NOTE, note
+from qact.conversion.sites import Site
+from qact.conversion.stand import rehearse
+from qact.conversion.swap import Swap, move_hooks
+from qact.conversion.warm import Source, warm
+from qact.conversion.wrapped import check, inner, wrapper
 
 
 def convert(

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import nn
 
-from qact.convert import kinds, static
-from qact.convert import where as _where
-from qact.convert.dryrun import observe
-from qact.convert.graft import Grafted, grafted
-from qact.convert.rewrite import UntraceableError, fixed, rewritten
-from qact.convert.sites import CLOSED, Event, Site, free, held, joined, owners, within
+from qact.conversion import kinds, static
+from qact.conversion import where as _where
+from qact.conversion.dryrun import observe
+from qact.conversion.graft import Grafted, grafted
+from qact.conversion.rewrite import UntraceableError, fixed, rewritten
+from qact.conversion.sites import CLOSED, Event, Site, free, held, joined, owners, within
 
 GATE = "bounds a gate or an output: name it to take it"
 WELDED = "norm and activation are one operation"

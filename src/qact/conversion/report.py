@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from qact.convert import kinds
-from qact.convert.plan import Plan, unasked
-from qact.convert.sites import Site
-from qact.convert.wrapped import inner
+from qact.conversion import kinds
+from qact.conversion.plan import Plan, unasked
+from qact.conversion.sites import Site
+from qact.conversion.wrapped import inner
 
 NOTE = "_qact_converted"
 WIDTH = 80

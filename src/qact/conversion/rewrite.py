@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from qact.convert import kinds
-from qact.convert.dryrun import PLAIN, signature
-from qact.convert.graft import Forward, Grafted
+from qact.conversion import kinds
+from qact.conversion.dryrun import PLAIN, signature
+from qact.conversion.graft import Forward, Grafted
 
 
 class UntraceableError(ValueError):

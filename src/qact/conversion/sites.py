@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from qact.convert import kinds
+from qact.conversion import kinds
 
 # What computes a parameter, and what cannot be edited.
 CLOSED = (ParametrizationList, torch.jit.ScriptModule)

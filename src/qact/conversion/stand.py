@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from qact.convert.dryrun import observe
-from qact.convert.plan import Plan
-from qact.convert.sites import Site
-from qact.convert.swap import Swap
+from qact.conversion.dryrun import observe
+from qact.conversion.plan import Plan
+from qact.conversion.sites import Site
+from qact.conversion.swap import Swap
 
 
 class Stand(nn.Module):

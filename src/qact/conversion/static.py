@@ -8,9 +8,9 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
-from qact.convert import kinds
-from qact.convert.rewrite import UntraceableError, fixed, trace, working
-from qact.convert.sites import Event, Site, held, joined, within
+from qact.conversion import kinds
+from qact.conversion.rewrite import UntraceableError, fixed, trace, working
+from qact.conversion.sites import Event, Site, held, joined, within
 
 LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)

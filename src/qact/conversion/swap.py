@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from qact.convert.plan import Plan
-from qact.convert.sites import Site
+from qact.conversion.plan import Plan
+from qact.conversion.sites import Site
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 FLAGS = (

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact.convert.dryrun import run, untouched
-from qact.convert.fit import fit_
-from qact.convert.sites import Site
-from qact.convert.stand import Stand
-from qact.convert.swap import Swap
+from qact.conversion.dryrun import run, untouched
+from qact.conversion.fit import fit_
+from qact.conversion.sites import Site
+from qact.conversion.stand import Stand
+from qact.conversion.swap import Swap
 from qact.kernels import eager
-from qact.layer import QAct
-from qact.layout import fold
-from qact.normed import NormedQAct
+from qact.nn.layer import QAct
+from qact.nn.normed import NormedQAct
+from qact.rank.layout import fold
 
 
 class Teacher(Stand):

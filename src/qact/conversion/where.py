@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from qact.convert import kinds
+from qact.conversion import kinds
 
 Chosen = Callable[[nn.Module, str], bool]
 

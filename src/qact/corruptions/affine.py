@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from qact.shift.random import on_cpu
+from qact.corruptions.random import on_cpu
 
 
 def warp(x: Tensor, matrix: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.shift.augmix import augmix
-from qact.shift.names import unknown
-from qact.shift.random import Draws
+from qact.corruptions.augmix import augmix
+from qact.corruptions.random import Draws
+from qact.registry import unknown
 
 PAD = 4  # pixels at 32: an eighth of the side elsewhere
 AUGMENTATIONS = ("none", "crop_flip", "flip", "augmix", "crop_flip_augmix")
@@ -20,7 +20,8 @@ def augment(
     """Augment a batch of images.
 
     ``crop_flip`` pads with black by an eighth of the side, cuts the old size out at random and
-    mirrors left and right with probability 1/2; ``augmix`` is :func:`qact.shift.augmix.augmix`,
+    mirrors left and right with probability 1/2;
+    ``augmix`` is :func:`qact.corruptions.augmix.augmix`,
     after the two in ``crop_flip_augmix``.
 
     Args:

@@ -15,8 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from qact.shift.affine import warp
-from qact.shift.random import Draws, on_cpu
+from qact.corruptions.affine import warp
+from qact.corruptions.random import Draws, on_cpu
 
 TABLES = ("autocontrast", "equalize", "posterize", "solarize")
 MAPS = ("rotate", "shear_x", "shear_y", "translate_x", "translate_y")

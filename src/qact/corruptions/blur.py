@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift import linear
-from qact.shift.random import Draws, on_cpu
+from qact.corruptions import linear
+from qact.corruptions.random import Draws, on_cpu
 
 SIDEWAYS = (-45.0, 45.0)  # degrees
 ANGLES = 4096  # angles of motion blur are read off a grid: see _taps

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift import linear
-from qact.shift.random import Draws
+from qact.corruptions import linear
+from qact.corruptions.random import Draws
 
 
 def contrast(x: Tensor, factor: float, draws: Draws) -> Tensor:

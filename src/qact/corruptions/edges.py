@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from qact.shift.blur import smooth
-from qact.shift.spatter import connected
+from qact.corruptions.blur import smooth
+from qact.corruptions.spatter import connected
 
 
 def _neighbour(x: Tensor, down: int, right: int) -> Tensor:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from qact.shift.blur import smooth
-from qact.shift.random import Draws, on_cpu
+from qact.corruptions.blur import smooth
+from qact.corruptions.random import Draws, on_cpu
 
 
 def _remainder(place: Tensor, period: int) -> Tensor:

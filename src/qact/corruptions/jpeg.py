@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from qact.shift.dct import fixed, forward, inverse
-from qact.shift.random import Draws
+from qact.corruptions.dct import fixed, forward, inverse
+from qact.corruptions.random import Draws
 
 _LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),

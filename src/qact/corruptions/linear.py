@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.random import on_cpu
+from qact.corruptions.random import on_cpu
 
 _VALUE, _WEIGHT = 2.0**20, 2.0**24
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.random import Draws
+from qact.corruptions.random import Draws
 
 _REACH = 2.3  # half of the width, in pixels of 28
 _STEPS = 1 << 14  # of a pixel, in the table of brightness

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.shift import blur, lines, noise, weather
-from qact.shift.affine import about_centre, warp
-from qact.shift.edges import canny
-from qact.shift.glass import swapped
-from qact.shift.random import Draws
+from qact.corruptions import blur, lines, noise, weather
+from qact.corruptions.affine import about_centre, warp
+from qact.corruptions.edges import canny
+from qact.corruptions.glass import swapped
+from qact.corruptions.random import Draws
 
 # name: (constants of severities 1 to 5, severity of the published files). None: no severities.
 TABLE: dict[str, tuple[list[Any], int | None]] = {

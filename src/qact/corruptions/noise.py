@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from qact.shift.random import Draws
+from qact.corruptions.random import Draws
 
 
 def gaussian_noise(x: Tensor, scale: float, draws: Draws) -> Tensor:

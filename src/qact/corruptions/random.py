@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.shift.alias import alias_tables
+from qact.corruptions.alias import alias_tables
 
 _GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed number
 _MIX64 = (-0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15)  # the two multipliers of splitmix64
@@ -102,7 +102,7 @@ def label_key(label: str) -> int:
 @lru_cache(maxsize=16)
 def _compiled(room: str) -> Any:
     try:
-        return importlib.import_module(f"qact.shift.compiled.{room}")
+        return importlib.import_module(f"qact.corruptions.compiled.{room}")
     except ImportError:  # no Numba
         return None
 

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.shift import blur, digital, elastic, glass, jpeg, mnist_c, noise, spatter, weather
-from qact.shift.constants import constants
-from qact.shift.names import unknown
-from qact.shift.random import Draws, on_cpu
+from qact.corruptions import blur, digital, elastic, glass, jpeg, mnist_c, noise, spatter, weather
+from qact.corruptions.constants import constants
+from qact.corruptions.random import Draws, on_cpu
+from qact.registry import unknown
 
 Corruption = Callable[[Tensor, Any, Draws], Tensor]
 
@@ -85,7 +85,8 @@ def corrupt(
     """Corrupt a batch of images as CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C do.
 
     ``out[i] = round(255 clip(f(images[i], c, r), 0, 1)) / 255`` with ``f`` of the given name, ``c``
-    its constants at the severity and the size of the images (:mod:`qact.shift.constants`), and
+    its constants at the severity and the size of the images
+    (:mod:`qact.corruptions.constants`), and
     random numbers ``r`` of (seed, name, severity, index[i]). The originals cut the decimals instead
     of rounding, which darkens by half a level of 255.
 

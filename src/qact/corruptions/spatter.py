@@ -4,9 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.blur import smooth
-from qact.shift.random import Draws, on_cpu
-from qact.shift.weather import grey
+from qact.corruptions.blur import smooth
+from qact.corruptions.random import Draws, on_cpu
+from qact.corruptions.weather import grey
 
 COLOURS = ((175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255))  # turquoise, brown
 _FAR = 20  # distances are truncated here, in pixels

@@ -5,9 +5,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from qact.shift import linear
-from qact.shift.blur import motion, zoom_matrix
-from qact.shift.random import Draws, on_cpu
+from qact.corruptions import linear
+from qact.corruptions.blur import motion, zoom_matrix
+from qact.corruptions.random import Draws, on_cpu
 
 _GREY = (0.299, 0.587, 0.114)
 

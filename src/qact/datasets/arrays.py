@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.formats import Arrays
+from qact.datasets.formats import Arrays
 
 
 def as_images(images: Any, what: str = "images") -> np.ndarray:

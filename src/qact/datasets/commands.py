@@ -12,11 +12,11 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from qact.shift.data import load
-from qact.shift.download import download as fetch_all
-from qact.shift.origins import ORIGINS
-from qact.shift.registry import expanded
-from qact.shift.writer import write_corrupted
+from qact.corruptions.registry import expanded
+from qact.datasets.data import load
+from qact.datasets.download import download as fetch_all
+from qact.datasets.origins import ORIGINS
+from qact.datasets.writer import write_corrupted
 
 DataName = Annotated[
     str, typer.Option("--data", help="Data set; see `qact list`. Or a folder, or an .npz file.")

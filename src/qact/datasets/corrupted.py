@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from qact.shift import manifest
-from qact.shift.arrays import as_images, as_labels
-from qact.shift.download import digest
-from qact.shift.formats import Arrays
-from qact.shift.names import unknown
+from qact.datasets import manifest
+from qact.datasets.arrays import as_images, as_labels
+from qact.datasets.download import digest
+from qact.datasets.formats import Arrays
+from qact.registry import unknown
 
 # MD5 of the files of CIFAR-10-C and CIFAR-100-C.
 MD5: dict[str, dict[str, str]] = {

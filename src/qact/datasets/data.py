@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from qact.shift import names
-from qact.shift.arrays import part
-from qact.shift.download import download as fetch_all
-from qact.shift.local import from_folder, from_npz
-from qact.shift.sources import SOURCES
-from qact.shift.splits import SPLIT_SEED, Splits, assembled, stratified_order
+from qact.datasets.arrays import part
+from qact.datasets.download import download as fetch_all
+from qact.datasets.local import from_folder, from_npz
+from qact.datasets.sources import SOURCES
+from qact.datasets.splits import SPLIT_SEED, Splits, assembled, stratified_order
+from qact.registry import unknown
 
 NAMES = ("digits", *SOURCES)
 
@@ -40,13 +40,13 @@ def load(
     file of arrays (:func:`qact.shift.from_npz`).
 
     Args:
-        name: one of ``qact.shift.data.NAMES``, or a path with a separator or the ending ``.npz``.
+        name: one of ``qact.datasets.data.NAMES``, or a path with a separator or ending in ``.npz``.
         size: side in pixels of the digits (default 32) or of a folder's images; the others have
             their own.
         root: folder of the files; default the environment variable ``QACT_DATA``.
         limit: use that many images of the official training and test parts only: the first, or,
             of image files, some of every class.
-        download: get what is missing from the public origin, see :func:`qact.shift.download`.
+        download: get what is missing from the public origin, see :func:`qact.datasets.download`.
 
     Returns:
         A :class:`Splits`.
@@ -73,7 +73,7 @@ def load(
     if name not in NAMES and os.sep in str(name):
         return from_folder(name, size, limit)
     if name not in NAMES:
-        raise names.unknown("data set", name, NAMES)
+        raise unknown("data set", name, NAMES)
     if size is not None:
         raise ValueError(
             f"size is for 'digits' and folders only; {name!r} has its own, got size={size!r}"

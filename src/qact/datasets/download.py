@@ -10,9 +10,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from qact.shift.archives import extract
-from qact.shift.names import unknown
-from qact.shift.origins import ORIGINS, Download
+from qact.datasets.archives import extract
+from qact.datasets.origins import ORIGINS, Download
+from qact.registry import unknown
 
 _CHUNK = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
@@ -115,7 +115,7 @@ def download(name: str, root: str | os.PathLike[str], tell: Tell | None = None) 
     beside what came out of it.
 
     Args:
-        name: one of ``qact.shift.origins.ORIGINS``.
+        name: one of ``qact.datasets.origins.ORIGINS``.
         root: folder, created if need be; give the same to :func:`qact.shift.load`.
         tell: see :func:`fetch`.
 

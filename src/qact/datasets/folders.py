@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qact.shift.formats import Arrays
+from qact.datasets.formats import Arrays
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 

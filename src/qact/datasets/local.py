@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from qact.shift.arrays import read_npz
-from qact.shift.folders import read_folder
-from qact.shift.splits import Splits, assembled, from_arrays
+from qact.datasets.arrays import read_npz
+from qact.datasets.folders import read_folder
+from qact.datasets.splits import Splits, assembled, from_arrays
 
 
 def from_folder(
@@ -21,7 +21,7 @@ def from_folder(
 
     Args:
         root: the folder.
-        size: side in pixels, see :func:`qact.shift.folders.read_folder`.
+        size: side in pixels, see :func:`qact.datasets.folders.read_folder`.
         limit: at most that many images of each part, spread over the classes.
 
     Raises:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from qact.shift import names
-from qact.shift.arrays import pair, part
-from qact.shift.corrupted import read_mnist_c, read_severity
-from qact.shift.data import data_folder
-from qact.shift.folders import read_folder
-from qact.shift.formats import Arrays, checked_bytes, parse_npy
-from qact.shift.origins import ORIGINS
+from qact.datasets.arrays import pair, part
+from qact.datasets.corrupted import read_mnist_c, read_severity
+from qact.datasets.data import data_folder
+from qact.datasets.folders import read_folder
+from qact.datasets.formats import Arrays, checked_bytes, parse_npy
+from qact.datasets.origins import ORIGINS
+from qact.registry import unknown
 
 # The folders that archives and users leave, and the number of images of a complete set.
 _FOLDERS: dict[str, tuple[tuple[str, ...], int]] = {
@@ -77,7 +77,7 @@ def load_shifted(
         FileNotFoundError: a file is missing; the message names the expected checksum and origin.
     """
     if name not in _FOLDERS:
-        raise names.unknown("test set", name, TEST_SETS)
+        raise unknown("test set", name, TEST_SETS)
     _check_request(name, corruption, severity, limit)
     above = data_folder(name, _origin(name), root, download)
     folder = _found(name, above, corruption)

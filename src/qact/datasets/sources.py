@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qact.shift.formats import (
+from qact.datasets.formats import (
     Arrays,
     checked_bytes,
     is_coded_folder,
@@ -14,7 +14,7 @@ from qact.shift.formats import (
     read_coded,
     unpickle,
 )
-from qact.shift.tiny_imagenet import TinyImageNet
+from qact.datasets.tiny_imagenet import TinyImageNet
 
 _DIGITS = tuple("0123456789")
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.arrays import pair, part
-from qact.shift.formats import Arrays
+from qact.datasets.arrays import pair, part
+from qact.datasets.formats import Arrays
 
 SPLIT_SEED = 0
 VALIDATION = 0.1
@@ -107,7 +107,7 @@ def from_arrays(
 
     Example:
         >>> import numpy as np
-        >>> from qact.shift import from_arrays
+        >>> from qact.datasets import from_arrays
         >>> data = from_arrays((np.zeros((50, 8, 8), np.uint8), np.arange(50) % 5))
         >>> [len(labels) for _, labels in (data.train, data.val, data.test)], data.num_classes
         ([36, 4, 10], 5)

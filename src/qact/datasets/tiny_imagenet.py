@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from qact.shift.folders import evenly, read_files, read_folder
-from qact.shift.formats import Arrays
-from qact.shift.origins import ORIGINS
+from qact.datasets.folders import evenly, read_files, read_folder
+from qact.datasets.formats import Arrays
+from qact.datasets.origins import ORIGINS
 
 
 @dataclass(frozen=True)

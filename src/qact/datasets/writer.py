@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift import manifest
-from qact.shift.download import digest
-from qact.shift.registry import corrupt, corruptions, known
+from qact.corruptions.registry import corrupt, corruptions, known
+from qact.datasets import manifest
+from qact.datasets.download import digest
 
 SEVERITIES = (1, 2, 3, 4, 5)
 _BATCH = 512

@@ -18,9 +18,9 @@ except ModuleNotFoundError:
     try:
         from pytorch_lightning import Callback
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("qact.lightning needs Lightning; pip install lightning") from (
-            error
-        )
+        raise ModuleNotFoundError(
+            "qact.integrations.lightning needs Lightning; pip install lightning"
+        ) from (error)
 
 
 class RecordContexts(Callback):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from qact import checks
 from qact.context import Context
-from qact.layer import QAct
+from qact.nn.layer import QAct
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -24,9 +24,9 @@ try:
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
 except ModuleNotFoundError as error:
-    raise ModuleNotFoundError("qact.sklearn needs scikit-learn; pip install 'qact[sklearn]'") from (
-        error
-    )
+    raise ModuleNotFoundError(
+        "qact.integrations.sklearn needs scikit-learn; pip install 'qact[sklearn]'"
+    ) from (error)
 
 
 class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):

@@ -18,13 +18,13 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from qact.grid import Grid, spanning
-from qact.histogram import Histogram, padded
 from qact.kernels import passes as plain
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
-from qact.levels import Level, leveled
-from qact.rule import Rule
+from qact.rank.grid import Grid, spanning
+from qact.rank.histogram import Histogram, padded
+from qact.rank.levels import Level, leveled
+from qact.rank.rule import Rule
 
 # By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
 REACH = 20.0

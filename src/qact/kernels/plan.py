@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from torch.nn import functional as F
 
-from qact.bandwidth import Bandwidth
 from qact.kernels.columns import MOST
-from qact.levels import Level, Steps, normal_score, uniform_score
-from qact.rule import Rule
+from qact.rank.bandwidth import Bandwidth
+from qact.rank.levels import Level, Steps, normal_score, uniform_score
+from qact.rank.rule import Rule
 
 KINDS = ("uniform", "normal", "relu", "steps")
 KNOWN = ((uniform_score, None), (normal_score, None), (normal_score, F.relu))

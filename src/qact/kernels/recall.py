@@ -15,14 +15,14 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from qact import levels
-from qact.bandwidth import Bandwidth
-from qact.grid import Grid
-from qact.histogram import Histogram
 from qact.kernels import library
 from qact.kernels.stored import Stored, lookup, store
-from qact.levels import Level
-from qact.rule import Rule
+from qact.rank import levels
+from qact.rank.bandwidth import Bandwidth
+from qact.rank.grid import Grid
+from qact.rank.histogram import Histogram
+from qact.rank.levels import Level
+from qact.rank.rule import Rule
 
 # By the mass of a context; a second layer on the same context takes the place of the first.
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()

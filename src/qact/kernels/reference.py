@@ -17,9 +17,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qact.histogram import Histogram, varied
-from qact.levels import Level
-from qact.rule import Rule
+from qact.rank.histogram import Histogram, varied
+from qact.rank.levels import Level
+from qact.rank.rule import Rule
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.histogram import Histogram
 from qact.kernels.passes import PARTS, flat, locate
 from qact.kernels.tables import bin_weights
-from qact.rule import Rule
+from qact.rank.histogram import Histogram
+from qact.rank.rule import Rule
 
 
 def stored_table(histogram: Histogram, rule: Rule) -> Tensor:

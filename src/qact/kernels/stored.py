@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from qact.grid import power_of_two
-from qact.histogram import Histogram, padded
 from qact.kernels.passes import PARTS, flat
 from qact.kernels.steps import stored_table
 from qact.kernels.tables import rank_table
-from qact.levels import Level, parse
-from qact.rule import Rule
+from qact.rank.grid import power_of_two
+from qact.rank.histogram import Histogram, padded
+from qact.rank.levels import Level, parse
+from qact.rank.rule import Rule
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.histogram import Histogram
-from qact.rule import Rule
+from qact.rank.histogram import Histogram
+from qact.rank.rule import Rule
 
 
 def rank_table(histogram: Histogram, rule: Rule) -> Tensor:

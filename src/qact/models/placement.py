@@ -146,7 +146,7 @@ def paper(act: str | ActivationFactory = "qact.paper", other: Choice = "relu") -
 
     Example:
         >>> from qact.models import paper, resnet18
-        >>> from qact.normed import PaperQAct
+        >>> from qact.nn.normed import PaperQAct
         >>> net = resnet18(act=paper(), width_multiplier=0.125)
         >>> sum(isinstance(module, PaperQAct) for module in net.modules())
         10

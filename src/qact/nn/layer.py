@@ -11,21 +11,21 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact import levels as _levels
-from qact.bandwidth import Bandwidth
-from qact.bandwidth import parse as parse_bandwidth
 from qact.context import Context
 from qact.functional import ENGINES, check, recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
-from qact.layout import channel_dim, fold, unfold
-from qact.levels import Level, leveled
-from qact.moving import followers
-from qact.rule import Rule
+from qact.rank import levels as _levels
+from qact.rank.bandwidth import Bandwidth
+from qact.rank.bandwidth import parse as parse_bandwidth
+from qact.rank.layout import channel_dim, fold, unfold
+from qact.rank.levels import Level, leveled
+from qact.rank.moving import followers
+from qact.rank.rule import Rule
 
 if TYPE_CHECKING:
-    from qact.normed import PaperQAct
+    from qact.nn.normed import PaperQAct
 
 MODES = ("running", "batch", "mixed")
 KNOTS = 33
@@ -68,7 +68,7 @@ class QAct(nn.Module):
         torch.Size([4, 8, 5, 5])
     """
 
-    same_in_eval = True  # see qact.normed
+    same_in_eval = True  # see qact.nn.normed
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     table: nn.Parameter | None
@@ -127,7 +127,7 @@ class QAct(nn.Module):
     @classmethod
     def paper(cls, num_features: int, *, dim: int = 1, **options: Any) -> PaperQAct:
         """The published block: BatchNorm, 100 steps of the grounded rank, BatchNorm."""
-        from qact.normed import PaperQAct
+        from qact.nn.normed import PaperQAct
 
         return PaperQAct(num_features, dim=dim, **options)
 

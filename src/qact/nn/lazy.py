@@ -10,8 +10,8 @@ from torch.nn.parameter import UninitializedParameter
 
 from qact.context import Context
 from qact.functional import check
-from qact.layer import KNOTS, QAct
-from qact.layout import channel_dim
+from qact.nn.layer import KNOTS, QAct
+from qact.rank.layout import channel_dim
 
 
 class LazyQAct(LazyModuleMixin, QAct):

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact import levels as _levels
 from qact.functional import check, recall
 from qact.kernels.block import block, fusable
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
@@ -15,9 +14,10 @@ from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.plan import Plan, fuse
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
-from qact.layer import QAct
-from qact.layout import fold, unfold
-from qact.moving import followers
+from qact.nn.layer import QAct
+from qact.rank import levels as _levels
+from qact.rank.layout import fold, unfold
+from qact.rank.moving import followers
 
 
 class ChannelNorm(nn.BatchNorm1d):

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from qact.grid import LIMITS, Grid, power_of_two, union
+from qact.rank.grid import LIMITS, Grid, power_of_two, union
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from qact.grid import Grid, spanning
-from qact.histogram import Histogram, merge_on, recentred
+from qact.rank.grid import Grid, spanning
+from qact.rank.histogram import Histogram, merge_on, recentred
 
 if TYPE_CHECKING:
     from qact.context import Context

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from qact import bandwidth as _bandwidth
 from qact import checks
-from qact.bandwidth import Bandwidth
+from qact.rank import bandwidth as _bandwidth
+from qact.rank.bandwidth import Bandwidth
 
 GRADIENTS = ("full", "density")
 

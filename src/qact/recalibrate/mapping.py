@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.grid import Grid
-from qact.histogram import Histogram, varied
 from qact.kernels.passes import interpolate
 from qact.kernels.tables import edge_weights
-from qact.rule import Rule
+from qact.rank.grid import Grid
+from qact.rank.histogram import Histogram, varied
+from qact.rank.rule import Rule
 
 PLAIN = Rule(grounded=False, smooth=False)
 

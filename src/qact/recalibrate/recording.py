@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from qact.context import Context
 from qact.functional import passes_for
-from qact.histogram import merge
 from qact.kernels import eager
+from qact.rank.histogram import merge
 from qact.recalibrate.mapping import PLAIN
 from qact.recalibrate.sites import NAME, Site, Where, sites
 

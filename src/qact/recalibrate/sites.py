@@ -13,8 +13,8 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.utils.hooks import RemovableHandle
 
 from qact.context import Context
-from qact.layer import QAct
-from qact.normed import NormedQAct
+from qact.nn.layer import QAct
+from qact.nn.normed import NormedQAct
 
 NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 NAME = "source_context"  # the child of a layer that holds what was recorded there

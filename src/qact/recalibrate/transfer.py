@@ -9,10 +9,10 @@ from torch import Tensor
 
 from qact.context import Context
 from qact.functional import passes_for
-from qact.histogram import Histogram
 from qact.kernels import eager
-from qact.layout import channel_dim, fold, unfold
-from qact.moving import moved
+from qact.rank.histogram import Histogram
+from qact.rank.layout import channel_dim, fold, unfold
+from qact.rank.moving import moved
 from qact.recalibrate.mapping import PLAIN, rank_map
 
 FEWEST, MOST = 128, 1024  # bins of a test context; a stream keeps the middle of the two

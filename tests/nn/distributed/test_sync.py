@@ -13,7 +13,7 @@ from torch import nn
 
 import qact
 from qact import LazyQAct, NormedQAct, QAct, SyncQAct, convert_sync_
-from qact.distributed import SyncChannelNorm
+from qact.nn.distributed import SyncChannelNorm
 
 HERE = Path(__file__).parent
 

@@ -22,6 +22,7 @@
     augmix    tables of levels and maps
 
 The same integers and single IEEE operations, in the same order, as in the plain versions beside
-which they stand (`qact.shift.random.on_cpu` chooses): the bits are the same. What is compiled keeps
+which they stand (`qact.corruptions.random.on_cpu` chooses): the bits are the same. What is compiled
+keeps
 an image in the cache and needs no copies between the operations.
 """

@@ -1,4 +1,4 @@
-"""Affine maps, see `qact.shift.affine`, one image after the other."""
+"""Affine maps, see `qact.corruptions.affine`, one image after the other."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.compiled.jit import inline, jit
+from qact.corruptions.compiled.jit import inline, jit
 
 
 @inline
@@ -55,7 +55,7 @@ def _warp(x: Any, matrix: Any, out: Any) -> None:
 
 
 def warp(x: Tensor, matrix: Tensor) -> Tensor:
-    """See :func:`qact.shift.affine.warp`; float32 and float64."""
+    """See :func:`qact.corruptions.affine.warp`; float32 and float64."""
     out = torch.empty(x.shape)
     _warp(x.contiguous().numpy(), matrix.contiguous().numpy(), out.flatten(2).numpy())
     return out

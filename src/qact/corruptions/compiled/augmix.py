@@ -1,4 +1,4 @@
-"""The operations of AugMix on one image after the other, see `qact.shift.augmix`."""
+"""The operations of AugMix on one image after the other, see `qact.corruptions.augmix`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.compiled.affine import bilinear
-from qact.shift.compiled.jit import inline, jit
+from qact.corruptions.compiled.affine import bilinear
+from qact.corruptions.compiled.jit import inline, jit
 
 
 @inline

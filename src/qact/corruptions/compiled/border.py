@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from qact.shift.compiled.jit import inline
+from qact.corruptions.compiled.jit import inline
 
 BLOCK = 2048  # values of a block of rows: it stays in the fastest cache
 

@@ -1,4 +1,4 @@
-"""Canny's edges (1986), see `qact.shift.spatter.canny`, of one plane."""
+"""Canny's edges (1986), see `qact.corruptions.spatter.canny`, of one plane."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from qact.shift.compiled.jit import inline
+from qact.corruptions.compiled.jit import inline
 
 
 @inline

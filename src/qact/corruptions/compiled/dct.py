@@ -1,4 +1,4 @@
-"""The transforms of `qact.shift.dct` on eight blocks at once, quantisation between them.
+"""The transforms of `qact.corruptions.dct` on eight blocks at once, quantisation between them.
 
 Value (row, column) of block ``m`` lies at ``(8 row + column) 8 + m`` of one flat array of int32, so
 the innermost loops run along the eight blocks. Integers are cut to 32 bits at each step, as
@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from qact.shift.compiled.jit import inline
-from qact.shift.dct import BITS, fixed
+from qact.corruptions.compiled.jit import inline
+from qact.corruptions.dct import BITS, fixed
 
 LANES = 8  # blocks
 SIZE = 64 * LANES

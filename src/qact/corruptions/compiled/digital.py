@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.compiled.jit import jit
-from qact.shift.compiled.levels import flat, level, rounded
-from qact.shift.random import Draws
+from qact.corruptions.compiled.jit import jit
+from qact.corruptions.compiled.levels import flat, level, rounded
+from qact.corruptions.random import Draws
 
 _ZERO, _ONE = np.float32(0), np.float32(1)
 
@@ -66,18 +66,18 @@ def _saturate(x: Any, factor: Any, offset: Any, out: Any) -> None:
 
 
 def contrast(x: Tensor, factor: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.digital.contrast`."""
+    """See :func:`qact.corruptions.digital.contrast`."""
     source, to = flat(x.flatten(0, 1), out.flatten(0, 1))
     _contrast(source, np.float32(factor), to)
 
 
 def brightness(x: Tensor, amount: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.weather.brightness`."""
+    """See :func:`qact.corruptions.weather.brightness`."""
     _brightness(x.flatten(2).numpy(), np.float32(amount), out.flatten(2).numpy())
 
 
 def saturate(x: Tensor, constant: tuple[float, float], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.digital.saturate`."""
+    """See :func:`qact.corruptions.digital.saturate`."""
     if x.shape[1] == 1:
         rounded(x, out)
     else:

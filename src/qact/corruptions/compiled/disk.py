@@ -1,6 +1,7 @@
 """Defocus: sums of shifted images, up to eight shifts in each sweep over memory.
 
-The sums are those of the plain version in `qact.shift.blur`, in their order. A plane is bordered
+The sums are those of the plain version in `qact.corruptions.blur`, in their order. A plane is
+bordered
 first; then a shift is one distance along its memory, for a whole block of rows at once.
 """
 
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.blur import disk_taps, mirror
-from qact.shift.compiled.border import BLOCK, bordered
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.levels import level, planes
-from qact.shift.random import Draws
+from qact.corruptions.blur import disk_taps, mirror
+from qact.corruptions.compiled.border import BLOCK, bordered
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.compiled.levels import level, planes
+from qact.corruptions.random import Draws
 
 
 @inline
@@ -103,7 +104,7 @@ def _taps(radius: float, alias: float) -> tuple[int, tuple[np.ndarray, ...]]:
 
 
 def defocus_blur(x: Tensor, constant: tuple[float, float], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.blur.defocus_blur`."""
+    """See :func:`qact.corruptions.blur.defocus_blur`."""
     reach, taps = _taps(*constant)
     rows, columns = (mirror(np.arange(-reach, s + reach), s) for s in x.shape[2:])
     source, to = planes(x, out)

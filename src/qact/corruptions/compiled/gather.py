@@ -1,6 +1,6 @@
 """Pixels from other places: elastic transform and glass, one image after the other.
 
-Products and sums of float32 in the order of the plain versions in `qact.shift.elastic`.
+Products and sums of float32 in the order of the plain versions in `qact.corruptions.elastic`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.levels import chunks, flat, onto
-from qact.shift.elastic import displacement, moved_points
-from qact.shift.random import Draws
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.compiled.levels import chunks, flat, onto
+from qact.corruptions.elastic import displacement, moved_points
+from qact.corruptions.random import Draws
 
 _FAR = np.float32(1e6)
 
@@ -109,7 +109,7 @@ def _displaced(u: Any, delta: Any, w: Any, out: Any) -> None:
 
 
 def sample(x: Tensor, y: Tensor, z: Tensor, mirrored: bool) -> Tensor:
-    """See :func:`qact.shift.elastic.sample`; all float32."""
+    """See :func:`qact.corruptions.elastic.sample`; all float32."""
     out = torch.empty(x.shape)
     arrays = (t.contiguous().numpy() for t in (x.flatten(2), y, z))
     _sample(*arrays, mirrored, out.flatten(2).numpy())
@@ -119,7 +119,7 @@ def sample(x: Tensor, y: Tensor, z: Tensor, mirrored: bool) -> Tensor:
 def elastic_transform(
     x: Tensor, constant: tuple[float, float, float], draws: Draws, out: Tensor
 ) -> None:
-    """See :func:`qact.shift.elastic.elastic_transform`."""
+    """See :func:`qact.corruptions.elastic.elastic_transform`."""
     alpha, sigma, reach = constant
     h, w = x.shape[2:]
     maps = moved_points(h, w, reach, draws)
@@ -130,7 +130,7 @@ def elastic_transform(
 
 
 def displaced(u: Tensor, delta: int, w: int) -> Tensor:
-    """See :func:`qact.shift.glass.displaced`; ``u`` are uniform numbers (N, 2, H W)."""
+    """See :func:`qact.corruptions.glass.displaced`; ``u`` are uniform numbers (N, 2, H W)."""
     out = torch.empty(len(u), u.shape[2], dtype=torch.int64)
     _displaced(u.numpy(), delta, w, out.numpy())
     return out

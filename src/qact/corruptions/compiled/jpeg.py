@@ -1,4 +1,4 @@
-"""JPEG compression of one image after the other, see `qact.shift.jpeg`."""
+"""JPEG compression of one image after the other, see `qact.corruptions.jpeg`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.compiled.dct import LANES, SIZE, coded
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.ycc import scaled, to_rgb, to_ycc
-from qact.shift.jpeg import quantisation_table
-from qact.shift.random import Draws
+from qact.corruptions.compiled.dct import LANES, SIZE, coded
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.compiled.ycc import scaled, to_rgb, to_ycc
+from qact.corruptions.jpeg import quantisation_table
+from qact.corruptions.random import Draws
 
 _i = np.int32
 
@@ -130,7 +130,7 @@ def _steps(quality: int, chroma: bool) -> np.ndarray:
 
 
 def jpeg_compression(x: Tensor, quality: int, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.jpeg.jpeg_compression`."""
+    """See :func:`qact.corruptions.jpeg.jpeg_compression`."""
     luma = _steps(quality, chroma=False)
     if x.shape[1] == 1:
         _grey(x.numpy(), luma, out.numpy())

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.random import Draws
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.random import Draws
 
 _CHUNK = 1 << 17  # values of the images at a time, where a pass needs numbers per pixel beside them
 

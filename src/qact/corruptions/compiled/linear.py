@@ -1,4 +1,4 @@
-"""Matrices along the two axes, see `qact.shift.linear`: sums without rounding error, in any order.
+"""Matrices along two axes, see `qact.corruptions.linear`: sums without rounding, in any order.
 
 Planes lie side by side, so that the inner loops are long, and are turned between the axes, so that
 they run along memory.
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.blur import gaussian
-from qact.shift.compiled.jit import exact, inline
-from qact.shift.compiled.levels import onto, planes
-from qact.shift.random import Draws
+from qact.corruptions.blur import gaussian
+from qact.corruptions.compiled.jit import exact, inline
+from qact.corruptions.compiled.levels import onto, planes
+from qact.corruptions.random import Draws
 
 _LANES = 96  # the length of inner loops
 
@@ -83,7 +83,7 @@ def along(
     images: Tensor,
     finished: Tensor | None = None,
 ) -> Tensor:
-    """See :func:`qact.shift.linear.along`; bands (first, last, weights).
+    """See :func:`qact.corruptions.linear.along`; bands (first, last, weights).
 
     With ``finished`` the results are rounded to 8 bits and written there.
     """
@@ -97,6 +97,6 @@ def along(
 
 
 def gaussian_blur(x: Tensor, sigma: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.blur.gaussian_blur`."""
+    """See :func:`qact.corruptions.blur.gaussian_blur`."""
     vertical, horizontal = (gaussian(sigma, size).band for size in x.shape[2:])
     along(vertical, horizontal, x, finished=out)

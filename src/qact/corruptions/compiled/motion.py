@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.blur import SIDEWAYS, line
-from qact.shift.compiled.border import BLOCK, bordered
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.levels import level
-from qact.shift.random import Draws
+from qact.corruptions.blur import SIDEWAYS, line
+from qact.corruptions.compiled.border import BLOCK, bordered
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.compiled.levels import level
+from qact.corruptions.random import Draws
 
 
 @inline
@@ -66,7 +66,7 @@ def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None
 def motion(
     x: Tensor, weights: list[float], offsets: Tensor, finished: Tensor | None = None
 ) -> Tensor:
-    """See :func:`qact.shift.blur.motion`; ``offsets`` (N, taps, 2) are those of each image.
+    """See :func:`qact.corruptions.blur.motion`; ``offsets`` (N, taps, 2) are those of each image.
 
     With ``finished`` the results are rounded to 8 bits and written there.
     """
@@ -78,5 +78,5 @@ def motion(
 
 
 def motion_blur(x: Tensor, constant: tuple[int, float], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.blur.motion_blur`."""
+    """See :func:`qact.corruptions.blur.motion_blur`."""
     motion(x, *line(*constant, SIDEWAYS, draws), finished=out)

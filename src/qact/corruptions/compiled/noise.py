@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.alias import alias_tables
-from qact.shift.compiled.jit import jit
-from qact.shift.compiled.levels import flat, level, onto
-from qact.shift.compiled.random import counts, normals, unsigned, words
-from qact.shift.random import Draws, normal_table
+from qact.corruptions.alias import alias_tables
+from qact.corruptions.compiled.jit import jit
+from qact.corruptions.compiled.levels import flat, level, onto
+from qact.corruptions.compiled.random import counts, normals, unsigned, words
+from qact.corruptions.random import Draws, normal_table
 
 
 @jit
@@ -62,17 +62,17 @@ def _normal(x: Tensor, scale: float, draws: Draws, speckle: bool, out: Tensor) -
 
 
 def gaussian_noise(x: Tensor, scale: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.noise.gaussian_noise`."""
+    """See :func:`qact.corruptions.noise.gaussian_noise`."""
     _normal(x, scale, draws, False, out)
 
 
 def speckle_noise(x: Tensor, scale: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.noise.speckle_noise`."""
+    """See :func:`qact.corruptions.noise.speckle_noise`."""
     _normal(x, scale, draws, True, out)
 
 
 def shot_noise(x: Tensor, rate: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.noise.shot_noise`."""
+    """See :func:`qact.corruptions.noise.shot_noise`."""
     keys = unsigned(*draws.keys(*x.shape[1:]))
     tables = (table.numpy() for table in alias_tables(float(rate), x.device))
     source, to = flat(x, out)
@@ -80,7 +80,7 @@ def shot_noise(x: Tensor, rate: float, draws: Draws, out: Tensor) -> None:
 
 
 def impulse_noise(x: Tensor, amount: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.noise.impulse_noise`."""
+    """See :func:`qact.corruptions.noise.impulse_noise`."""
     source, to = flat(x, out)
     keys = unsigned(*draws.keys(*x.shape[1:]))
     _impulse(keys, source, np.float32(amount), np.float32(amount / 2), to)

@@ -1,4 +1,4 @@
-"""Pixelate, see `qact.shift.digital.pixelate`, one plane after the other, in integers."""
+"""Pixelate, see `qact.corruptions.digital.pixelate`, one plane after the other, in integers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.levels import planes
-from qact.shift.digital import box, picked, shrunk
-from qact.shift.random import Draws
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.compiled.levels import planes
+from qact.corruptions.digital import box, picked, shrunk
+from qact.corruptions.random import Draws
 
 _LANES = 16  # whole registers, which leave no rest to loops over them
 
@@ -77,7 +77,7 @@ def _box(size: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def pixelate(x: Tensor, fraction: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.digital.pixelate`."""
+    """See :func:`qact.corruptions.digital.pixelate`."""
     h, w = x.shape[2:]
     rows, columns = shrunk(h, w, fraction)
     source, to = planes(x, out)

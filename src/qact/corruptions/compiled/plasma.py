@@ -1,4 +1,4 @@
-"""Height maps of fog and ice, see `qact.shift.weather`, one image after the other."""
+"""Height maps of fog and ice, see `qact.corruptions.weather`, one image after the other."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.levels import chunks, level
-from qact.shift.random import Draws
-from qact.shift.weather import side_of
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.compiled.levels import chunks, level
+from qact.corruptions.random import Draws
+from qact.corruptions.weather import side_of
 
 _FOUR = np.float32(4)
 
@@ -81,14 +81,14 @@ def _fog(x: Any, noise: Any, amount: Any, decay: Any, out: Any) -> None:
 
 
 def plasma(noise: Tensor, decay: float, wibble: float) -> Tensor:
-    """See :func:`qact.shift.weather.plasma`; ``noise`` uniform in [-1, 1), (N, side, side)."""
+    """See :func:`qact.corruptions.weather.plasma`; ``noise`` in [-1, 1), (N, side, side)."""
     out = torch.empty(noise.shape)
     _plasmas(noise.numpy(), float(decay), float(wibble), out.numpy())
     return out
 
 
 def fog(x: Tensor, constant: tuple[float, float], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.weather.fog`."""
+    """See :func:`qact.corruptions.weather.fog`."""
     (amount, decay), side = constant, side_of(x)
     for images, part, to in chunks(x, draws, out):
         noise = part.uniform(side, side, low=-1.0, high=1.0).numpy()

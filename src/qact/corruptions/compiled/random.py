@@ -1,4 +1,4 @@
-"""Random numbers of `qact.shift.random`: the words of an image first, then what they stand for."""
+"""Random numbers of `qact.corruptions.random`: an image's words first, then what they mean."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.compiled.jit import inline, jit
+from qact.corruptions.compiled.jit import inline, jit
 
 _FIRST, _SECOND = np.uint32(0x7FEB352D), np.uint32(0x846CA68B)
 
@@ -34,7 +34,7 @@ def normals(word: Any, table: Any, out: Any) -> None:
 
 @inline
 def counts(word: Any, level: Any, cells: Any, start: Any, out: Any) -> None:
-    """Counts by the alias table of each ``level``, see `qact.shift.alias`."""
+    """Counts by the alias table of each ``level``, see `qact.corruptions.alias`."""
     bits = 0
     while (1 << bits) < cells.shape[1]:
         bits += 1

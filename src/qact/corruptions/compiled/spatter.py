@@ -1,4 +1,4 @@
-"""Drops and mud, see `qact.shift.spatter`, one image after the other."""
+"""Drops and mud, see `qact.corruptions.spatter`, one image after the other."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.compiled.border import framed
-from qact.shift.compiled.canny import crests, gradient, joined
-from qact.shift.compiled.jit import inline, jit
-from qact.shift.compiled.levels import chunks, level
-from qact.shift.random import Draws
-from qact.shift.spatter import COLOURS, opacity
-from qact.shift.weather import grey
+from qact.corruptions.compiled.border import framed
+from qact.corruptions.compiled.canny import crests, gradient, joined
+from qact.corruptions.compiled.jit import inline, jit
+from qact.corruptions.compiled.levels import chunks, level
+from qact.corruptions.random import Draws
+from qact.corruptions.spatter import COLOURS, opacity
+from qact.corruptions.weather import grey
 
 _FAR = 20  # pixels
 _FARTHEST = np.float32(_FAR * _FAR)
@@ -158,7 +158,7 @@ def water(liquid: Tensor, threshold: float) -> Tensor:
 
 
 def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.shift.spatter.spatter`."""
+    """See :func:`qact.corruptions.spatter.spatter`."""
     strength, mud = constant[4:]
     paint = torch.tensor(COLOURS[bool(mud)]).view(1, 3, 1, 1)
     colour = (paint if x.shape[1] == 3 else grey(paint)).flatten().numpy()

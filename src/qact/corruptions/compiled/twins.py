@@ -10,15 +10,15 @@ from typing import Any
 
 from torch import Tensor
 
-from qact.shift import blur, digital, elastic, jpeg, noise, spatter, weather
-from qact.shift.compiled import digital as digitals
-from qact.shift.compiled import disk, gather, motion, plasma
-from qact.shift.compiled import jpeg as jpegs
-from qact.shift.compiled import linear as filters
-from qact.shift.compiled import noise as noises
-from qact.shift.compiled import pixelate as pixels
-from qact.shift.compiled import spatter as spatters
-from qact.shift.random import Draws
+from qact.corruptions import blur, digital, elastic, jpeg, noise, spatter, weather
+from qact.corruptions.compiled import digital as digitals
+from qact.corruptions.compiled import disk, gather, motion, plasma
+from qact.corruptions.compiled import jpeg as jpegs
+from qact.corruptions.compiled import linear as filters
+from qact.corruptions.compiled import noise as noises
+from qact.corruptions.compiled import pixelate as pixels
+from qact.corruptions.compiled import spatter as spatters
+from qact.corruptions.random import Draws
 
 Twin = Callable[[Tensor, Any, Draws, Tensor], None]
 

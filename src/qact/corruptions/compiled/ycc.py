@@ -1,4 +1,4 @@
-"""The colours of JPEG, see `qact.shift.jpeg`, in 16 fractional bits."""
+"""The colours of JPEG, see `qact.corruptions.jpeg`, in 16 fractional bits."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from qact.shift.compiled.jit import inline
-from qact.shift.dct import fixed
+from qact.corruptions.compiled.jit import inline
+from qact.corruptions.dct import fixed
 
 _i = np.int32
 _YR, _YG, _YB = _i(fixed(0.29900, 16)), _i(fixed(0.58700, 16)), _i(fixed(0.11400, 16))

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.shift.registry import check_images, corrupt, corruptions
-from qact.shift.streams.orders import Plan
-from qact.shift.streams.plans import PLANS, ROUNDS
-from qact.shift.streams.stream import Batch, Step, Stream, Transform, spoilt
+from qact.corruptions.registry import check_images, corrupt, corruptions
+from qact.datasets.streams.orders import Plan
+from qact.datasets.streams.plans import PLANS, ROUNDS
+from qact.datasets.streams.stream import Batch, Step, Stream, Transform, spoilt
 
 __all__ = ["PLANS", "ROUNDS", "Batch", "Step", "Stream", "names", "spoilt", "stream"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.shift.streams.stream import Condition
+from qact.datasets.streams.stream import Condition
 
 DIRICHLET, IMBALANCE = 0.1, 10.0
 

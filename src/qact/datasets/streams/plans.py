@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from qact.shift.streams.orders import Plan, dirichlet, imbalanced, shuffled, sorted_by_label
-from qact.shift.streams.stream import GARBAGE, Condition, Step
+from qact.datasets.streams.orders import Plan, dirichlet, imbalanced, shuffled, sorted_by_label
+from qact.datasets.streams.stream import GARBAGE, Condition, Step
 
 ROUNDS = 3
 

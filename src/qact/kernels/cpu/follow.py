@@ -8,7 +8,7 @@ import numpy as np
 
 from qact.kernels.columns import BINS, OFFSET, ONE, PARTS, WIDTH
 from qact.kernels.cpu.jit import jit
-from qact.moving import TRACE, TRIM
+from qact.rank.moving import TRACE, TRIM
 
 
 @jit
@@ -74,7 +74,7 @@ def _trimmed(mass, total):  # type: ignore[no-untyped-def]
 
 @jit
 def _spanning(low, high, bins):  # type: ignore[no-untyped-def]
-    """Exponent and first cell of the finest dyadic grid that covers both; `qact.grid.spanning`."""
+    """Exponent and first cell of the finest grid that covers both (`qact.rank.grid.spanning`)."""
     finest = max(max(abs(low), abs(high)) * 2.0**-23, 2.0**-120)
     fraction, e = math.frexp(max((high - low) / bins, finest))
     if fraction == 0.5:

@@ -26,7 +26,7 @@ from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.rows import CHUNK, count, extent, moments, negatives, shift, stretch
 from qact.kernels.cpu.table import choose_grid, edge_masses, level, ranks, side_weights, varies
 
-# What a rank is: `qact.rule.Rule` as numbers.
+# What a rank is: `qact.rank.rule.Rule` as numbers.
 Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")
 Work = namedtuple("Work", "ends cell place hist edges kernel rise rank above tail score table")
 

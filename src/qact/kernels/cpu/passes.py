@@ -17,8 +17,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from qact.grid import Grid, power_of_two
 from qact.kernels.passes import PARTS
+from qact.rank.grid import Grid, power_of_two
 
 # Below this many values a second thread costs more than it saves.
 SERIAL = 32768

@@ -31,7 +31,7 @@ from qact.kernels.cpu.jit import jit
 
 @jit
 def varies(mean, std):  # type: ignore[no-untyped-def]
-    """Whether the spread of a channel is more than rounding; see `qact.histogram.varied`."""
+    """Whether the spread of a channel is more than rounding; see `qact.rank.histogram.varied`."""
     return std > max(2.0**-23 * abs(mean), 2.0**-110)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.grid import Grid
-from qact.histogram import Histogram
 from qact.kernels.columns import FINITE, MEAN, OFFSET, PARTS, STD, WIDTH
-from qact.moving import moved
+from qact.rank.grid import Grid
+from qact.rank.histogram import Histogram
+from qact.rank.moving import moved
 
 
 def move(context: tuple[Tensor, ...], hist: Tensor, state: Tensor, rate: float) -> None:

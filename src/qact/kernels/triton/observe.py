@@ -161,7 +161,7 @@ def settle(
 
 @triton.jit
 def varies(mean, std):
-    """Whether the spread of a channel is more than rounding; see `qact.histogram.varied`."""
+    """Whether the spread of a channel is more than rounding; see `qact.rank.histogram.varied`."""
     return std > tl.maximum(2.0**-23 * tl.abs(mean), 2.0**-110)
 
 

@@ -19,7 +19,7 @@ from qact.kernels.triton.lookup import out_norm
 from qact.kernels.triton.observe import sound
 from qact.kernels.triton.passes import Affine
 from qact.kernels.triton.tiles import channel, given, tile
-from qact.rule import Rule
+from qact.rank.rule import Rule
 
 
 def step(

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from qact.distributed.layer import SyncQAct
-from qact.distributed.norm import SyncChannelNorm
-from qact.layer import QAct
-from qact.lazy import LazyQAct
-from qact.normed import ChannelNorm
+from qact.nn.distributed.layer import SyncQAct
+from qact.nn.distributed.norm import SyncChannelNorm
+from qact.nn.layer import QAct
+from qact.nn.lazy import LazyQAct
+from qact.nn.normed import ChannelNorm
 
 KINDS: dict[type[nn.Module], type[nn.Module]] = {QAct: SyncQAct, ChannelNorm: SyncChannelNorm}
 

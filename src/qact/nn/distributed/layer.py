@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.distributed.exchange import joined_group
-from qact.distributed.observe import joined
 from qact.functional import passes_for
-from qact.layer import QAct
-from qact.layout import fold, unfold
-from qact.moving import followers
+from qact.nn.distributed.exchange import joined_group
+from qact.nn.distributed.observe import joined
+from qact.nn.layer import QAct
+from qact.rank.layout import fold, unfold
+from qact.rank.moving import followers
 
 
 class SyncQAct(QAct):

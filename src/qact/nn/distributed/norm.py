@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.distributed.exchange import joined_group
-from qact.distributed.statistics import moments
-from qact.layout import fold, unfold
-from qact.normed import ChannelNorm
+from qact.nn.distributed.exchange import joined_group
+from qact.nn.distributed.statistics import moments
+from qact.nn.normed import ChannelNorm
+from qact.rank.layout import fold, unfold
 
 
 class SyncChannelNorm(ChannelNorm):
-    """:class:`qact.normed.ChannelNorm` whose training batch is that of all processes.
+    """:class:`qact.nn.normed.ChannelNorm` whose training batch is that of all processes.
 
     Unlike :class:`torch.nn.SyncBatchNorm` it runs on a CPU too, with the channels at any ``dim``.
     """

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qact.distributed.exchange import columns, summed
-from qact.distributed.statistics import slope, statistics
-from qact.grid import Grid
-from qact.histogram import Histogram
 from qact.kernels import eager
 from qact.kernels import passes as plain
 from qact.kernels.steps import own_rank
-from qact.levels import Level
-from qact.rule import Rule
+from qact.nn.distributed.exchange import columns, summed
+from qact.nn.distributed.statistics import slope, statistics
+from qact.rank.grid import Grid
+from qact.rank.histogram import Histogram
+from qact.rank.levels import Level
+from qact.rank.rule import Rule
 
 
 @dataclass

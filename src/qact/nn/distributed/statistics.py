@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from qact.distributed.exchange import rows, summed
 from qact.kernels import passes as plain
+from qact.nn.distributed.exchange import rows, summed
 
 
 @dataclass(frozen=True)

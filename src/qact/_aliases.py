@@ -1,0 +1,112 @@
+"""Paths of modules that have moved: what imported them goes on working.
+
+A name of this table stands in ``sys.modules`` from ``import qact`` on, so Python never looks for a
+file of that name and never binds it over a function (``qact.layer`` and ``qact.convert`` are
+functions now, and were modules too). The module behind it is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from types import ModuleType
+
+_ROOMS = {
+    "rank": ("bandwidth", "grid", "histogram", "layout", "levels", "moving", "plausible", "rule"),
+    "nn": ("distributed", "layer", "lazy", "normed"),
+    "integrations": ("lightning", "sklearn"),
+}
+_CORRUPTIONS = [
+    "affine",
+    "alias",
+    "augment",
+    "augmix",
+    "blur",
+    "constants",
+    "dct",
+    "digital",
+    "edges",
+    "elastic",
+    "glass",
+    "jpeg",
+    "linear",
+    "lines",
+    "mnist_c",
+    "noise",
+    "random",
+    "registry",
+    "spatter",
+    "weather",
+]
+_DATASETS = [
+    "archives",
+    "arrays",
+    "commands",
+    "corrupted",
+    "data",
+    "download",
+    "folders",
+    "formats",
+    "local",
+    "manifest",
+    "origins",
+    "shifted",
+    "sources",
+    "splits",
+    "streams",
+    "tiny_imagenet",
+    "writer",
+]
+_CONVERSION = [
+    "build",
+    "dims",
+    "dryrun",
+    "fit",
+    "graft",
+    "kinds",
+    "lazy",
+    "model",
+    "plan",
+    "report",
+    "rewrite",
+    "sites",
+    "stand",
+    "static",
+    "swap",
+    "warm",
+    "where",
+    "wrapped",
+]
+MOVED = {
+    "convert": "conversion",
+    "distance": "adapt.distance",
+    "initialize": "activations.initialize",
+    **{name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names},
+    **{f"convert.{name}": f"conversion.{name}" for name in _CONVERSION},
+    **{f"shift.{name}": f"corruptions.{name}" for name in _CORRUPTIONS},
+    **{f"shift.{name}": f"datasets.{name}" for name in _DATASETS},
+}
+
+
+class _Alias(ModuleType):
+    """Stands for another module, attribute by attribute."""
+
+    def __init__(self, name: str, target: str) -> None:
+        super().__init__(name, f"Moved to ``{target}``.")
+        self.__target__ = target
+        self.__path__: list[str] = []  # a parent of further aliases
+
+    def __getattr__(self, name: str) -> object:
+        # Tools that go through sys.modules ask every module for its file and the like.
+        if name.startswith("__"):
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+        return getattr(import_module(self.__target__), name)
+
+    def __dir__(self) -> list[str]:
+        return dir(import_module(self.__target__))
+
+
+def install() -> None:
+    """Let every old path stand for the module that took its place."""
+    for old, new in MOVED.items():
+        sys.modules.setdefault(f"qact.{old}", _Alias(f"qact.{old}", f"qact.{new}"))

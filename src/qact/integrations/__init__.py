@@ -1,0 +1,1 @@
+"""Other people's frameworks: scikit-learn and Lightning, imported only when asked for."""

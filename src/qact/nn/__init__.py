@@ -1,0 +1,1 @@
+"""The layers: `QAct`; `NormedQAct` has norms, `LazyQAct` any width, `SyncQAct` many processes."""
