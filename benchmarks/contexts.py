@@ -1,0 +1,100 @@
+"""What a context costs: counting and ranking by `qact.Context`, against another build of qact.
+
+    python benchmarks/contexts.py                              # beside BatchNorm in training
+    python benchmarks/contexts.py --against ../old/src         # beside an older checkout too
+
+All run in turn in one process, A B C A B C, with one thread; a figure is the median over rounds,
+and the ratio that of the same round. Both builds are the package `qact`: the older one is imported
+first, and its modules are put aside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+SHAPE = (128, 64, 16, 16)
+Work = Callable[[], object]
+
+
+def package(source: Path | None) -> Any:
+    """The package `qact`, from ``source`` (a folder) or as Python finds it, in modules of its own."""
+    for name in [n for n in sys.modules if n == "qact" or n.startswith("qact.")]:
+        del sys.modules[name]
+    if source is not None:
+        sys.path.insert(0, str(source.resolve()))
+    try:
+        import qact
+        import qact.kernels.cpu.block
+        import qact.kernels.cpu.lookup
+        import qact.kernels.cpu.passes
+        import qact.nn.normed
+    finally:
+        if source is not None:
+            sys.path.pop(0)
+    return qact
+
+
+def works(qact: Any, z: Tensor) -> dict[str, Work]:
+    """What is timed of one build."""
+    context = qact.Context(z.shape[1]).add(z)
+    evaluated = qact.QAct(z.shape[1]).train()
+    evaluated(z)
+    evaluated.eval()
+    return {
+        "Context.add": lambda: context.add(z),
+        "Context.rank": lambda: context.rank(z),
+        "Context.rank, steps": lambda: context.rank(z, smooth=False),
+        "Context.density": lambda: context.density(z),
+        "Context.quantile": lambda: context.quantile(0.5),
+        "QAct.eval()": lambda: evaluated(z),
+    }
+
+
+def measured(rivals: dict[str, Work], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every round, all in turn."""
+    times: dict[str, list[float]] = {name: [] for name in rivals}
+    for lap in range(rounds + 1):
+        for name, work in rivals.items():
+            begin = time.perf_counter()
+            work()
+            if lap:  # the first round compiles
+                times[name].append(time.perf_counter() - begin)
+    return times
+
+
+@torch.no_grad()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--against", type=Path, help="src folder of an older checkout")
+    parser.add_argument("--rounds", type=int, default=15)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    z = torch.randn(SHAPE)
+    norm = nn.BatchNorm2d(SHAPE[1])
+    rivals: dict[str, Work] = {"BatchNorm": lambda: norm(z)}
+    if options.against is not None:
+        old = works(package(options.against), z)
+        rivals |= {f"old {name}": work for name, work in old.items()}
+    rivals |= works(package(None), z)
+    times = measured(rivals, options.rounds)
+    print(f"{'x'.join(map(str, SHAPE))}, one thread, median of {options.rounds} rounds")
+    for name in [n for n in rivals if not n.startswith("old ")]:
+        line = f"{name:22s} {1e3 * statistics.median(times[name]):8.2f} ms"
+        if f"old {name}" in times:
+            pairs = zip(times[f"old {name}"], times[name], strict=True)
+            line += f"  {statistics.median(a / b for a, b in pairs):6.1f} times faster"
+        print(line)
+
+
+if __name__ == "__main__":
+    main()
