@@ -3,7 +3,7 @@
     python benchmarks/contexts.py                              # beside BatchNorm in training
     python benchmarks/contexts.py --against ../old/src         # beside an older checkout too
 
-All run in turn in one process, A B C A B C, with one thread; a figure is the median over rounds,
+All run in turn in one process, A B C A B C, with one thread; a figure is processor time, median of rounds,
 and the ratio that of the same round. Both builds are the package `qact`: the older one is imported
 first, and its modules are put aside.
 """
@@ -11,6 +11,7 @@ first, and its modules are put aside.
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import sys
 import time
@@ -25,22 +26,31 @@ SHAPE = (128, 64, 16, 16)
 Work = Callable[[], object]
 
 
-def package(source: Path | None) -> Any:
-    """The package `qact`, from ``source`` (a folder) or as Python finds it, in modules of its own."""
-    for name in [n for n in sys.modules if n == "qact" or n.startswith("qact.")]:
+Modules = dict[str, Any]
+
+
+def ours() -> Modules:
+    """The modules of the build that is in place."""
+    return {n: m for n, m in sys.modules.items() if n == "qact" or n.startswith("qact.")}
+
+
+def place(modules: Modules) -> None:
+    """Put another build in place: functions import some modules when they are called."""
+    for name in ours():
         del sys.modules[name]
-    if source is not None:
-        sys.path.insert(0, str(source.resolve()))
-    try:
-        import qact
-        import qact.kernels.cpu.block
-        import qact.kernels.cpu.lookup
-        import qact.kernels.cpu.passes
-        import qact.nn.normed
-    finally:
-        if source is not None:
-            sys.path.pop(0)
-    return qact
+    sys.modules.update(modules)
+
+
+def build(source: Path | None, z: Tensor) -> tuple[dict[str, Work], Modules]:
+    """The works of the package in the folder ``source``, or of that which Python finds."""
+    place({})
+    before = list(sys.path)
+    sys.path[:0] = [] if source is None else [str(source.resolve())]
+    made = works(importlib.import_module("qact"), z)
+    for work in made.values():
+        work()
+    sys.path[:] = before
+    return made, ours()
 
 
 def works(qact: Any, z: Tensor) -> dict[str, Work]:
@@ -59,15 +69,15 @@ def works(qact: Any, z: Tensor) -> dict[str, Work]:
     }
 
 
-def measured(rivals: dict[str, Work], rounds: int) -> dict[str, list[float]]:
+def measured(rivals: dict[str, tuple[Work, Modules]], rounds: int) -> dict[str, list[float]]:
     """Seconds of every round, all in turn."""
     times: dict[str, list[float]] = {name: [] for name in rivals}
-    for lap in range(rounds + 1):
-        for name, work in rivals.items():
-            begin = time.perf_counter()
+    for _ in range(rounds):
+        for name, (work, modules) in rivals.items():
+            place(modules)
+            begin = time.process_time()
             work()
-            if lap:  # the first round compiles
-                times[name].append(time.perf_counter() - begin)
+            times[name].append(time.process_time() - begin)
     return times
 
 
@@ -81,11 +91,12 @@ def main() -> None:
     torch.manual_seed(0)
     z = torch.randn(SHAPE)
     norm = nn.BatchNorm2d(SHAPE[1])
-    rivals: dict[str, Work] = {"BatchNorm": lambda: norm(z)}
+    rivals: dict[str, tuple[Work, Modules]] = {"BatchNorm": (lambda: norm(z), {})}
     if options.against is not None:
-        old = works(package(options.against), z)
-        rivals |= {f"old {name}": work for name, work in old.items()}
-    rivals |= works(package(None), z)
+        old, modules = build(options.against, z)
+        rivals |= {f"old {name}": (work, modules) for name, work in old.items()}
+    new, modules = build(None, z)
+    rivals |= {name: (work, modules) for name, work in new.items()}
     times = measured(rivals, options.rounds)
     print(f"{'x'.join(map(str, SHAPE))}, one thread, median of {options.rounds} rounds")
     for name in [n for n in rivals if not n.startswith("old ")]:

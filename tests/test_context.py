@@ -406,7 +406,7 @@ def test_shapes_and_dtypes_that_do_not_fit():
         context.add(torch.randn(0, 3))
     with pytest.raises(TypeError, match=r"torch\.int64"):
         context.add(torch.ones(4, 3, dtype=torch.int64))
-    with pytest.raises(IndexError, match="dim=2"):
+    with pytest.raises(ValueError, match="dim=2"):
         context.add(torch.randn(4, 3), dim=2)
     assert context.is_empty
     context.add(torch.randn(4, 3))

@@ -12,7 +12,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from qact.adapt.shrinkage import by_sample, correlation, drift, normal_distance, share
 from qact.adapt.statistics import folded
 from qact.context import Context
-from qact.functional import passes_for
 from qact.kernels import eager, tables
 from qact.nn.layer import QAct
 from qact.rank.histogram import Histogram
@@ -88,7 +87,7 @@ class ContextFollower(Follower):
         """The mixture of both contexts; a channel that is not finite keeps the source."""
         z = fold(input, self.layer.dim)
         z = z if z.dtype == torch.float64 else z.float()
-        seen = eager.observe(z, self.layer.rule, self.source.bins, passes_for(None, z))
+        seen = eager.observe(z, self.layer.rule, self.source.bins)
         seen = seen.to(self.source.mass.dtype)
         rho = correlation(by_sample(z, len(input)), seen.std**2)
         s = share(self._drift(seen), rho, size, caution)

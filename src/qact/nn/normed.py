@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact.functional import check, recall
-from qact.kernels.block import block, fusable
+from qact._compat import has_hooks
+from qact.functional import recall
+from qact.kernels import engines
+from qact.kernels.block import block
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.plan import Plan, fuse
@@ -16,8 +18,7 @@ from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.nn.layer import QAct
 from qact.rank import levels as _levels
-from qact.rank.layout import fold, unfold
-from qact.rank.moving import followers
+from qact.rank.layout import Channels, fold, unfold
 
 
 class ChannelNorm(nn.BatchNorm1d):
@@ -94,14 +95,13 @@ class NormedQAct(nn.Module):
         quantile = self.quantile
         refuse_live_context(quantile, quantile.mode)
         plan = self._plan()
+        channels = Channels.of(input, quantile.dim, quantile.num_features)
         if plan is not None:
-            check(input, quantile.dim, self.norm_in.weight, None, None)
-            several = input.numel() > input.shape[quantile.dim]
-            if several and fusable(quantile.engine, input):
-                return self._fused(input, plan)
+            several = channels.filled().input.numel() > channels.number
+            if several and engines.fused(quantile.engine, input):
+                return self._fused(channels, plan)
         elif self._ready() and _frozen():
-            check(input, quantile.dim, self.norm_in.weight, None, quantile.context)
-            return recall(input, quantile.dim, self.stored(), quantile.engine)
+            return recall(channels, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))
         return middle if self.norm_out is None else self.norm_out(middle)
 
@@ -117,17 +117,16 @@ class NormedQAct(nn.Module):
         after = None if self.norm_out is None else self.norm_out.eps
         return Plan(plan.rule, plan.kind, plan.steps, self.norm_in.eps, after)
 
-    def _fused(self, input: Tensor, plan: Plan) -> Tensor:
+    def _fused(self, channels: Channels, plan: Plan) -> Tensor:
         quantile, before, after = self.quantile, self.norm_in, self.norm_out
         scales = (before.weight, before.bias, quantile.weight, quantile.bias)
         outer = (None, None) if after is None else (after.weight, after.bias)
-        running = followers(quantile.context, quantile.momentum)
-        with torch.autocast(input.device.type, enabled=False):
-            z = fold(input, quantile.dim)
-            output, state = block(z, plan, (*scales, *outer), running)
+        running = quantile.context.following(quantile.momentum)
+        with torch.autocast(channels.input.device.type, enabled=False):
+            output, state = block(channels.z, plan, (*scales, *outer), running)
         if running is not None:
-            self._follow(state, z.shape[0] * z.shape[2])
-        return unfold(output, input, quantile.dim)
+            self._follow(state, channels.input.numel() // channels.number)
+        return channels.back(output)
 
     def _follow(self, state: Tensor, values: int) -> None:
         before, after = self.norm_in, self.norm_out
@@ -219,6 +218,9 @@ class PaperQAct(NormedQAct):
         )
 
 
+QAct.paper = PaperQAct
+
+
 def _frozen() -> bool:
     """Whether a folded table may answer. A compiler fuses the norms itself, and keeps no table."""
     return exporting() or not (torch.is_grad_enabled() or torch.compiler.is_compiling())
@@ -226,13 +228,7 @@ def _frozen() -> bool:
 
 def _untouched(module: nn.Module) -> bool:
     """No hook that a fused pass would leave out."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return not any(hooks)
+    return not has_hooks(module)
 
 
 def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:

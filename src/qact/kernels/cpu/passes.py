@@ -42,7 +42,7 @@ def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation of ``z`` in a table of edge values (C, bins + 1)."""
-    out = torch.empty_like(z)
+    out = torch.empty_like(z, memory_format=torch.contiguous_format)
     _split(_interpolate, z, _numpy(z), *_scale(grid, z), _numpy(table), _numpy(out))
     return out
 
@@ -56,14 +56,14 @@ def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
 
 def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
     """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid."""
-    out = torch.empty_like(z)
+    out = torch.empty_like(z, memory_format=torch.contiguous_format)
     slopes = _numpy((rise / grid.width(rise.dtype)[:, None]).contiguous())
     _split(_slope, z, _numpy(z), *_scale(grid, z), slopes, sided, _numpy(out))
     return out
 
 
 def _numpy(tensor: Tensor) -> Any:
-    return tensor.detach().numpy()
+    return tensor.detach().contiguous().numpy()
 
 
 def _scale(grid: Grid, like: Tensor) -> tuple[Any, Any]:

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qact.kernels import passes as plain
+from qact.kernels import engines
+from qact.kernels.once import refusing
 from qact.nn.distributed.exchange import rows, summed
 
 
@@ -28,11 +28,11 @@ class Statistics:
     std: Tensor
 
 
-def statistics(z: Tensor, group: Any, passes: Any = plain) -> Statistics:
+def statistics(z: Tensor, group: Any, engine: str | None = None) -> Statistics:
     """The statistics of ``z`` (N, C, L) over all processes, by one exchange."""
     n = float(z.shape[0] * z.shape[2])
     if n:
-        local = [t.double() for t in passes.statistics(z)]
+        local = [t.double() for t in engines.passes(engine, z).statistics(z)]
     else:
         far = torch.full((z.shape[1],), torch.inf, dtype=torch.float64, device=z.device)
         local = [far, -far, torch.zeros_like(far), torch.zeros_like(far)]
@@ -63,7 +63,7 @@ class _Moments(torch.autograd.Function):
         return mean, std, joint.count
 
     @staticmethod
-    @once_differentiable
+    @refusing
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         total = summed(torch.stack(grads[:2]), ctx.group)
         return slope(*ctx.saved_tensors, *total), None
