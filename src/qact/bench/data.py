@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qact.bench.errors import RecipeError
-from qact.bench.subject import Data
+from qact.bench.recipe.subject import Data
 
 Conditions = tuple[tuple[str, int], ...]  # (corruption, severity): one, or one per image
 

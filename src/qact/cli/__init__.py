@@ -10,14 +10,10 @@ _EXTRA = {"typer", "rich", "sklearn", "matplotlib", "safetensors", "scipy", "tom
 def app() -> None:
     """Run the command line; without the extra, say how to install it and exit with 2."""
     try:
-        from qact.bench.commands import commands
+        from qact.cli.bench import commands
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] not in _EXTRA:
             raise
         print(f'qact: {error.name} is not installed; pip install "qact[bench]"', file=sys.stderr)
         raise SystemExit(2) from None
     commands()
-
-
-if __name__ == "__main__":
-    app()

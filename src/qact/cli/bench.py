@@ -9,13 +9,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from qact.bench import options as o
-from qact.bench import report_commands, single_commands
-from qact.bench.devices import devices_of
 from qact.bench.errors import BenchError, CellError, RecipeError
-from qact.bench.progress import Bars, Lines
-from qact.bench.recipe import Recipe, quick
-from qact.bench.recipe_options import (
+from qact.bench.recipe.recipe import Recipe, quick
+from qact.bench.recipe.rivals import list_rivals
+from qact.bench.recipe.study import full
+from qact.bench.runner.bench import run
+from qact.bench.runner.devices import devices_of
+from qact.bench.runner.progress import Bars, Lines
+from qact.cli import datasets as shift_commands
+from qact.cli import network as single_commands
+from qact.cli import options as o
+from qact.cli import report as report_commands
+from qact.cli.recipe_options import (
     LOSS_AXIS,
     NETWORK,
     SEEDS,
@@ -25,11 +30,7 @@ from qact.bench.recipe_options import (
     Flags,
     recipe_options,
 )
-from qact.bench.report_commands import show
-from qact.bench.rivals import list_rivals
-from qact.bench.runner import run
-from qact.bench.study import full
-from qact.datasets import commands as shift_commands
+from qact.cli.report import show
 
 commands = typer.Typer(
     help="Activations that know their context, and the bench that measures them.",
@@ -134,7 +135,7 @@ def _folder(
 
 
 def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
-    from qact.bench.faults import measure_faults, print_faults
+    from qact.bench.measure.faults import measure_faults, print_faults
 
     rows = measure_faults(recipe, folder, trials, tell=lambda text: console.print(f"  {text}"))
     print_faults(rows, console)

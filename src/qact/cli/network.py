@@ -10,14 +10,14 @@ import torch
 import typer
 from rich.console import Console
 
-from qact.bench import options as o
-from qact.bench.devices import devices_of
 from qact.bench.errors import RecipeError
-from qact.bench.files import make_folder
-from qact.bench.recipe import Recipe
-from qact.bench.recipe_options import NETWORK, ONE_LOSS, SHIFT, TRAINING, Flags, recipe_options
-from qact.bench.report import print_all, write_report
-from qact.bench.summary import Summary
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.report.html import print_all, write_report
+from qact.bench.report.summary import Summary
+from qact.bench.runner.devices import devices_of
+from qact.bench.store.files import make_folder
+from qact.cli import options as o
+from qact.cli.recipe_options import NETWORK, ONE_LOSS, SHIFT, TRAINING, Flags, recipe_options
 
 File = Annotated[Path | None, typer.Argument(help="TOML file with a recipe.")]
 Activation = Annotated[str | None, typer.Option("--activation", help="Activation (qact).")]
@@ -46,7 +46,7 @@ def train(
 
     With several processes: torchrun --nproc-per-node 2 -m qact.cli train recipe.toml
     """
-    from qact.bench.single import train_network
+    from qact.bench.measure.single import train_network
 
     flags |= {
         "activations": None if activation is None else (activation,),
@@ -73,7 +73,7 @@ def evaluate(
     module: o.Imports = None,
 ) -> None:
     """Print the table of one trained network under distribution shift."""
-    from qact.bench.single import evaluate_network
+    from qact.bench.measure.single import evaluate_network
 
     console = Console()
     shift = o.recipe_of(Recipe(), None, None, flags).shift

@@ -13,9 +13,9 @@ from typing import Annotated, Any
 import typer
 
 from qact.bench.errors import BenchError
-from qact.bench.presets import PRESETS
-from qact.bench.recipe import Recipe
-from qact.bench.toml import changed, load_recipe
+from qact.bench.recipe.presets import PRESETS
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.toml import changed, load_recipe
 
 Preset = Annotated[
     str | None, typer.Option("--preset", help=f"Training recipe: {', '.join(PRESETS)}.")

@@ -16,9 +16,9 @@ from typing import Annotated, Any, NamedTuple, get_type_hints
 import typer
 
 from qact.bench.errors import RecipeError
-from qact.bench.objective import LOSSES
-from qact.bench.options import import_all, look_here, plain_errors
-from qact.bench.shift import STREAMS
+from qact.bench.recipe.shift import STREAMS
+from qact.bench.train.losses import LOSSES
+from qact.cli.options import import_all, look_here, plain_errors
 from qact.corruptions.augment import AUGMENTATIONS
 
 _KEYWORD = inspect.Parameter.KEYWORD_ONLY

@@ -9,17 +9,17 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from qact.bench import options as o
 from qact.bench.errors import BenchError
-from qact.bench.files import make_folder
-from qact.bench.join import side_by_side
-from qact.bench.objective import LOSSES
-from qact.bench.presets import PRESETS
-from qact.bench.report import print_all, write_report
-from qact.bench.results import load_results
-from qact.bench.rivals import list_rivals
-from qact.bench.shift import STREAMS
-from qact.bench.summary import Summary
+from qact.bench.recipe.presets import PRESETS
+from qact.bench.recipe.rivals import list_rivals
+from qact.bench.recipe.shift import STREAMS
+from qact.bench.report.html import print_all, write_report
+from qact.bench.report.summary import Summary
+from qact.bench.store.files import make_folder
+from qact.bench.store.join import side_by_side
+from qact.bench.store.results import load_results
+from qact.bench.train.losses import LOSSES
+from qact.cli import options as o
 
 
 def show(folder: Path, console: Console) -> None:

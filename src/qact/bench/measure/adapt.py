@@ -12,7 +12,7 @@ A fourth, ``recalibrated-N``, leaves all of these frozen and maps what the norms
 training images by rank (:func:`qact.recalibrated`, ``"mixed"``).
 
 None of them remembers a batch. The methods of :mod:`qact.adapt`, ``METHOD-N``, go through a stream
-in its order; see :mod:`qact.bench.method`.
+in its order; see :mod:`qact.bench.measure.method`.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ import torch
 from torch import Tensor, nn
 
 import qact
-from qact.bench.adaptation import Adaptation, parse_adaptation
 from qact.bench.errors import RecipeError
+from qact.bench.recipe.adaptations import Adaptation, parse_adaptation
 
 _RECORDED = 200  # training images per batch while source contexts are recorded
 _CHUNK = 50  # images per forward pass where batches have no meaning; small ones stay in cache
@@ -61,7 +61,7 @@ def predict(
     kind = parse_adaptation(adaptation)
     size = kind.batch or _CHUNK
     if kind.context is None:
-        raise RecipeError(f"{adaptation} goes through a stream; see qact.bench.method")
+        raise RecipeError(f"{adaptation} goes through a stream; see qact.bench.measure.method")
     if kind.batch is not None and size > len(images):
         raise RecipeError(f"{adaptation} needs at least {size} test images, got {len(images)}")
     was_training = model.training

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact.bench.adapt import predict, recorded
-from qact.bench.adaptation import parse_adaptation
-from qact.bench.epoch import Loss
-from qact.bench.inputs import Inputs
-from qact.bench.objective import objective
-from qact.bench.training import Training
+from qact.bench.data import Inputs
+from qact.bench.measure.adapt import predict, recorded
+from qact.bench.recipe.adaptations import parse_adaptation
+from qact.bench.recipe.training import Training
+from qact.bench.train.epoch import Loss
+from qact.bench.train.losses import objective
 
 REPEATS, IMAGES, MIB = 3, 200, 2**20
 

@@ -14,17 +14,17 @@ import torch
 from torch import nn
 
 from qact import adapt
-from qact.bench.adapt import predict, recorded
-from qact.bench.adaptation import Adaptation, parse_adaptation
-from qact.bench.clock import Clock
-from qact.bench.held import held
-from qact.bench.inputs import Inputs
-from qact.bench.keys import KEY, Key, mixture
-from qact.bench.method import create, walk
-from qact.bench.metrics import Row, measure
-from qact.bench.plan import Passage, arrival, passed
-from qact.bench.recipe import Recipe
-from qact.bench.shift import ALL
+from qact.bench.data import Inputs
+from qact.bench.measure.adapt import predict, recorded
+from qact.bench.measure.clock import Clock
+from qact.bench.measure.held import held
+from qact.bench.measure.method import create, walk
+from qact.bench.measure.metrics import Row, measure
+from qact.bench.measure.streams import Passage, arrival, passed
+from qact.bench.recipe.adaptations import Adaptation, parse_adaptation
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.rows import KEY, Key, mixture
+from qact.bench.recipe.shift import ALL
 
 _FEW = 16
 _CHUNK = 200  # images per batch where batches have no meaning

@@ -29,12 +29,12 @@ from qact.activations.resilience import (
     progressive_bounds_,
     under_faults,
 )
-from qact.bench.files import write_atomically
-from qact.bench.grid import place_of
-from qact.bench.inputs import Inputs, load_inputs
-from qact.bench.recipe import Recipe, network
-from qact.bench.rivals import rival
-from qact.bench.train import train_cell
+from qact.bench.data import Inputs, load_inputs
+from qact.bench.recipe.recipe import Recipe, network
+from qact.bench.recipe.rivals import rival
+from qact.bench.runner.grid import place_of
+from qact.bench.store.files import write_atomically
+from qact.bench.train.network import train_cell
 
 RATES = (0.0, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4)
 WHERE = ("weights", "activations")

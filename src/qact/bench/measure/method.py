@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from qact import adapt
 from qact.adapt.registry import options_of
-from qact.bench.adaptation import Adaptation, check_adaptation
-from qact.bench.clock import Clock
+from qact.bench.data import Inputs
 from qact.bench.errors import RecipeError
-from qact.bench.inputs import Inputs
-from qact.bench.plan import Passage, batches, plan
+from qact.bench.measure.clock import Clock
+from qact.bench.measure.streams import Passage, batches, plan
+from qact.bench.recipe.adaptations import Adaptation, check_adaptation
 
 SOURCE = 2000  # training images for methods that ask for source samples
 

@@ -13,24 +13,24 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from qact.bench.checkpoint import FINISHED, epochs_done, restore
-from qact.bench.cost import costs
+from qact.bench.data import load_inputs
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.evaluate import evaluate, single_sample_gap
-from qact.bench.files import load_notes, make_folder
-from qact.bench.grid import checked_inputs
-from qact.bench.inputs import load_inputs
-from qact.bench.keys import wanted
-from qact.bench.lock import alone
-from qact.bench.ranks import joined
-from qact.bench.recipe import Recipe, network
-from qact.bench.results import Results
-from qact.bench.rivals import rival
-from qact.bench.shift import Shift
-from qact.bench.subject import Data, Model
-from qact.bench.train import Trained, build, train_cell
-from qact.bench.training import Training
-from qact.bench.watch import Watch, tensorboard
+from qact.bench.measure.cost import costs
+from qact.bench.measure.evaluate import evaluate, single_sample_gap
+from qact.bench.recipe.recipe import Recipe, network
+from qact.bench.recipe.rivals import rival
+from qact.bench.recipe.rows import wanted
+from qact.bench.recipe.shift import Shift
+from qact.bench.recipe.subject import Data, Model
+from qact.bench.recipe.training import Training
+from qact.bench.runner.grid import checked_inputs
+from qact.bench.runner.watch import Watch, tensorboard
+from qact.bench.store.files import load_notes, make_folder
+from qact.bench.store.lock import alone
+from qact.bench.store.results import Results
+from qact.bench.train.checkpoint import FINISHED, epochs_done, restore
+from qact.bench.train.distributed import joined
+from qact.bench.train.network import Trained, build, train_cell
 
 
 def train_network(

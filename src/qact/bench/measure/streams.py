@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from qact.bench.inputs import Inputs, permutation
-from qact.bench.shift import ALL
+from qact.bench.data import Inputs, permutation
+from qact.bench.recipe.shift import ALL
 from qact.datasets import streams
 
 

@@ -12,7 +12,7 @@ repository: Adam, a tenth of the rate after 1/2, 3/4 and 7/8 of 400 epochs, crop
 from __future__ import annotations
 
 from qact.bench.errors import RecipeError
-from qact.bench.training import Training
+from qact.bench.recipe.training import Training
 
 PRESETS: dict[str, Training] = {
     "digits": Training(),

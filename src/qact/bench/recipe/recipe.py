@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from qact.bench import values
 from qact.bench.errors import RecipeError
-from qact.bench.objective import LOSSES
-from qact.bench.shift import Shift, present_names
-from qact.bench.subject import Data, Model
-from qact.bench.training import Training
+from qact.bench.recipe import values
+from qact.bench.recipe.shift import Shift, present_names
+from qact.bench.recipe.subject import Data, Model
+from qact.bench.recipe.training import Training
+from qact.bench.train.losses import LOSSES
 
 USUAL_LOSS = "cross_entropy"
 
@@ -27,7 +27,7 @@ class Recipe:
         activations: what stands in the network.
         seeds: of weights and order.
         losses: what it is trained on, if that is compared; else ``training.loss``.
-        further: where it is measured besides; see :func:`qact.bench.study.full`.
+        further: where it is measured besides; see :func:`qact.bench.recipe.study.full`.
 
     Raises:
         RecipeError: a value that is out of range, or two that do not go together.

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from qact.bench.errors import RecipeError
-from qact.bench.metrics import Row
-from qact.bench.recipe import Recipe
-from qact.bench.shift import ALL
+from qact.bench.measure.metrics import Row
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.shift import ALL
 
 KEY = ("activation", "loss", "adaptation", "stream", "corruption", "severity", "seed", "images")
 

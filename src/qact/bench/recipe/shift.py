@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from qact.bench import values
-from qact.bench.adaptation import parse_adaptation
 from qact.bench.errors import RecipeError
+from qact.bench.recipe import values
+from qact.bench.recipe.adaptations import parse_adaptation
 from qact.datasets.streams import PLANS
 
 # Two of each family of CIFAR-10-C (noise, blur, weather, digital), fixed before any result.
@@ -33,7 +33,7 @@ class Shift:
     Attributes:
         corruptions: of :mod:`qact.shift`.
         severities: 0 to 5.
-        adaptations: see :func:`qact.bench.adaptation.parse_adaptation`.
+        adaptations: see :func:`qact.bench.recipe.adaptations.parse_adaptation`.
         streams: of :mod:`qact.datasets.streams`; those that begin anew with every condition have a
             row for each, the others one per severity.
         seed: of the corruptions; that of the network decides the order of the images.

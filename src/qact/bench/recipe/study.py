@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from qact import adapt
-from qact.bench.recipe import Recipe
-from qact.bench.shift import STREAMS, WORST, Shift
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.shift import STREAMS, WORST, Shift
 
 BATCH, SIZES = 64, (16, 256)
 SMALL, FEW = (1, 4), 64  # batches below 16, and the images that they get

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from qact.bench import values
+from qact.bench.recipe import values
 from qact.models.registry import MODELS, PLACEMENTS
 
 

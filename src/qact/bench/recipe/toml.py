@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from qact.bench.errors import RecipeError
-from qact.bench.presets import preset
-from qact.bench.recipe import Recipe
-from qact.bench.shift import Shift, present_names
+from qact.bench.recipe.presets import preset
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.shift import Shift, present_names
 
 if sys.version_info >= (3, 11):
     import tomllib

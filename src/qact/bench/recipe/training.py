@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
 
-from qact.bench import values
 from qact.bench.errors import RecipeError
-from qact.bench.objective import LOSSES
+from qact.bench.recipe import values
+from qact.bench.train.losses import LOSSES
 from qact.corruptions.augment import AUGMENTATIONS
 
 OPTIMIZERS = ("adamw", "sgd")
@@ -35,7 +35,7 @@ class Training:
         loss: ``"cross_entropy"``, or a loss of embeddings, see :mod:`qact.losses`.
         momentum: of SGD, in [0, 1).
         nesterov: Nesterov's momentum, for SGD.
-        schedule: the learning rate over the steps, see :mod:`qact.bench.schedule`.
+        schedule: the learning rate over the steps, see :mod:`qact.bench.train.schedules`.
         warmup: epochs of linear warm-up before ``cosine``, ``multistep`` or ``constant``.
         ema: decay of an exponential moving average of the weights, which is then the result;
             0 for none.

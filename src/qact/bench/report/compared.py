@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from qact.bench.markup import note, section
-from qact.bench.published import COLUMNS, NOTE, misfit, ours, published
-from qact.bench.summary import Summary
+from qact.bench.report.markup import note, section
+from qact.bench.report.published import COLUMNS, NOTE, misfit, ours, published
+from qact.bench.report.summary import Summary
 
 
 def with_published(summary: Summary) -> str:

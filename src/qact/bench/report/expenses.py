@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from qact.bench.markup import key, note, number, section
-from qact.bench.stat import Stat
-from qact.bench.summary import Summary
+from qact.bench.report.markup import key, note, number, section
+from qact.bench.report.stat import Stat
+from qact.bench.report.summary import Summary
 
 _TEXT = (
     "Times as they were on the machine below, with the stated processes side by side. A step is "

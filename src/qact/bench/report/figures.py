@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from qact.bench.adaptation import heading
-from qact.bench.summary import Method, Summary
+from qact.bench.recipe.adaptations import heading
+from qact.bench.report.summary import Method, Summary
 from qact.calibration.plots import wilson_interval
 
 # Matplotlib needs colours, the page wants variables: these stand-ins are replaced in the SVG.

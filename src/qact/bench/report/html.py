@@ -8,17 +8,17 @@ from pathlib import Path
 
 from rich.console import Console
 
-from qact.bench import compared, expenses, figures, numbers, provenance, sections, selective
 from qact.bench.errors import BenchError
-from qact.bench.files import write_atomically
-from qact.bench.markup import note
-from qact.bench.published import print_published
-from qact.bench.ranking import FEW, drawn, print_ranking
-from qact.bench.stream_numbers import by_stream
-from qact.bench.stream_table import print_streams
-from qact.bench.streamed import Streamed
-from qact.bench.summary import Summary
-from qact.bench.table import print_summary
+from qact.bench.report import compared, expenses, figures, numbers, provenance, sections, selective
+from qact.bench.report.markup import note
+from qact.bench.report.published import print_published
+from qact.bench.report.ranking import FEW, drawn, print_ranking
+from qact.bench.report.stream_numbers import by_stream
+from qact.bench.report.stream_table import print_streams
+from qact.bench.report.streams import Streamed
+from qact.bench.report.summary import Summary
+from qact.bench.report.terminal import print_summary
+from qact.bench.store.files import write_atomically
 
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -71,7 +71,7 @@ def picture(summary: Summary) -> str:
 
 
 def _style() -> str:
-    return (files("qact.bench") / "report.css").read_text(encoding="utf-8")
+    return (files("qact.bench.report") / "templates" / "report.css").read_text(encoding="utf-8")
 
 
 def _first(summary: Summary) -> tuple[str, ...]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
-from qact.bench.stat import Stat
-from qact.bench.summary import Method, Summary
+from qact.bench.report.stat import Stat
+from qact.bench.report.summary import Method, Summary
 
 
 def section(title: str, content: str) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 
-from qact.bench.adaptation import heading
-from qact.bench.markup import key, note, number, section, signed
-from qact.bench.ranking import FEW
-from qact.bench.stat import Stat
-from qact.bench.summary import Method, Summary
+from qact.bench.recipe.adaptations import heading
+from qact.bench.report.markup import key, note, number, section, signed
+from qact.bench.report.ranking import FEW
+from qact.bench.report.stat import Stat
+from qact.bench.report.summary import Method, Summary
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from html import escape
 
-from qact.bench.markup import code, section, terms
-from qact.bench.summary import Summary
-from qact.bench.training import Training
+from qact.bench.recipe.training import Training
+from qact.bench.report.markup import code, section, terms
+from qact.bench.report.summary import Summary
 
 _STREAMS = {
     "iid": "images of one corruption and severity, shuffled",

@@ -20,9 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.adaptation import parse_adaptation
-from qact.bench.summary import Summary
-from qact.bench.table import shown
+from qact.bench.recipe.adaptations import parse_adaptation
+from qact.bench.report.summary import Summary
+from qact.bench.report.terminal import shown
 from qact.corruptions import corruptions
 
 TEST_IMAGES = 10_000
@@ -117,7 +117,7 @@ def _at(cells: Cells, what: tuple[str, str], whole: bool, names: tuple[str, ...]
 @lru_cache
 def _methods(data: str) -> dict[tuple[str, str, str, str], Cells]:
     """Return, per (method, model, regime, source), the values at (severity, metric, corruption)."""
-    text = (files("qact.bench") / "published.csv").read_text(encoding="utf-8")
+    text = (files("qact.bench.report") / "published.csv").read_text(encoding="utf-8")
     methods: dict[tuple[str, str, str, str], Cells] = defaultdict(dict)
     for row in csv.DictReader(text.splitlines()):
         if row["data"] == data:

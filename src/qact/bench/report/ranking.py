@@ -8,10 +8,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.stat import Stat
-from qact.bench.summary import Summary
-from qact.bench.table import shown
-from qact.bench.words import spread
+from qact.bench.report.stat import Stat
+from qact.bench.report.summary import Summary
+from qact.bench.report.terminal import shown
+from qact.bench.report.words import spread
 
 FEW = 8  # activations: as many as a figure has colours
 

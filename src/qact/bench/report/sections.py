@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from html import escape
 
-from qact.bench import figures
-from qact.bench.adaptation import describe
-from qact.bench.markup import figure, name_of, note, section, signed, terms
-from qact.bench.summary import Method, Summary
-from qact.bench.words import counted, seeds
+from qact.bench.recipe.adaptations import describe
+from qact.bench.report import figures
+from qact.bench.report.markup import figure, name_of, note, section, signed, terms
+from qact.bench.report.summary import Method, Summary
+from qact.bench.report.words import counted, seeds
 
 
 def head(summary: Summary, title: str) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from statistics import fmean
 from typing import Any
 
-from qact.bench import figures
-from qact.bench.markup import figure, section
-from qact.bench.metrics import COVERAGES
-from qact.bench.summary import Method, Summary
+from qact.bench.measure.metrics import COVERAGES
+from qact.bench.report import figures
+from qact.bench.report.markup import figure, section
+from qact.bench.report.summary import Method, Summary
 
 
 def risk_of(summary: Summary, method: Method, severity: int) -> list[float] | None:

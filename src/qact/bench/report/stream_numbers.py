@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from html import escape
 
-from qact.bench.markup import note, number, section, signed
-from qact.bench.stat import Stat
-from qact.bench.stream_table import legend
-from qact.bench.streamed import BASES, Column, Streamed
+from qact.bench.report.markup import note, number, section, signed
+from qact.bench.report.stat import Stat
+from qact.bench.report.stream_table import legend
+from qact.bench.report.streams import BASES, Column, Streamed
 
 _COSTS = (
     ("ECE, %", "ece", 100.0, 1),

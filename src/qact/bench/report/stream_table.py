@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.stat import Stat
-from qact.bench.streamed import BASES, Column, Streamed
-from qact.bench.table import shown
-from qact.bench.words import spread
+from qact.bench.report.stat import Stat
+from qact.bench.report.streams import BASES, Column, Streamed
+from qact.bench.report.terminal import shown
+from qact.bench.report.words import spread
 
 Cells = tuple[str, list[str]]  # heading, one cell per method
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from statistics import fmean
 
-from qact.bench.adaptation import Adaptation, parse_adaptation
-from qact.bench.metrics import Row
-from qact.bench.recipe import network
-from qact.bench.results import Results
-from qact.bench.shift import STREAMS, Shift
-from qact.bench.stat import Stat
+from qact.bench.measure.metrics import Row
+from qact.bench.recipe.adaptations import Adaptation, parse_adaptation
+from qact.bench.recipe.recipe import network
+from qact.bench.recipe.shift import STREAMS, Shift
+from qact.bench.report.stat import Stat
+from qact.bench.store.results import Results
 
 BASES = ("source", "frozen")  # what a gap is taken to: a network that is not adapted
 _FIRST = (*BASES, "batch", "mixed", "recalibrated")

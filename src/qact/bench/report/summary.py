@@ -7,12 +7,12 @@ from copy import copy
 from statistics import fmean, median
 from typing import Any
 
-from qact.bench.adaptation import parse_adaptation
-from qact.bench.metrics import Row
-from qact.bench.recipe import network
-from qact.bench.results import Results
-from qact.bench.shift import ALL
-from qact.bench.stat import Stat
+from qact.bench.measure.metrics import Row
+from qact.bench.recipe.adaptations import parse_adaptation
+from qact.bench.recipe.recipe import network
+from qact.bench.recipe.shift import ALL
+from qact.bench.report.stat import Stat
+from qact.bench.store.results import Results
 
 _ROUNDING = 1e-4  # measured in float64, where rounding alone is 1e-14; older files have float32
 Method = tuple[str, str]  # network, adaptation; a network is an activation, or "activation/loss"
@@ -146,7 +146,7 @@ class Summary:
         return gaps
 
     def costs(self, activation: str) -> dict[str, Any]:
-        """Return an activation's costs (:mod:`qact.bench.cost`), medians over seeds; or nothing."""
+        """Return an activation's :mod:`qact.bench.measure.cost`, medians over seeds; or nothing."""
         cells = [self.results.cells.get(f"{activation}/{seed}", {}) for seed in self.seeds]
         found = [cell["costs"] for cell in cells if "costs" in cell]
         if not found:

@@ -6,10 +6,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from qact.bench.adaptation import describe
-from qact.bench.stat import Stat
-from qact.bench.summary import Summary
-from qact.bench.words import counted, spread
+from qact.bench.recipe.adaptations import describe
+from qact.bench.report.stat import Stat
+from qact.bench.report.summary import Summary
+from qact.bench.report.words import counted, spread
 
 MARK = "◆"
 

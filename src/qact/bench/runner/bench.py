@@ -10,17 +10,17 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from qact.bench.book import Book
-from qact.bench.cell import Cell, Outcome
+from qact.bench.data import Inputs
 from qact.bench.errors import BenchError, CellError, RecipeError
-from qact.bench.files import make_folder
-from qact.bench.grid import checked_inputs, missing, opened
-from qact.bench.inputs import Inputs
-from qact.bench.lock import alone
-from qact.bench.progress import Display
-from qact.bench.recipe import Recipe
-from qact.bench.results import Results
-from qact.bench.workers import run_cells
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.runner.cell import Cell, Outcome
+from qact.bench.runner.grid import checked_inputs, missing, opened
+from qact.bench.runner.progress import Display
+from qact.bench.runner.workers import run_cells
+from qact.bench.store.book import Book
+from qact.bench.store.files import make_folder
+from qact.bench.store.lock import alone
+from qact.bench.store.results import Results
 
 
 def _silent(total: int) -> Display:

@@ -11,16 +11,16 @@ from typing import Any
 
 import torch
 
-from qact.bench.checkpoint import epochs_done
-from qact.bench.cost import costs
-from qact.bench.evaluate import evaluate, single_sample_gap
-from qact.bench.inputs import load_inputs
-from qact.bench.keys import KEY, Key, mixture
-from qact.bench.metrics import Row
-from qact.bench.plan import passed
-from qact.bench.recipe import Recipe, network
-from qact.bench.rivals import rival
-from qact.bench.train import train_cell
+from qact.bench.data import load_inputs
+from qact.bench.measure.cost import costs
+from qact.bench.measure.evaluate import evaluate, single_sample_gap
+from qact.bench.measure.metrics import Row
+from qact.bench.measure.streams import passed
+from qact.bench.recipe.recipe import Recipe, network
+from qact.bench.recipe.rivals import rival
+from qact.bench.recipe.rows import KEY, Key, mixture
+from qact.bench.train.checkpoint import epochs_done
+from qact.bench.train.network import train_cell
 
 TRAINING_WEIGHT = 3  # forward, backward and update cost about three forward passes
 

@@ -10,20 +10,20 @@ from typing import Any
 
 import torch
 
-from qact.bench.adaptation import check_adaptation, parse_adaptation
-from qact.bench.cell import Cell
-from qact.bench.checkpoint import BEGUN, FINISHED
+from qact.bench.data import Inputs, load_inputs
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.files import load_notes
-from qact.bench.inputs import Inputs, load_inputs
-from qact.bench.keys import key_of, mixture, wanted
-from qact.bench.method import create
-from qact.bench.recipe import USUAL_LOSS, Recipe
-from qact.bench.results import Results, load_results
-from qact.bench.rivals import rival
-from qact.bench.shift import ALL
-from qact.bench.train import build
-from qact.bench.values import difference
+from qact.bench.measure.method import create
+from qact.bench.recipe.adaptations import check_adaptation, parse_adaptation
+from qact.bench.recipe.recipe import USUAL_LOSS, Recipe
+from qact.bench.recipe.rivals import rival
+from qact.bench.recipe.rows import key_of, mixture, wanted
+from qact.bench.recipe.shift import ALL
+from qact.bench.recipe.values import difference
+from qact.bench.runner.cell import Cell
+from qact.bench.store.files import load_notes
+from qact.bench.store.results import Results, load_results
+from qact.bench.train.checkpoint import BEGUN, FINISHED
+from qact.bench.train.network import build
 
 _FEW = 16  # images to try a method with
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from qact.bench.errors import RecipeError
-from qact.bench.progress import TimeLeft
+from qact.bench.runner.progress import TimeLeft
 
 
 class Watch:

@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 
-from qact.bench.cell import Cell, Outcome, run_cell
 from qact.bench.errors import CellError
-from qact.bench.metrics import Row
-from qact.bench.progress import Display
+from qact.bench.measure.metrics import Row
+from qact.bench.runner.cell import Cell, Outcome, run_cell
+from qact.bench.runner.progress import Display
 
 _POLL = 0.2  # seconds between looks at the workers' messages
 

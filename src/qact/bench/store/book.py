@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from qact.bench.metrics import Row
-from qact.bench.results import Results
+from qact.bench.measure.metrics import Row
+from qact.bench.store.results import Results
 
 _EVERY = 10.0  # seconds between two writings of what the cells at work have found
 

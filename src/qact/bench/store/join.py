@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from qact.bench.errors import RecipeError
-from qact.bench.keys import key_of
-from qact.bench.metrics import METRICS, Row
-from qact.bench.recipe import Recipe
-from qact.bench.results import Results
-from qact.bench.shift import begins_anew
+from qact.bench.measure.metrics import METRICS, Row
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.rows import key_of
+from qact.bench.recipe.shift import begins_anew
+from qact.bench.store.results import Results
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.files import write_atomically
-from qact.bench.keys import KEY, Key, key_of
-from qact.bench.metrics import COSTS, METRICS, Row
-from qact.bench.recipe import Recipe, network
+from qact.bench.measure.metrics import COSTS, METRICS, Row
+from qact.bench.recipe.recipe import Recipe, network
+from qact.bench.recipe.rows import KEY, Key, key_of
+from qact.bench.store.files import write_atomically
 
 FORMAT = "qact-bench/1"
 _PARTS = {"recipe": dict, "activations": dict, "environment": dict, "cells": dict, "rows": list}
@@ -33,7 +33,7 @@ class Results:
         activations: per name, what it was (``describe``), its paper, and whether it is a control.
         environment: command, versions and machine of the latest run.
         cells: per ``"activation/seed"`` (or ``"activation/loss/seed"``), history and costs.
-        rows: one dictionary per measurement; see :func:`qact.bench.metrics.measure`.
+        rows: one dictionary per measurement; see :func:`qact.bench.measure.metrics.measure`.
     """
 
     recipe: Recipe

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.files import load_notes, load_tensors, save_tensors
-from qact.bench.values import difference
+from qact.bench.recipe.values import difference
+from qact.bench.store.files import load_notes, load_tensors, save_tensors
 
 History = list[dict[str, float]]  # one entry per epoch
 

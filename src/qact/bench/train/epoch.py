@@ -11,14 +11,14 @@ from math import isfinite
 import torch
 from torch import Tensor, nn
 
-from qact.bench.average import follow, settle
-from qact.bench.checkpoint import History
+from qact.bench.data import Inputs, permutation
 from qact.bench.errors import RecipeError
-from qact.bench.inputs import Inputs, permutation
-from qact.bench.objective import Objective, objective
-from qact.bench.ranks import Ranks
-from qact.bench.schedule import rate
-from qact.bench.training import Training
+from qact.bench.recipe.training import Training
+from qact.bench.train.checkpoint import History
+from qact.bench.train.distributed import Ranks
+from qact.bench.train.ema import follow, settle
+from qact.bench.train.losses import Objective, objective
+from qact.bench.train.schedules import rate
 from qact.corruptions.augment import augment
 
 Advance = Callable[[int], None]  # told how many images were passed

@@ -16,17 +16,17 @@ import torch
 from torch import nn
 
 from qact import models
-from qact.bench.average import copy_of
-from qact.bench.checkpoint import BEGUN, FINISHED, History, restore, save
-from qact.bench.epoch import Advance, Loop
+from qact.bench.data import Inputs
 from qact.bench.errors import RecipeError
-from qact.bench.files import make_folder, remove_leftovers
-from qact.bench.inputs import Inputs
-from qact.bench.optimize import optimizer_for
-from qact.bench.ranks import Ranks, synchronised
-from qact.bench.recipe import Recipe
-from qact.bench.rivals import Rival
-from qact.bench.schedule import stalled
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.rivals import Rival
+from qact.bench.store.files import make_folder, remove_leftovers
+from qact.bench.train.checkpoint import BEGUN, FINISHED, History, restore, save
+from qact.bench.train.distributed import Ranks, synchronised
+from qact.bench.train.ema import copy_of
+from qact.bench.train.epoch import Advance, Loop
+from qact.bench.train.optimizer import optimizer_for
+from qact.bench.train.schedules import stalled
 
 Tell = Callable[[int, dict[str, float]], None]  # told each epoch's number and what came of it
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from qact.bench.training import Training
+from qact.bench.recipe.training import Training
 
 
 def optimizer_for(model: nn.Module, training: Training) -> torch.optim.Optimizer:

@@ -18,7 +18,7 @@ from math import cos, pi
 import torch
 from torch import nn
 
-from qact.bench.training import Training
+from qact.bench.recipe.training import Training
 
 MILESTONES = (1 / 2, 3 / 4, 7 / 8)
 GAIN = 0.001  # of validation accuracy, that early stopping counts as one
