@@ -41,7 +41,6 @@ _CORRUPTIONS = [
 _DATASETS = [
     "archives",
     "arrays",
-    "commands",
     "corrupted",
     "data",
     "download",
@@ -111,6 +110,7 @@ MOVED = {
     "distance": "adapt.distance",
     "initialize": "activations.initialize",
     **{name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names},
+    "shift.commands": "cli.datasets",
     **{f"bench.{old}": f"bench.{new}" for old, new in _BENCH.items()},
     **{f"convert.{name}": f"conversion.{name}" for name in _CONVERSION},
     **{f"shift.{name}": f"corruptions.{name}" for name in _CORRUPTIONS},
