@@ -62,7 +62,6 @@ _CONVERSION = [
     "dryrun",
     "fit",
     "graft",
-    "kinds",
     "lazy",
     "model",
     "plan",
@@ -71,10 +70,7 @@ _CONVERSION = [
     "sites",
     "stand",
     "static",
-    "swap",
     "warm",
-    "where",
-    "wrapped",
 ]
 _BENCH = {
     "adapt": "measure.adapt",
@@ -105,14 +101,18 @@ _BENCH = {
     "toml": "recipe.toml",
     "training": "recipe.training",
 }
+_SURGERY = ["kinds", "where", "wrapped"]
 MOVED = {
+    "adapt.flags": "surgery.flags",
     "convert": "conversion",
+    "convert.swap": "surgery.edit",
     "distance": "adapt.distance",
     "initialize": "activations.initialize",
     **{name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names},
     "shift.commands": "cli.datasets",
     **{f"bench.{old}": f"bench.{new}" for old, new in _BENCH.items()},
     **{f"convert.{name}": f"conversion.{name}" for name in _CONVERSION},
+    **{f"convert.{name}": f"surgery.{name}" for name in _SURGERY},
     **{f"shift.{name}": f"corruptions.{name}" for name in _CORRUPTIONS},
     **{f"shift.{name}": f"datasets.{name}" for name in _DATASETS},
 }

@@ -1,16 +1,13 @@
-"""What counts as an activation: classes, functions, and layers that have one built in."""
+"""What a module is: an activation, a norm, both in one; of torch, timm, transformers or here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from types import CodeType, FunctionType
-from typing import Any
+import re
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 
-# What stands between layers; `where=None` takes these.
+# Activations that stand between layers.
 HIDDEN = (
     nn.ReLU,
     nn.ReLU6,
@@ -25,7 +22,7 @@ HIDDEN = (
     nn.Mish,
     nn.Hardswish,
 )
-# What usually bounds a gate or an output; taken when asked for.
+# What usually bounds a gate or an output.
 GATES = (
     nn.Sigmoid,
     nn.Tanh,
@@ -41,93 +38,50 @@ GATES = (
 )
 FOREIGN = ("timm.layers.activations", "timm.models.layers.activations", "transformers.activations")
 FOREIGN_GATES = ("sigmoid", "sigmoidme", "tanh", "hardsigmoid", "hardsigmoidme")
-OURS = ("qact.activations.", "qact.nn.layer", "qact.nn.normed", "qact.conversion.lazy")
+OURS = ("qact.activations.", "qact.nn.", "qact.conversion.lazy")
+NO_ACTIVATIONS = ("qact.activations.kan",)  # layers with weights, from features to features
+
+# BatchNorm, SyncBatchNorm and InstanceNorm have one base; timm's norms with an activation inside
+# (BatchNormAct2d, GroupNormAct, LayerNormAct) are subclasses.
+NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+FOREIGN_NORMS = ("timm.layers.", "timm.models.", "torchvision.", "transformers.")
+NORM_NAME = re.compile("(Batch|Group|Instance|Layer|Rms|RMS|Simple)Norm")
 # Norm and activation in one operation, which cannot be taken apart.
 WELDED = ("InplaceAbn", "InPlaceABN", "InPlaceABNSync", "EvoNorm2d", "FilterResponseNormTlu2d")
 
-# Per function of torch: the module that does the same, and its arguments behind the input.
-FUNCTIONS: dict[str, tuple[type[nn.Module], tuple[str, ...]]] = {
-    "relu": (nn.ReLU, ()),
-    "relu6": (nn.ReLU6, ()),
-    "leaky_relu": (nn.LeakyReLU, ("negative_slope",)),
-    "elu": (nn.ELU, ("alpha",)),
-    "celu": (nn.CELU, ("alpha",)),
-    "selu": (nn.SELU, ()),
-    "gelu": (nn.GELU, ("approximate",)),
-    "silu": (nn.SiLU, ()),
-    "mish": (nn.Mish, ()),
-    "hardswish": (nn.Hardswish, ()),
-    "hardtanh": (nn.Hardtanh, ("min_val", "max_val")),
-    "hardsigmoid": (nn.Hardsigmoid, ()),
-    "sigmoid": (nn.Sigmoid, ()),
-    "tanh": (nn.Tanh, ()),
-    "softplus": (nn.Softplus, ("beta", "threshold")),
-    "softsign": (nn.Softsign, ()),
-    "logsigmoid": (nn.LogSigmoid, ()),
-}
 
+def is_activation(module: nn.Module) -> bool:
+    """Whether ``module`` is an activation of torch, timm, transformers or this package.
 
-def _spellings() -> dict[Any, str]:
-    """Every function object of torch that means one of `FUNCTIONS`."""
-    found: dict[Any, str] = {}
-    for name in FUNCTIONS:
-        for home in (F, torch, Tensor):
-            for spelling in (name, f"{name}_"):
-                if hasattr(home, spelling):
-                    found[getattr(home, spelling)] = name
-    return found
-
-
-SPELLINGS = _spellings()
-
-
-def spelled(function: Any) -> str | None:
-    """The name in `FUNCTIONS` that a function, or the name of a tensor's method, stands for."""
-    if isinstance(function, str):
-        name = function.removesuffix("_")
-        return name if name in FUNCTIONS and hasattr(Tensor, function) else None
-    try:
-        return SPELLINGS.get(function)
-    except TypeError:  # not hashable, so none of torch's
-        return None
-
-
-def stand_in(name: str, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
-    """The module that does what ``name(input, *args, **kwargs)`` does; None if there is none.
-
-    >>> stand_in("leaky_relu", (0.2,), {"inplace": True})
-    LeakyReLU(negative_slope=0.2)
+    Softmax is none, for it mixes channels; nor is ``nn.GLU``, which halves them.
     """
-    make, names = FUNCTIONS[name]
-    given = dict(zip((*names, "inplace"), args, strict=False)) | (kwargs or {})
-    given.pop("inplace", None)
-    plain = all(isinstance(value, int | float | str) for value in given.values())
-    return make(**given) if plain and set(given) <= set(names) else None
-
-
-def overwrites(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether a call writes its result over its input."""
-    name = function if isinstance(function, str) else getattr(function, "__name__", "")
-    names = FUNCTIONS[spelled(function) or "relu"][1]
-    given = dict(zip((*names, "inplace"), args, strict=False)) | kwargs
-    return name.endswith("_") or given.get("inplace") is True
+    return isinstance(module, HIDDEN + GATES) or _from(module, FOREIGN) or is_ours(module)
 
 
 def is_hidden(module: nn.Module) -> bool:
-    """Whether ``module`` is an activation that stands between layers."""
+    """Whether ``module`` is an activation of another that stands between layers, no gate."""
     if isinstance(module, HIDDEN):
         return True
-    return _foreign(module) and type(module).__name__.lower() not in FOREIGN_GATES
-
-
-def is_activation(module: nn.Module) -> bool:
-    """Whether ``module`` is an activation of torch, timm, transformers or this package."""
-    return isinstance(module, HIDDEN + GATES) or _foreign(module) or is_ours(module)
+    return _from(module, FOREIGN) and type(module).__name__.lower() not in FOREIGN_GATES
 
 
 def is_ours(module: nn.Module) -> bool:
     """Whether ``module`` is an activation of this package."""
-    return _home(module).startswith(OURS) and type(module).__name__ != "ChannelNorm"
+    return _from(module, OURS) and not _from(module, NO_ACTIVATIONS) and not is_norm(module)
+
+
+def is_norm(module: nn.Module) -> bool:
+    """Whether ``module`` normalises: BatchNorm, LayerNorm and their like, frozen ones too.
+
+    A QAct is none, though adaptation treats it as one.
+
+    >>> [is_norm(module) for module in (nn.SyncBatchNorm(2), nn.RMSNorm(2), nn.Linear(2, 2))]
+    [True, True, False]
+    """
+    if isinstance(module, NORMS):
+        return True
+    foreign = _from(module, FOREIGN_NORMS) and NORM_NAME.search(type(module).__name__)
+    return bool(foreign) and not is_welded(module) and _scale(module) is not None
 
 
 def is_welded(module: nn.Module) -> bool:
@@ -135,28 +89,34 @@ def is_welded(module: nn.Module) -> bool:
     return type(module).__name__.startswith(WELDED)
 
 
-def _foreign(module: nn.Module) -> bool:
-    return _home(module).startswith(FOREIGN)
+def channels(module: nn.Module) -> tuple[int, int] | None:
+    """How many channels the output of a norm or a layer with weights has, and at which dimension.
+
+    None where that cannot be told.
+
+    >>> channels(nn.LayerNorm(8)), channels(nn.Conv2d(3, 4, 1)), channels(nn.ReLU())
+    ((8, -1), (4, 1), None)
+    """
+    shape = getattr(module, "normalized_shape", None)
+    if shape is not None:
+        # The norms of timm and torchvision that are called 2d go over the channels of an image.
+        return shape[0], 1 if "2d" in type(module).__name__ else -len(shape)
+    for attribute, dim in _COUNTS:
+        found = getattr(module, attribute, None)
+        if isinstance(found, int):
+            return found, getattr(module, "dim", dim) if isinstance(module, _BatchNorm) else dim
+    scale = _scale(module) if is_norm(module) else None
+    return None if scale is None else (len(scale), 1 if "2d" in type(module).__name__ else -1)
 
 
-def _home(module: nn.Module) -> str:
-    return type(module).__module__
+_COUNTS = (("num_features", 1), ("num_channels", 1), ("out_channels", 1), ("out_features", -1))
 
 
-def mentioned(kind: Any) -> frozenset[str]:
-    """The names of functions in `FUNCTIONS` that the methods of a class mention."""
-    found: set[str] = set()
-    for base in kind.__mro__:
-        if base.__module__.startswith("torch.nn."):
-            break
-        for name, method in vars(base).items():
-            if isinstance(method, FunctionType) and name != "__init__":
-                found |= set(_words(method.__code__))
-    return frozenset(word.removesuffix("_") for word in found) & set(FUNCTIONS)
+def _scale(module: nn.Module) -> Tensor | None:
+    """The scale (C,) of a foreign norm."""
+    found = getattr(module, "weight", None)
+    return found if isinstance(found, Tensor) and found.dim() == 1 else None
 
 
-def _words(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from _words(constant)
+def _from(module: nn.Module, homes: tuple[str, ...]) -> bool:
+    return type(module).__module__.startswith(homes)

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 import qact
 from qact.bench.errors import RecipeError
 from qact.bench.recipe.adaptations import Adaptation, parse_adaptation
+from qact.surgery import evaluating
 
 _RECORDED = 200  # training images per batch while source contexts are recorded
 _CHUNK = 50  # images per forward pass where batches have no meaning; small ones stay in cache
@@ -64,14 +65,8 @@ def predict(
         raise RecipeError(f"{adaptation} goes through a stream; see qact.bench.measure.method")
     if kind.batch is not None and size > len(images):
         raise RecipeError(f"{adaptation} needs at least {size} test images, got {len(images)}")
-    was_training = model.training
-    model.eval()
-    try:
-        with adapted(model, kind):
-            logits = _in_batches(model, images, order, size, kind.batch is not None, run)
-    finally:
-        model.train(was_training)
-    return logits
+    with evaluating(model), adapted(model, kind):
+        return _in_batches(model, images, order, size, kind.batch is not None, run)
 
 
 def adapted(model: nn.Module, kind: Adaptation) -> AbstractContextManager[nn.Module]:
