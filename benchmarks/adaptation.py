@@ -16,10 +16,10 @@ from pathlib import Path
 from rich.console import Console
 
 from qact.bench import Data, Model, Recipe, Training, run
-from qact.bench.progress import Lines
-from qact.bench.report import write_report
-from qact.bench.study import study
-from qact.bench.summary import Summary
+from qact.bench.recipe.study import study
+from qact.bench.report.html import write_report
+from qact.bench.report.summary import Summary
+from qact.bench.runner.progress import Lines
 
 ACTIVATIONS = ("relu", "qact")
 STUDIES = {

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from predictions import ADAPTATIONS, HELD_OUT, HELD_OUT_SEVERITIES, STUDIES, cells
 from qact import Context, calibration
-from qact.bench.adapt import predict
-from qact.bench.files import load_tensors
-from qact.bench.inputs import permutation
+from qact.bench.data import permutation
+from qact.bench.measure.adapt import predict
+from qact.bench.store.files import load_tensors
 from qact.losses import WatershedClassifier
 
 CALIBRATORS = {

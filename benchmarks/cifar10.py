@@ -31,13 +31,13 @@ from qact.bench import (
     load_results,
     run,
 )
+from qact.bench.data import load_inputs
 from qact.bench.errors import CellError
-from qact.bench.inputs import load_inputs
-from qact.bench.progress import Lines
-from qact.bench.ranking import print_ranking, ranked, score
-from qact.bench.rivals import rival
-from qact.bench.table import shown
-from qact.bench.train import train_cell
+from qact.bench.recipe.rivals import rival
+from qact.bench.report.ranking import print_ranking, ranked, score
+from qact.bench.report.terminal import shown
+from qact.bench.runner.progress import Lines
+from qact.bench.train.network import train_cell
 
 MARKS = ("<!-- cifar10 -->", "<!-- /cifar10 -->")
 RATES = (3e-3, 1e-2, 3e-2, 6e-2)

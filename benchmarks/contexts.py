@@ -3,9 +3,9 @@
     python benchmarks/contexts.py                              # beside BatchNorm in training
     python benchmarks/contexts.py --against ../old/src         # beside an older checkout too
 
-All run in turn in one process, A B C A B C, with one thread; a figure is processor time, median of rounds,
-and the ratio that of the same round. Both builds are the package `qact`: the older one is imported
-first, and its modules are put aside.
+All run in turn in one process, A B C A B C, with one thread; a figure is processor time, the median
+of the rounds, and a ratio is that of one round. Both builds are the package `qact`: modules of the
+one are put aside while the other runs.
 """
 
 from __future__ import annotations

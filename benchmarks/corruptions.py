@@ -34,11 +34,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from qact.bench import Recipe, epoch, rivals, train
+from qact.bench import Recipe
+from qact.bench.data import load_inputs
 from qact.bench.errors import RecipeError
-from qact.bench.inputs import load_inputs
-from qact.bench.subject import Data
-from qact.bench.training import Training
+from qact.bench.recipe import rivals
+from qact.bench.recipe.subject import Data
+from qact.bench.recipe.training import Training
+from qact.bench.train import epoch
+from qact.bench.train import network as train
 from qact.corruptions.augment import AUGMENTATIONS, augment
 from qact.corruptions.constants import constants
 from qact.corruptions.registry import GROUPS, _apply

@@ -20,9 +20,9 @@ from torch import nn
 
 import qact
 from qact.bench import Recipe, Rival
-from qact.bench.adapt import predict
-from qact.bench.inputs import Inputs, load_inputs, permutation
-from qact.bench.train import train_cell
+from qact.bench.data import Inputs, load_inputs, permutation
+from qact.bench.measure.adapt import predict
+from qact.bench.train.network import train_cell
 from qact.calibration import accuracy, calibration_error
 
 CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter")

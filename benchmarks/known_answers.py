@@ -24,8 +24,8 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from qact.bench import Data, Model, Recipe, Results, Shift, Summary, Training, load_results, run
-from qact.bench.progress import Lines
-from qact.bench.published import per_corruption
+from qact.bench.report.published import per_corruption
+from qact.bench.runner.progress import Lines
 from qact.shift import corruptions
 
 ADAPTATIONS = ("frozen", "batch-200")

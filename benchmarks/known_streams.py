@@ -21,7 +21,7 @@ from rich.table import Table
 
 from known_answers import RECIPE, record
 from qact.bench import Recipe, Results, Shift, run
-from qact.bench.progress import Lines
+from qact.bench.runner.progress import Lines
 from qact.shift import corruptions
 
 STREAMS = {"iid": "i.i.d.", "dirichlet": "correlated", "mixed": "mixed"}

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from qact.bench import Data, Model, Recipe, Shift, Training
-from qact.bench.adapt import predict
-from qact.bench.files import save_tensors
-from qact.bench.inputs import Inputs, load_inputs, permutation
-from qact.bench.rivals import rival
-from qact.bench.train import train_cell
+from qact.bench.data import Inputs, load_inputs, permutation
+from qact.bench.measure.adapt import predict
+from qact.bench.recipe.rivals import rival
+from qact.bench.store.files import save_tensors
+from qact.bench.train.network import train_cell
 
 ADAPTATIONS = ("frozen", "batch-200")
 HELD_OUT = ("speckle_noise", "gaussian_blur", "spatter")  # for conformal calibration, not reported

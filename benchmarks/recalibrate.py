@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 import adaptation
 import qact
-from qact.bench.files import write_atomically
-from qact.bench.inputs import Inputs, load_inputs, permutation
-from qact.bench.rivals import rival
-from qact.bench.stat import Stat
-from qact.bench.train import train_cell
+from qact.bench.data import Inputs, load_inputs, permutation
+from qact.bench.recipe.rivals import rival
+from qact.bench.report.stat import Stat
+from qact.bench.store.files import write_atomically
+from qact.bench.train.network import train_cell
 
 RECIPES = {name: recipe for name, (recipe, _) in adaptation.STUDIES.items()}
 HELD_OUT = ("speckle_noise", "gaussian_blur", "spatter")  # to choose on, as in defaults.py

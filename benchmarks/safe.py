@@ -27,9 +27,9 @@ from torch import Tensor, nn
 
 from qact import QAct, adapt
 from qact.adapt import followers, shrinkage
-from qact.bench.inputs import load_inputs
-from qact.bench.rivals import rival
-from qact.bench.train import train_cell
+from qact.bench.data import load_inputs
+from qact.bench.recipe.rivals import rival
+from qact.bench.train.network import train_cell
 from qact.shift import streams
 from safe_streams import SHIFTS, STUDIES, Batches, clusters, image_stream, point_stream
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import adaptation
-from qact.bench.inputs import Inputs, load_inputs
+from qact.bench.data import Inputs, load_inputs
 from qact.shift import corrupt, streams
 
 Batches = list[tuple[Tensor, Tensor, str]]

@@ -20,11 +20,11 @@ import torch
 from rich.console import Console
 
 from qact.bench import Data, Model, Recipe, Shift, Training, run
+from qact.bench.data import load_inputs
 from qact.bench.errors import CellError
-from qact.bench.inputs import load_inputs
-from qact.bench.progress import Lines
-from qact.bench.rivals import rival
-from qact.bench.train import train_cell
+from qact.bench.recipe.rivals import rival
+from qact.bench.runner.progress import Lines
+from qact.bench.train.network import train_cell
 from qact.shift import corruptions
 
 DATA = ("cifar10", "fashion_mnist", "cifar100")

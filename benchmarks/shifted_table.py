@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-from qact.bench.stat import Stat
-from qact.bench.table import shown
+from qact.bench.report.stat import Stat
+from qact.bench.report.terminal import shown
 
 MARKS = ("<!-- shifted -->", "<!-- /shifted -->")
 TITLES = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "cifar100": "CIFAR-100"}

@@ -29,7 +29,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 from torch import nn
 
-from qact.bench.files import write_atomically
+from qact.bench.store.files import write_atomically
 from qact.integrations.sklearn import ShiftRobustClassifier
 
 DATA = {"breast cancer": load_breast_cancer, "wine": load_wine, "digits": load_digits}

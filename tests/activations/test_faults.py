@@ -10,7 +10,7 @@ from torch import nn
 
 import qact
 from qact.activations.bounded import ClipAct, FitAct, ProAct
-from qact.activations.faults import activations_of, faulty, flip_bits
+from qact.activations.faults import faulty, flip_bits
 from qact.activations.resilience import (
     accuracy,
     clip_search_,
@@ -19,6 +19,7 @@ from qact.activations.resilience import (
     progressive_bounds_,
     under_faults,
 )
+from qact.surgery import is_activation, outermost
 
 
 @pytest.mark.parametrize(
@@ -102,7 +103,7 @@ def test_the_same_seed_gives_the_same_faults():
 
 def test_activations_are_found_once():
     model = nn.Sequential(nn.ReLU(), qact.QAct.paper(4), qact.activation("golu"), nn.Linear(4, 4))
-    names = [type(m).__name__ for m in activations_of(model)]
+    names = [type(m).__name__ for _, m in outermost(model, is_activation)]
     assert names == ["ReLU", "PaperQAct", "GoLU"]
 
 

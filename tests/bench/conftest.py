@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from qact.bench import Data, Model, Recipe, Shift, Training, rivals
+from qact.bench import Data, Model, Recipe, Shift, Training
+from qact.bench.recipe import rivals
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +41,8 @@ def tiny():
 def results(tmp_path_factory):
     """Results of known numbers: three seeds, two activations, no training."""
     from qact.bench import Results
-    from qact.bench.keys import KEY, wanted
-    from qact.bench.metrics import measure
+    from qact.bench.measure.metrics import measure
+    from qact.bench.recipe.rows import KEY, wanted
 
     recipe = Recipe(
         shift=Shift(("fog", "contrast"), (0, 1, 5), ("frozen", "batch-200")),

@@ -3,9 +3,9 @@ import torch
 from torch import nn
 
 import qact
-from qact.bench.adapt import predict
-from qact.bench.adaptation import check_adaptation, describe, parse_adaptation
 from qact.bench.errors import RecipeError
+from qact.bench.measure.adapt import predict
+from qact.bench.recipe.adaptations import check_adaptation, describe, parse_adaptation
 from qact.models import resnet_small
 
 

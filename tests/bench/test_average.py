@@ -3,7 +3,7 @@ import copy
 import torch
 from torch import nn
 
-from qact.bench.average import copy_of, follow, settle
+from qact.bench.train.ema import copy_of, follow, settle
 
 
 def test_the_average_is_the_sum_that_the_formula_says():

@@ -6,7 +6,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from qact.bench import Rival
-from qact.bench.commands import commands
+from qact.cli.bench import commands
 
 invoke = CliRunner().invoke
 
@@ -14,7 +14,7 @@ invoke = CliRunner().invoke
 @pytest.fixture
 def small(monkeypatch, tiny):
     """Make the default recipe the tiny one, without processes."""
-    monkeypatch.setattr("qact.bench.commands.Recipe", lambda: tiny)
+    monkeypatch.setattr("qact.cli.bench.Recipe", lambda: tiny)
     return tiny
 
 

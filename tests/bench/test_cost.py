@@ -1,10 +1,10 @@
 import torch
 from torch import nn
 
-from qact.bench.cost import _kept, costs
-from qact.bench.inputs import load_inputs
-from qact.bench.rivals import rival
-from qact.bench.train import build
+from qact.bench.data import load_inputs
+from qact.bench.measure.cost import _kept, costs
+from qact.bench.recipe.rivals import rival
+from qact.bench.train.network import build
 
 
 def test_kept_memory_is_that_of_the_saved_tensors():

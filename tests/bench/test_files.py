@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from qact.bench.errors import DamagedFileError
-from qact.bench.files import load_tensors, save_tensors, write_atomically
+from qact.bench.store.files import load_tensors, save_tensors, write_atomically
 
 TENSORS = {
     "float": torch.randn(3, 4).t(),  # not contiguous

@@ -5,9 +5,9 @@ import pytest
 
 from qact.bench import Shift, Summary, load_results, run
 from qact.bench.errors import RecipeError
-from qact.bench.grid import opened, place_of
-from qact.bench.keys import key_of
-from qact.bench.study import full
+from qact.bench.recipe.rows import key_of
+from qact.bench.recipe.study import full
+from qact.bench.runner.grid import opened, place_of
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_old_folders_are_read_and_only_what_is_new_runs(quickest, tmp_path, monk
     as_before(tmp_path)
     assert keys(load_results(tmp_path)) == keys(first)
     with monkeypatch.context() as patch:
-        patch.setattr("qact.bench.runner.run_cells", None)  # would raise if it were called
+        patch.setattr("qact.bench.runner.bench.run_cells", None)  # would raise if it were called
         run(quickest, tmp_path)
     shift = replace(quickest.shift, adaptations=("frozen", "tent-50"))
     results = run(replace(quickest, shift=shift), tmp_path)
@@ -94,9 +94,9 @@ def test_a_stopped_cell_keeps_its_rows_and_goes_on(quickest, tmp_path, monkeypat
             raise KeyboardInterrupt
         return 1
 
-    monkeypatch.setattr("qact.bench.book._EVERY", 0.0)
+    monkeypatch.setattr("qact.bench.store.book._EVERY", 0.0)
     with monkeypatch.context() as patch:
-        patch.setattr("qact.bench.evaluate.passed", stop)
+        patch.setattr("qact.bench.measure.evaluate.passed", stop)
         with pytest.raises(KeyboardInterrupt):
             run(recipe, tmp_path / "cut")
     half = load_results(tmp_path / "cut")

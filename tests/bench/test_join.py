@@ -4,9 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from qact.bench import Summary
-from qact.bench.commands import commands
 from qact.bench.errors import RecipeError
-from qact.bench.join import differences, join, side_by_side
+from qact.bench.store.join import differences, join, side_by_side
+from qact.cli.bench import commands
 
 invoke = CliRunner().invoke
 

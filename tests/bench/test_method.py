@@ -9,15 +9,15 @@ from torch.testing import assert_close
 from qact import adapt
 from qact.adapt import registry
 from qact.bench import Recipe, Shift
-from qact.bench.adapt import predict
-from qact.bench.adaptation import parse_adaptation
-from qact.bench.clock import Clock
+from qact.bench.data import Inputs
 from qact.bench.errors import RecipeError
-from qact.bench.evaluate import evaluate
-from qact.bench.inputs import Inputs
-from qact.bench.keys import wanted
-from qact.bench.method import create, walk
-from qact.bench.plan import Passage, arrival, batches, plan
+from qact.bench.measure.adapt import predict
+from qact.bench.measure.clock import Clock
+from qact.bench.measure.evaluate import evaluate
+from qact.bench.measure.method import create, walk
+from qact.bench.measure.streams import Passage, arrival, batches, plan
+from qact.bench.recipe.adaptations import parse_adaptation
+from qact.bench.recipe.rows import wanted
 from qact.datasets.streams import names
 from qact.models import resnet_small
 
@@ -156,7 +156,7 @@ def test_batches_are_those_of_the_stream_whether_they_are_kept_or_not(inputs, na
     passage = Passage(name, KINDS, 4, 1, 2)
     steps = plan(inputs, passage, 16)
     kept = list(batches(inputs, steps, passage.noise))
-    monkeypatch.setattr("qact.bench.inputs._CACHE_BYTES", 0)
+    monkeypatch.setattr("qact.bench.data._CACHE_BYTES", 0)
     fresh = replace(inputs, _corrupted={}, _parts={})
     for (x, y), (u, v) in zip(kept, batches(fresh, steps, passage.noise), strict=True):
         assert_close(x, u, rtol=0, atol=0, equal_nan=True)

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from qact.bench import Training, rival
+from qact.bench.data import load_inputs
 from qact.bench.errors import RecipeError
-from qact.bench.inputs import load_inputs
-from qact.bench.objective import LOSSES, objective
-from qact.bench.train import train_cell
+from qact.bench.train.losses import LOSSES, objective
+from qact.bench.train.network import train_cell
 from qact.models import resnet_small
 
 
@@ -26,7 +26,7 @@ def test_any_activation_trains_with_any_loss(name, activation):
 
 
 def test_the_probe_sends_no_gradient_into_the_network(monkeypatch):
-    from qact.bench import objective as module
+    from qact.bench.train import losses as module
 
     silent = {"triplet": lambda embedding, labels: 0 * embedding.sum()}
     monkeypatch.setattr(module, "EMBEDDING_LOSSES", silent)

@@ -2,7 +2,7 @@ import pytest
 from torch import nn
 
 from qact.bench import Training
-from qact.bench.optimize import optimizer_for
+from qact.bench.train.optimizer import optimizer_for
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

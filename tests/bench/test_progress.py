@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from qact.bench.progress import Bars, Lines
+from qact.bench.runner.progress import Bars, Lines
 
 
 def play(display):

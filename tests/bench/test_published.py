@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from qact.bench import Data, Shift, Summary
-from qact.bench.compared import with_published
-from qact.bench.published import misfit, ours, print_published, published
+from qact.bench.report.compared import with_published
+from qact.bench.report.published import misfit, ours, print_published, published
 from qact.shift import corruptions
 
 
@@ -27,7 +27,7 @@ def printed(results):
 
 
 def test_every_number_has_a_regime_and_a_source():
-    with (files("qact.bench") / "published.csv").open(encoding="utf-8") as file:
+    with (files("qact.bench.report") / "published.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert all(row["regime"] and row["source"] for row in rows)
     assert {row["corruption"] for row in rows} == {"mean", *corruptions()}

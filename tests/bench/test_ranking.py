@@ -5,9 +5,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from qact.bench import Summary, list_rivals
-from qact.bench.commands import commands
-from qact.bench.ranking import drawn, print_ranking, ranked, score, seconds
-from qact.bench.report import render
+from qact.bench.report.html import render
+from qact.bench.report.ranking import drawn, print_ranking, ranked, score, seconds
+from qact.cli.bench import commands
 
 
 def printed(summary):
@@ -46,8 +46,8 @@ def test_costs_are_relative_to_relu(results):
 
 def test_a_pattern_chooses_and_ranks(tiny, tmp_path, monkeypatch):
     small = replace(tiny, training=replace(tiny.training, epochs=1))
-    monkeypatch.setattr("qact.bench.commands.Recipe", lambda: small)
-    monkeypatch.setattr("qact.bench.report.FEW", 2)
+    monkeypatch.setattr("qact.cli.bench.Recipe", lambda: small)
+    monkeypatch.setattr("qact.bench.report.html.FEW", 2)
     arguments = ["bench", "--jobs", "1", "--activations", "hard*", "--activation", "relu"]
     out = ["--out", str(tmp_path / "x")]
     found = CliRunner().invoke(commands, [*arguments, *out])
@@ -64,7 +64,7 @@ def test_figures_show_few_of_many(results, monkeypatch):
     summary = Summary(results)
     assert drawn(summary) is summary
     assert "The figures show" not in render(summary)
-    monkeypatch.setattr("qact.bench.ranking.FEW", 1)
+    monkeypatch.setattr("qact.bench.report.ranking.FEW", 1)
     part = drawn(summary)
     assert part.activations == ["relu"] or part.activations == ["qact"]
     assert {method[0] for method in part.methods} == set(part.activations)

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from qact.bench.errors import RecipeError
-from qact.bench.files import load_tensors
-from qact.bench.ranks import Ranks
+from qact.bench.store.files import load_tensors
+from qact.bench.train.distributed import Ranks
 
 # With contexts and norms synchronised two processes are one, up to rounding.
 RECIPE = """
@@ -34,7 +34,7 @@ lr = 0.02
 LEAVES = """
 import os, sys
 import torch
-from qact.bench.ranks import joined
+from qact.bench.train.distributed import joined
 
 def train(ranks):
     module = ranks.wrapped(torch.nn.Linear(2, 2))

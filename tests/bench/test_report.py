@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 
 from qact.bench import Results, Summary
-from qact.bench.report import render, write_report
+from qact.bench.report.html import render, write_report
 
 VOID = {"meta", "br", "path", "use", "rect"}
 
@@ -86,7 +86,7 @@ def test_no_rows_at_all_is_refused(results):
 
 
 def test_risk_over_coverage_is_the_mean_of_the_rows(results, page):
-    from qact.bench.selective import risk_of
+    from qact.bench.report.selective import risk_of
 
     rows = [
         row["risk"]

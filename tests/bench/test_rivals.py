@@ -2,9 +2,9 @@ import pytest
 from torch import nn
 
 from qact.bench import Rival, list_rivals, rival
+from qact.bench.data import load_inputs
 from qact.bench.errors import RecipeError
-from qact.bench.inputs import load_inputs
-from qact.bench.train import build
+from qact.bench.train.network import build
 
 
 def test_the_three_of_the_first_bench_are_there():

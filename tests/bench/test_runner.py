@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from qact.bench import Rival, load_results, rivals, run, workers
+from qact.bench import Rival, load_results, run
 from qact.bench.errors import CellError, DamagedFileError, RecipeError
-from qact.bench.files import load_tensors
-from qact.bench.metrics import COSTS, METRICS
+from qact.bench.measure.metrics import COSTS, METRICS
+from qact.bench.recipe import rivals
+from qact.bench.runner import workers
+from qact.bench.store.files import load_tensors
 
 
 def weights(folder):
@@ -48,7 +50,7 @@ def test_end_to_end(tiny, tmp_path):
 def test_nothing_is_done_twice(tiny, tmp_path, monkeypatch):
     run(tiny, tmp_path)
     before = (tmp_path / "results.json").read_text()
-    monkeypatch.setattr("qact.bench.runner.run_cells", None)  # would raise if it were called
+    monkeypatch.setattr("qact.bench.runner.bench.run_cells", None)  # would raise if it were called
     run(tiny, tmp_path)
     assert (tmp_path / "results.json").read_text() == before
 

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from qact.bench import Training
-from qact.bench.schedule import one_cycle, plateau, rate, stalled
+from qact.bench.train.schedules import one_cycle, plateau, rate, stalled
 
 
 def optimizer(lr):

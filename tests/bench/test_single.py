@@ -10,8 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from qact.bench.commands import commands
-from qact.bench.files import load_tensors, save_tensors
+from qact.bench.store.files import load_tensors, save_tensors
+from qact.cli.bench import commands
 
 invoke = CliRunner().invoke
 

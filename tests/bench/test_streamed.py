@@ -6,16 +6,16 @@ import torch
 from rich.console import Console
 
 from qact.bench import Recipe, Results, Shift
-from qact.bench.join import differences, join
-from qact.bench.keys import KEY, mixture, wanted
-from qact.bench.metrics import measure
-from qact.bench.report import print_all, render
-from qact.bench.shift import ALL
-from qact.bench.stat import Stat
-from qact.bench.stream_numbers import by_stream
-from qact.bench.stream_table import points, print_streams
-from qact.bench.streamed import Streamed
-from qact.bench.summary import Summary
+from qact.bench.measure.metrics import measure
+from qact.bench.recipe.rows import KEY, mixture, wanted
+from qact.bench.recipe.shift import ALL
+from qact.bench.report.html import print_all, render
+from qact.bench.report.stat import Stat
+from qact.bench.report.stream_numbers import by_stream
+from qact.bench.report.stream_table import points, print_streams
+from qact.bench.report.streams import Streamed
+from qact.bench.report.summary import Summary
+from qact.bench.store.join import differences, join
 
 SHIFT = Shift(
     ("fog", "contrast"), (5,), ("source-8", "tent-8"), ("iid", "sorted", "mixed"), images=20

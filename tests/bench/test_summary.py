@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from qact.bench import Stat, Summary
-from qact.bench.table import print_summary
+from qact.bench.report.terminal import print_summary
 
 
 def accuracies(results, **where):

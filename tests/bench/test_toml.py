@@ -4,9 +4,9 @@ import pytest
 
 from qact.bench import Recipe, Training
 from qact.bench.errors import RecipeError
-from qact.bench.options import recipe_of
-from qact.bench.presets import PRESETS, preset
-from qact.bench.toml import load_recipe
+from qact.bench.recipe.presets import PRESETS, preset
+from qact.bench.recipe.toml import load_recipe
+from qact.cli.options import recipe_of
 
 WHOLE = """
 activations = ["relu", "qact"]

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from qact.bench import Model, Rival, Training
+from qact.bench.data import load_inputs, permutation
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.inputs import load_inputs, permutation
-from qact.bench.rivals import rival
-from qact.bench.train import build, train_cell
+from qact.bench.recipe.rivals import rival
+from qact.bench.train.network import build, train_cell
 
 
 def train(recipe, folder, seed=0, activation=None, advance=lambda images: None):

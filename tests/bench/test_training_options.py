@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from qact.bench.checkpoint import epochs_done
-from qact.bench.inputs import load_inputs
-from qact.bench.rivals import rival
-from qact.bench.train import train_cell
+from qact.bench.data import load_inputs
+from qact.bench.recipe.rivals import rival
+from qact.bench.train.checkpoint import epochs_done
+from qact.bench.train.network import train_cell
 
 
 def train(recipe, folder, **options):

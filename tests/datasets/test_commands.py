@@ -3,7 +3,7 @@
 import numpy as np
 from typer.testing import CliRunner
 
-from qact.bench.commands import commands
+from qact.cli.bench import commands
 
 
 def run(*arguments):

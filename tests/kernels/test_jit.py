@@ -15,6 +15,8 @@ import pytest
 pytest.importorskip("numba")
 from numba.core.registry import cpu_target
 
+from qact.kernels.cpu.jit import announce
+
 SMALL = """
 import numpy as np
 from numba import carray
@@ -65,6 +67,20 @@ def test_a_kernel_is_linked_with_nothing_else_of_the_process(tmp_path):
     home = module.kernel.compiled._targetdescr.target_context
     assert home is not cpu_target.target_context
     assert home is not module.Kernel(module.kernel.function).compiled._targetdescr.target_context
+
+
+@pytest.mark.parametrize(("quiet", "lines"), [("", 1), ("0", 1), ("1", 0)])
+def test_compiling_is_said_once_and_where_it_is_kept(tmp_path, monkeypatch, capsys, quiet, lines):
+    monkeypatch.setenv("QACT_QUIET", quiet)
+    announce.cache_clear()
+    module = fresh(tmp_path)
+    assert module.kernel.compiled.cache_hits == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.count("qact: compiling CPU kernels") == said.err.count("\n") == lines
+    assert str(tmp_path) in said.err or not lines
+    assert fresh(tmp_path).kernel.compiled.cache_hits == 1  # only read: nothing to say
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.slow

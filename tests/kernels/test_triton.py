@@ -43,49 +43,6 @@ def test_in_the_interpreter():
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
 
 
-def test_kernels_compile_for_a_gpu(monkeypatch):
-    if INTERPRETED:
-        pytest.skip("nothing is compiled in the interpreter")
-    compiled: dict[str, int] = {}
-
-    def compile_only(self, *args, grid, warmup, **constants):
-        name, size = compile_for(self, args, constants)
-        compiled[name] = compiled.get(name, 0) + size
-
-    monkeypatch.setattr(triton.runtime.jit.JITFunction, "run", compile_only)
-    affine = tuple(torch.ones(3) for _ in range(6))
-    for alone, inner, dtype in ((2**14, 16, torch.float32), (0, 1, torch.bfloat16)):
-        shrink(monkeypatch, alone, launch.TILE)
-        z = torch.randn(40, 3, inner, dtype=dtype)
-        for plan in (Plan(Rule(), "relu", 0, 1e-5, 1e-5), Plan(Rule(), "steps", 9, None, 1e-5)):
-            _, *saved = block.forward(z, plan, affine)
-            block.backward(z, z, plan, affine, *saved)
-    names = {"whole", "measure", "count", "recount", "table", "lookup", "assign"}
-    names |= {"sum_out", "spread", "sum_in", "finish"}
-    assert set(compiled) == names
-    assert min(compiled.values()) > 0
-
-
-def compile_for(function, args, constants, capability=90):
-    """Machine code for what a launch with these arguments would run."""
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    names = [parameter.name for parameter in function.params]
-    given = {**dict(zip(names, args, strict=False)), **constants}
-    fixed = {p.name: given[p.name] for p in function.params if p.is_constexpr}
-    fixed |= {name: None for name in names if given[name] is None}
-    kinds = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float64: "*fp64"}
-    kinds |= {torch.int64: "*i64", torch.uint8: "*u8", int: "i32", float: "fp32"}
-    signature = {
-        name: "constexpr" if name in fixed else kinds[getattr(value, "dtype", type(value))]
-        for name, value in ((name, given[name]) for name in names)
-    }
-    source = ASTSource(function, signature, constexprs=fixed)
-    code = triton.compile(source, target=GPUTarget("cuda", capability, 32))
-    return function.__name__, len(code.asm["cubin"])
-
-
 def shrink(monkeypatch, alone: int, tile: int, features: int = 32) -> None:
     """Make even small tensors fall into several programs."""
     monkeypatch.setattr(launch, "ALONE", alone)

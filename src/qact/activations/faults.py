@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
+from qact.surgery import hooking, is_activation, outermost
 
 PLACES = ("weights", "activations", "both")
 _INTEGERS = {
@@ -18,7 +19,6 @@ _INTEGERS = {
     torch.float16: torch.int16,
     torch.bfloat16: torch.int16,
 }
-_KINDS = ("torch.nn.modules.activation", "qact.activations.", "qact.nn.layer", "qact.nn.normed")
 
 
 @torch.no_grad()
@@ -103,19 +103,17 @@ def faulty(
     checks.choice("where", where, PLACES)
     generator = torch.Generator().manual_seed(seed)
     kept = [(p, p.detach().clone()) for p in model.parameters()] if where != "activations" else []
-    hooks = []
     try:
         for parameter, _ in kept:
             parameter.data.copy_(flip_bits(parameter, rate, generator))
-        if where != "weights":
-            for module in activations_of(model):
-                hooks.append(module.register_forward_hook(_Flip(rate, generator)))
-        yield model
+        with hooking(model) as hooks:
+            if where != "weights":
+                for _, module in outermost(model, is_activation):
+                    hooks.enter_context(module.register_forward_hook(_Flip(rate, generator)))
+            yield model
     finally:
         for parameter, value in kept:
             parameter.data.copy_(value)
-        for hook in hooks:
-            hook.remove()
 
 
 class _Flip:
@@ -126,15 +124,3 @@ class _Flip:
 
     def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
         return flip_bits(output, self.rate, self.generator)
-
-
-def activations_of(model: nn.Module) -> list[nn.Module]:
-    """The activation modules of torch and of this package, none that lies inside another."""
-    found: list[nn.Module] = []
-    inside: set[int] = set()
-    for module in model.modules():
-        if id(module) in inside or not type(module).__module__.startswith(_KINDS):
-            continue
-        found.append(module)
-        inside |= {id(child) for child in module.modules()}
-    return found

@@ -15,11 +15,11 @@ from qact.activations import activation as _activation
 from qact.activations import signal
 from qact.activations.batch import Dice
 from qact.nn.layer import QAct
-from qact.nn.normed import PaperQAct
+from qact.nn.normed import NormedQAct
+from qact.surgery import hooking, is_activation, outermost
 
 SCHEMES = ("variance", "edge", "lsuv")
 SAMPLES = 4096
-ACTIVATIONS = ("torch.nn.modules.activation", "qact.activations.", "qact.nn.layer")
 
 
 @torch.no_grad()
@@ -83,7 +83,7 @@ def _made(activation: str | type[nn.Module] | nn.Module | None) -> nn.Module | N
 
 def _layers(model: nn.Module) -> list[tuple[nn.Module, nn.Module | None, nn.Module | None]]:
     """Each layer with weights, the last activation before it and the first behind it."""
-    order = [m for m in model.modules() if is_weighted(m) or is_activation(m)]
+    order = [m for _, m in outermost(model, lambda m: is_weighted(m) or is_activation(m))]
     found = []
     for place, module in enumerate(order):
         if is_weighted(module):
@@ -96,13 +96,6 @@ def _layers(model: nn.Module) -> list[tuple[nn.Module, nn.Module | None, nn.Modu
 def is_weighted(module: nn.Module) -> bool:
     """Whether :func:`init_` sets the weights of ``module``."""
     return isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
-
-
-def is_activation(module: nn.Module) -> bool:
-    """Whether ``module`` is an activation of torch or of this package."""
-    return type(module).__module__.startswith(ACTIVATIONS) and not isinstance(
-        module, nn.MultiheadAttention
-    )
 
 
 def _gain(module: nn.Module, sigma: float) -> float:
@@ -134,12 +127,12 @@ def _scalar(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _reads_batch(module: nn.Module) -> bool:
-    return isinstance(module, QAct | PaperQAct | Dice)
+    return isinstance(module, QAct | NormedQAct | Dice)
 
 
 def _channels(module: nn.Module) -> int:
     """The number of channels that a module insists on; 1 if it takes any."""
-    if isinstance(module, PaperQAct):
+    if isinstance(module, NormedQAct):
         return module.quantile.num_features
     names = ("num_features", "num_parameters")
     return next((n for n in (getattr(module, name, None) for name in names) if n), 1)
@@ -174,11 +167,12 @@ def _lsuv(model: nn.Module, inputs: Tensor, sigma: float, tolerance: float = 0.0
 def _spread(model: nn.Module, layer: nn.Module, inputs: Tensor) -> float:
     """The deviation of a layer's output; the model's statistics stay as they are."""
     seen: list[float] = []
-    hook = layer.register_forward_hook(lambda m, a, output: seen.append(float(output.std())))
     state = {k: v.clone() for k, v in model.state_dict().items()}
     try:
-        model(inputs)
+        with hooking(model) as hooks:
+            note = lambda m, a, output: seen.append(float(output.std()))  # noqa: E731
+            hooks.enter_context(layer.register_forward_hook(note))
+            model(inputs)
     finally:
-        hook.remove()
         model.load_state_dict(state)
     return seen[-1]

@@ -1,13 +1,15 @@
 """Bounds against faults, found after training: FT-ClipAct, FitAct and ProAct.
 
 All three take a trained network, put a bounded function where each ReLU stood, and leave its
-weights and statistics as they are. ``batches`` is a list of (images, labels) to measure on.
+weights, statistics and mode as they are; after an error the ReLUs stand where they stood.
+``batches`` is a list of (images, labels) to measure on.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +17,7 @@ from torch.nn import functional as F
 
 from qact.activations.bounded import ClipAct, FitAct, ProAct, _Bounded
 from qact.activations.faults import faulty
+from qact.surgery import Edit, call, evaluating, frozen, hooking
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 Score = Callable[[nn.Module], float]
@@ -25,12 +28,12 @@ RATES = (1e-7, 1e-6, 3e-6, 1e-5, 3e-5)
 @torch.no_grad()
 def accuracy(model: nn.Module, batches: Batches) -> float:
     """Share of right answers; an answer that is not finite is wrong."""
-    model.eval()
     right = total = 0
-    for images, labels in batches:
-        logits = model(images)
-        hit = (logits.argmax(1) == labels) & torch.isfinite(logits).all(1)
-        right, total = right + int(hit.sum()), total + len(labels)
+    with evaluating(model):
+        for images, labels in batches:
+            logits = model(images)
+            hit = (logits.argmax(1) == labels) & torch.isfinite(logits).all(1)
+            right, total = right + int(hit.sum()), total + len(labels)
     return right / total
 
 
@@ -54,19 +57,16 @@ def under_faults(
 def largest(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
     """The largest output (C,) of each channel of each ReLU, by the ReLU's name."""
     found: dict[str, Tensor] = {}
-    hooks = []
-    for name, module in _relus(model):
 
-        def note(m: nn.Module, args: tuple, output: Tensor, name: str = name) -> None:
-            top = output.movedim(1, -1).flatten(0, -2).amax(0)
-            found[name] = torch.maximum(found.get(name, top), top)
+    def note(m: nn.Module, args: tuple, output: Tensor, name: str) -> None:
+        top = output.movedim(1, -1).flatten(0, -2).amax(0)
+        found[name] = torch.maximum(found.get(name, top), top)
 
-        hooks.append(module.register_forward_hook(note))
-    model.eval()
-    for images, _ in batches:
-        model(images)
-    for hook in hooks:
-        hook.remove()
+    with evaluating(model), hooking(model) as hooks:
+        for name, module in _relus(model):
+            hooks.enter_context(module.register_forward_hook(partial(note, name=name)))
+        for batch in batches:
+            call(model, batch)
     return found
 
 
@@ -80,11 +80,6 @@ def _relus(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-
 def clip_search_(model: nn.Module, batches: Batches, score: Score, rounds: int = 3) -> nn.Module:
     """FT-ClipAct (arXiv 1912.00941): one threshold per layer, searched for resilience.
 
@@ -92,18 +87,19 @@ def clip_search_(model: nn.Module, batches: Batches, score: Score, rounds: int =
     interval from zero to that value is cut in three; of its four ends the one with the best
     ``score`` (see :func:`under_faults`) is kept, and the search goes on between its neighbours.
     """
-    made = {}
-    for name, top in largest(model, batches).items():
-        made[name] = ClipAct(max(float(top.max()), 1e-6))
-        _put(model, name, made[name])
-    for module in made.values():
-        low, high = 0.0, float(module.threshold)
-        for _ in range(rounds):
-            ends = [low + (high - low) * k / 3 for k in range(4)]
-            scores = [_scored(model, module, end, score) for end in ends]
-            best = max(range(4), key=lambda k: (scores[k], k))  # of equals, the widest
-            module.threshold.fill_(ends[best])
-            low, high = ends[max(best - 1, 0)], ends[min(best + 1, 3)]
+    with Edit() as edit:
+        made = []
+        for name, top in largest(model, batches).items():
+            made.append(ClipAct(max(float(top.max()), 1e-6)))
+            edit.replace(model, name, made[-1])
+        for module in made:
+            low, high = 0.0, float(module.threshold)
+            for _ in range(rounds):
+                ends = [low + (high - low) * k / 3 for k in range(4)]
+                scores = [_scored(model, module, end, score) for end in ends]
+                best = max(range(4), key=lambda k: (scores[k], k))  # of equals, the widest
+                module.threshold.fill_(ends[best])
+                low, high = ends[max(best - 1, 0)], ends[min(best + 1, 3)]
     return model
 
 
@@ -127,14 +123,19 @@ def fit_bounds_(
     cross-entropy and ``decay`` times their mean square, which draws them in. An epoch that costs
     more than ``tolerance`` of the accuracy is undone, and is the last.
     """
-    made = []
-    for name, top in largest(model, batches).items():
-        module = FitAct(len(top)).to(top.device)
-        module.bound.data.copy_(top.clamp_min(1e-3))
-        _put(model, name, module)
-        made.append(module)
-    _train(model, made, batches, epochs, lr, decay, tolerance, None)
+    with Edit() as edit:
+        made: list[_Bounded] = []
+        for name, top in largest(model, batches).items():
+            made.append(_started(FitAct(len(top)), top))
+            edit.replace(model, name, made[-1])
+        _train(model, made, batches, epochs, lr, decay, tolerance, None)
     return model
+
+
+def _started(module: _Bounded, top: Tensor) -> _Bounded:
+    """``module`` with its bound at the largest values."""
+    module.bound.data.copy_(top.clamp_min(1e-3))
+    return module.to(top.device)
 
 
 def progressive_bounds_(
@@ -153,15 +154,15 @@ def progressive_bounds_(
     square. Parameters added: one per layer, and the width of the last instead of one.
     """
     teacher = copy.deepcopy(model).eval()
-    tops = largest(model, batches)
-    made: list[_Bounded] = []
-    for place, (name, top) in enumerate(tops.items(), 1):
-        module: _Bounded = FitAct(len(top)) if place == len(tops) else ProAct()
-        module.bound.data.copy_((top if place == len(tops) else top.max()).clamp_min(1e-3))
-        _put(model, name, module.to(top.device))
-        made.append(module)
-    for module in reversed(made):
-        _train(model, [module], batches, epochs, lr, decay, tolerance, teacher)
+    with Edit() as edit:
+        tops = largest(model, batches)
+        made: list[_Bounded] = []
+        for place, (name, top) in enumerate(tops.items(), 1):
+            last = place == len(tops)
+            made.append(_started(FitAct(len(top)), top) if last else _started(ProAct(), top.max()))
+            edit.replace(model, name, made[-1])
+        for module in reversed(made):
+            _train(model, [module], batches, epochs, lr, decay, tolerance, teacher)
     return model
 
 
@@ -175,30 +176,26 @@ def _train(
     tolerance: float,
     teacher: nn.Module | None,
 ) -> None:
-    frozen = [(p, p.requires_grad) for p in model.parameters()]
-    for parameter, _ in frozen:
-        parameter.requires_grad_(False)
-    bounds = [module.bound.requires_grad_() for module in trained]
-    optimizer = torch.optim.Adam(bounds, lr)
-    best = accuracy(model, batches)
-    for _ in range(epochs):
-        kept = [bound.detach().clone() for bound in bounds]
-        for images, labels in batches:
-            logits = model(images)
-            loss = F.cross_entropy(logits, labels)
-            if teacher is not None:
-                with torch.no_grad():
-                    answers = teacher(images).softmax(1)
-                loss = loss + F.cross_entropy(logits, answers)
-            loss = loss + decay * sum(bound.square().mean() for bound in bounds)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            for bound in bounds:
-                bound.data.clamp_(min=1e-3)
-        if accuracy(model, batches) < best - tolerance:
-            for bound, value in zip(bounds, kept, strict=True):
-                bound.data.copy_(value)
-            break
-    for parameter, before in frozen:
-        parameter.requires_grad_(before)
+    with evaluating(model), frozen(model):
+        bounds = [module.bound.requires_grad_() for module in trained]
+        optimizer = torch.optim.Adam(bounds, lr)
+        best = accuracy(model, batches)
+        for _ in range(epochs):
+            kept = [bound.detach().clone() for bound in bounds]
+            for images, labels in batches:
+                logits = model(images)
+                loss = F.cross_entropy(logits, labels)
+                if teacher is not None:
+                    with torch.no_grad():
+                        answers = teacher(images).softmax(1)
+                    loss = loss + F.cross_entropy(logits, answers)
+                loss = loss + decay * sum(bound.square().mean() for bound in bounds)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+                for bound in bounds:
+                    bound.data.clamp_(min=1e-3)
+            if accuracy(model, batches) < best - tolerance:
+                for bound, value in zip(bounds, kept, strict=True):
+                    bound.data.copy_(value)
+                break

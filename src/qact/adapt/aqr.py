@@ -12,7 +12,7 @@ from qact import checks
 from qact.adapt.method import Method
 from qact.adapt.registry import register
 from qact.recalibrate import recalibrated, record
-from qact.recalibrate.sites import Where
+from qact.surgery import Where
 
 
 @register("aqr", paper="Mehrbod et al. 2025, arXiv 2511.03148", learns="statistics")
@@ -49,7 +49,7 @@ class AQR(Method):
             None if prior is None else checks.number("prior", prior, "a positive number", 0)
         )
         self.shape, self.where = shape, where
-        self._source = [source] if isinstance(source, Tensor) else source
+        self._source = source
         super().__init__(model, **options)
         with self.statistics():  # refuse now what could not be mapped later
             pass

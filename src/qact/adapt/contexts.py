@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from qact import checks
 from qact.adapt.statistics import Mixed, Rule, lending, moments, stored
 from qact.nn.layer import MODES, QAct
+from qact.surgery import lent
 
 PRIOR = 16.0  # samples that the running statistics of a BatchNorm count for
 
@@ -46,22 +47,13 @@ def adapting(
     with ExitStack() as undo:
         for module in model.modules():
             if isinstance(module, QAct):
-                undo.enter_context(_layer(module, context, prior))
+                undo.enter_context(lent(module, "mode", context))
+                if prior is not None:
+                    undo.enter_context(lent(module, "prior", prior))
             elif norms and isinstance(module, _BatchNorm):
                 rule = _rule(context, PRIOR if prior is None else prior)
                 undo.enter_context(lending(module, rule))
         yield model
-
-
-@contextmanager
-def _layer(module: QAct, context: str, prior: float | None) -> Iterator[None]:
-    before = module.mode, module.prior
-    module.mode = context
-    module.prior = module.prior if prior is None else prior
-    try:
-        yield
-    finally:
-        module.mode, module.prior = before
 
 
 def _rule(context: str, prior: float) -> Rule:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,8 @@ from qact.context import Context
 from qact.kernels import eager
 from qact.nn.layer import QAct
 from qact.rank.layout import fold
-from qact.recalibrate.recording import call, evaluating
+from qact.surgery import batches as batches_of
+from qact.surgery import call, evaluating, hooking
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,6 @@ def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Dr
         layer.context.require_data()
     stored = {name: _started(model, name, layer) for name, layer in layers.items()}
     if batches is not None:
-        if not isinstance(batches, Iterable):
-            raise TypeError(f"batches={batches!r} must be a tensor (N, ...), or several")
         present = _seen(inner, layers, batches)
     elif isinstance(model, Method):
         present = {name: layer.context for name, layer in layers.items()}
@@ -147,13 +145,10 @@ def _seen(
 ) -> dict[str, Context]:
     """Contexts of what reaches each layer; values that are not finite are left out by channel."""
     found = {name: layer.context.clone().decay(0.0) for name, layer in layers.items()}
-    with ExitStack() as undo:
-        undo.enter_context(evaluating(model))
-        undo.enter_context(adapting(model, "running"))
+    with evaluating(model), adapting(model, "running"), hooking(model) as hooks:
         for name, layer in layers.items():
-            hook = layer.register_forward_pre_hook(_collector(found[name]))
-            undo.callback(hook.remove)
-        for batch in [batches] if isinstance(batches, Tensor) else batches:
+            hooks.enter_context(layer.register_forward_pre_hook(_collector(found[name])))
+        for batch in batches_of(batches):
             call(model, batch)
     if any(context.is_empty for context in found.values()):
         raise ValueError("batches hold nothing finite that reaches every QAct layer")

@@ -31,11 +31,8 @@ def head_of(model: nn.Module, head: str | None = None) -> nn.Linear:
 def watching(head: nn.Linear) -> Iterator[list[Tensor]]:
     """Within the block, inputs (N, D) of ``head`` are collected in the list."""
     seen: list[Tensor] = []
-    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach()))
-    try:
+    with head.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach())):
         yield seen
-    finally:
-        handle.remove()
 
 
 def features_of(head: nn.Linear, seen: list[Tensor], logits: Tensor) -> Tensor:

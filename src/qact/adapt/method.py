@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.adapt.contexts import adapting
-from qact.adapt.flags import Flags
 from qact.adapt.parameters import has_norms
 from qact.adapt.rows import checked, finite_rows
+from qact.surgery import Flags
 
 
 class Method(nn.Module):

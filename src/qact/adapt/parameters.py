@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.instancenorm import _InstanceNorm
 
 from qact.nn.layer import QAct
-
-NORMS = (_BatchNorm, _InstanceNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm, QAct)
+from qact.surgery import is_norm
 
 
 def norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Name and module of every normalisation layer; QAct is one."""
     for name, module in model.named_modules():
-        if isinstance(module, NORMS):
+        if is_norm(module) or isinstance(module, QAct):
             yield name, module
 
 

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from qact.adapt.flags import Flags
 from qact.adapt.method import Method
+from qact.surgery import Flags
 
 Kind = TypeVar("Kind", bound=type[Method])
 

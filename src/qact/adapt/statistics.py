@@ -9,7 +9,7 @@ in every case, so subclasses that do more than normalise keep doing it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact.rank.layout import fold
+from qact.surgery import lent
 
 Rule = Callable[[Any, Tensor], Any]
 
@@ -25,21 +26,12 @@ Rule = Callable[[Any, Tensor], Any]
 @contextmanager
 def lending(module: _BatchNorm, rule: Rule) -> Iterator[None]:
     """Within the block ``module`` in ``eval()`` follows ``rule``; nests, leaves no trace."""
-    outer = module.__dict__.get("_adapting")
-    module.__dict__["_adapting"] = rule
-    hooks = []
-    if outer is None:
-        hooks.append(module.register_forward_pre_hook(_lend, with_kwargs=True))
-        hooks.append(module.register_forward_hook(_return, always_call=True))
-    try:
+    with ExitStack() as undo:
+        if "_adapting" not in vars(module):
+            undo.enter_context(module.register_forward_pre_hook(_lend, with_kwargs=True))
+            undo.enter_context(module.register_forward_hook(_return, always_call=True))
+        undo.enter_context(lent(module, "_adapting", rule))
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-        if outer is None:
-            del module.__dict__["_adapting"]
-        else:
-            module.__dict__["_adapting"] = outer
 
 
 def stored(module: Any, input: Tensor) -> None:

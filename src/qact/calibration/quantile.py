@@ -22,6 +22,7 @@ from qact.calibration.calibrator import row_normalised
 from qact.context import Context
 from qact.losses.checks import embedded
 from qact.nn.layer import QAct
+from qact.surgery import evaluating
 
 
 class QuantileClassifier(nn.Module):
@@ -140,11 +141,8 @@ class QuantileClassifier(nn.Module):
     @torch.no_grad()
     def predict_proba(self, embeddings: Tensor) -> Tensor:
         """Return levels (N, C) divided by their sum, float64; the module's mode is untouched."""
-        mode = self.training
-        try:
-            levels = self.eval()(embeddings.to(self.linear.weight.dtype))
-        finally:
-            self.train(mode)
+        with evaluating(self):
+            levels = self(embeddings.to(self.linear.weight.dtype))
         return row_normalised(levels.double())
 
     def predict(self, embeddings: Tensor) -> Tensor:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qact.adapt import adapting
-from qact.conversion import kinds
+from qact.conversion import functions
 from qact.conversion.dims import Dims
 from qact.conversion.graft import Grafted
 from qact.conversion.sites import Event, Use
+from qact.surgery import evaluating, hooking, is_activation
 
 PLAIN = (type(None), bool, int, float, str)
 
@@ -57,7 +58,7 @@ def observe(model: nn.Module, inputs: Any, wanted: set[nn.Module]) -> Record:
         _listening(model, wanted, record),
     ):
         record.output = run(model, inputs)
-    asleep = (m for m in model.modules() if m in wanted or kinds.mentioned(type(m)))
+    asleep = (m for m in model.modules() if m in wanted or functions.mentioned(type(m)))
     if not all(record.visited(module) for module in asleep):
         _in_training(model, inputs, wanted, record)
     return record
@@ -106,17 +107,13 @@ def described(inputs: Any) -> str:
 @contextmanager
 def untouched(model: nn.Module, *, training: bool) -> Iterator[None]:
     """Run without gradients in the given mode; give back modes, buffers and the random state."""
-    modes = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.clone()) for buffer in model.buffers()] if training else []
     cuda = range(torch.cuda.device_count())
-    with torch.random.fork_rng(devices=cuda), torch.no_grad(), _eager():
+    fork = torch.random.fork_rng(devices=cuda)
+    with fork, torch.no_grad(), _eager(), evaluating(model, training=training):
         try:
-            for module, _ in modes:
-                module.training = training
             yield
         finally:
-            for module, mode in modes:
-                module.training = mode
             for buffer, value in buffers:
                 buffer.copy_(value)
 
@@ -133,7 +130,7 @@ def _listening(model: nn.Module, wanted: set[nn.Module], record: Record) -> Iter
     inputs: list[Use | None] = []
 
     def is_one(module: nn.Module) -> bool:
-        return module in wanted or kinds.is_activation(module)
+        return module in wanted or is_activation(module)
 
     def enter(module: nn.Module, args: Any, kwargs: Any) -> None:
         stack.append((module, []))
@@ -153,23 +150,21 @@ def _listening(model: nn.Module, wanted: set[nn.Module], record: Record) -> Iter
             record.passes[module] = [[Event(module, None, use and _checked(use, output))]]
 
     def called(function: Any, read: Any, args: Any, kwargs: Any, output: Tensor) -> None:
-        name = kinds.spelled(function)
+        name = functions.spelled(function)
         if name is None or not stack or is_one(stack[-1][0]):
             return
         shape, dim, tensor = read
-        made = kinds.stand_in(name, args, kwargs)
+        made = functions.stand_in(name, args, kwargs)
         use = Use(shape, dim, tensor.device, True)
         if made is not None:
             stack[-1][1].append(Event(made, name, use))
 
     dims = Dims(called)
-    with ExitStack() as undo:
+    with hooking(model) as hooks:
         for module in model.modules():
-            before = module.register_forward_pre_hook(enter, with_kwargs=True)
-            after = module.register_forward_hook(leave, with_kwargs=True)
-            undo.callback(before.remove)
-            undo.callback(after.remove)
-        undo.enter_context(dims)
+            hooks.enter_context(module.register_forward_pre_hook(enter, with_kwargs=True))
+            hooks.enter_context(module.register_forward_hook(leave, with_kwargs=True))
+        hooks.enter_context(dims)
         yield
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from qact.conversion import kinds
-from qact.conversion import where as _where
 from qact.conversion.build import Maker, home
 from qact.conversion.plan import Plan, plan
 from qact.conversion.report import NOTE, note
 from qact.conversion.sites import Site
 from qact.conversion.stand import rehearse
-from qact.conversion.swap import Swap, move_hooks
 from qact.conversion.warm import Source, warm
-from qact.conversion.wrapped import check, inner, wrapper
+from qact.surgery import kinds
+from qact.surgery import where as _where
+from qact.surgery.edit import PACKS, Edit, move_hooks, packing
+from qact.surgery.wrapped import check, inner, wrapper
 
 
 def convert(
@@ -77,7 +77,7 @@ def convert(
     wrap, core = wrapper(model), inner(model)
     held = _is_root(core, where)
     core = nn.Sequential(core) if held else core
-    source, inputs = _data(warm_start, example_inputs)
+    source, inputs = _data(warm_start, example_inputs, core)
     found = plan(core, where, inputs, held)
     core, found = copy.deepcopy((core, found))
     _carry_out(core, found, make, inputs, source)
@@ -111,15 +111,15 @@ def convert_(
             f"the model is itself an activation ({type(core).__name__}), and nothing holds it: "
             "write model = qact.convert(model)"
         )
-    source, inputs = _data(warm_start, example_inputs)
+    source, inputs = _data(warm_start, example_inputs, core)
     _carry_out(core, plan(core, where, inputs, False), make, inputs, source)
     return model
 
 
-def _data(warm_start: Any, example_inputs: Any) -> tuple[Source | None, Any]:
+def _data(warm_start: Any, example_inputs: Any, model: nn.Module) -> tuple[Source | None, Any]:
     if warm_start is None:
         return None, example_inputs
-    source = Source(warm_start, example_inputs)
+    source = Source(warm_start, example_inputs, model)
     return source, source.first
 
 
@@ -129,17 +129,29 @@ def _is_root(model: nn.Module, where: Any) -> bool:
 
 def _carry_out(model: nn.Module, found: Plan, make: Maker, inputs: Any, source: Any) -> None:
     """Edit ``model``, or leave it as it was and raise."""
-    with Swap() as swap:
-        swap.graft(found)
+    with Edit() as edit:
+        for owner, kind in found.grafts:
+            edit.become(owner, kind)
+        _unfuse(model, {site.owner for site in found.sites}, edit)
         if inputs is not None:
-            rehearse(model, found, inputs, swap)
+            rehearse(model, found, inputs, edit)
         layers = _made(model, found.sites, make)
-        fits = {} if source is None else warm(model, layers, source, swap)
+        fits = {} if source is None else warm(model, layers, source, edit)
         for site, layer in layers.items():
-            swap.put(site, layer)
+            edit.put(site.owner, site.key, layer)
         for site, layer in layers.items():
             move_hooks(site.module, layer)
-        swap.set(model, NOTE, note(model, found, list(layers.values()), fits))
+        edit.set(model, NOTE, note(model, found, list(layers.values()), fits))
+
+
+def _unfuse(model: nn.Module, owners: set[nn.Module], edit: Edit) -> None:
+    """Close the ways of torch in eval() that go round the activation: layers fused and packed."""
+    fused = {m for m in owners if isinstance(m, nn.TransformerEncoderLayer)}
+    for layer in fused:
+        edit.set(layer, "activation_relu_or_gelu", 0)
+    for encoder in packing(model):
+        if not fused.isdisjoint(encoder.modules()):
+            edit.set(encoder, PACKS, False)
 
 
 def _made(model: nn.Module, sites: list[Site], make: Maker) -> dict[Site, nn.Module]:

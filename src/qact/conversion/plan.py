@@ -8,12 +8,13 @@ from typing import Any
 
 from torch import nn
 
-from qact.conversion import kinds, static
-from qact.conversion import where as _where
+from qact.conversion import functions, static
 from qact.conversion.dryrun import observe
 from qact.conversion.graft import Grafted, grafted
 from qact.conversion.rewrite import UntraceableError, fixed, rewritten
-from qact.conversion.sites import CLOSED, Event, Site, free, held, joined, owners, within
+from qact.conversion.sites import CLOSED, Event, Site, free, held, owners, within
+from qact.surgery import joined, kinds
+from qact.surgery import where as _where
 
 GATE = "bounds a gate or an output: name it to take it"
 WELDED = "norm and activation are one operation"
@@ -65,7 +66,7 @@ class Survey:
     def _follow(self, owner: nn.Module, path: str, where: Any) -> None:
         """Give every call of an activation in the forward of ``owner`` its site."""
         if self.record is None:
-            events = static.events(owner, path, self.acts, _where.parse(where))
+            events = static.events(owner, path, self.acts, _where.parse(where, kinds.is_hidden))
         else:
             events = self.record.events(owner)
         self.calls[owner], count, taken = [], Counter[nn.Module](), set[str]()
@@ -100,7 +101,7 @@ def plan(model: nn.Module, where: Any, inputs: Any, held: bool) -> Plan:
     Raises:
         TypeError, ValueError: see :func:`qact.convert`.
     """
-    chosen = _where.parse(where)
+    chosen = _where.parse(where, kinds.is_hidden)
     survey = Survey(model, where, inputs)
     if held:
         survey.sites[0].asked = ""
@@ -161,7 +162,7 @@ def _left(
     ]
     for owner, path in survey.owners.items():
         if survey.record is not None and not survey.record.visited(owner):
-            names = kinds.mentioned(type(owner))
+            names = functions.mentioned(type(owner))
             found += [(joined(path, name), f"{name}()", ASLEEP) for name in sorted(names)]
     for name, module in model.named_modules():
         if kinds.is_welded(module):

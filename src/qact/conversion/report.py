@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import nn
 
-from qact.conversion import kinds
 from qact.conversion.plan import Plan, unasked
 from qact.conversion.sites import Site
-from qact.conversion.wrapped import inner
+from qact.surgery import kinds
+from qact.surgery.wrapped import inner
 
 NOTE = "_qact_converted"
 WIDTH = 80

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, fx, nn
 
-from qact.conversion import kinds
+from qact.conversion import functions
 from qact.conversion.dryrun import PLAIN, signature
 from qact.conversion.graft import Forward, Grafted
 
@@ -83,15 +83,15 @@ def working(graph: fx.Graph, owner: nn.Module) -> list[tuple[fx.Node, Any]]:
     for node in graph.nodes:
         if node.op == "call_module":
             found.append((node, owner.get_submodule(str(node.target))))
-        elif node.op in ("call_function", "call_method") and kinds.spelled(node.target):
+        elif node.op in ("call_function", "call_method") and functions.spelled(node.target):
             args = tuple(a for a in node.args[1:])
-            if kinds.stand_in(_name(node), args, dict(node.kwargs)) is not None:
+            if functions.stand_in(_name(node), args, dict(node.kwargs)) is not None:
                 found.append((node, _name(node)))
     return found
 
 
 def _name(node: fx.Node) -> str:
-    name = kinds.spelled(node.target)
+    name = functions.spelled(node.target)
     assert name is not None
     return name
 
@@ -130,7 +130,7 @@ def _shown(what: Any) -> str:
 
 def _inplace(node: fx.Node, what: Any) -> bool:
     if isinstance(what, str):
-        return kinds.overwrites(node.target, tuple(node.args[1:]), dict(node.kwargs))
+        return functions.overwrites(node.target, tuple(node.args[1:]), dict(node.kwargs))
     return bool(getattr(what, "inplace", False))
 
 

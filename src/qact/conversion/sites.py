@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from qact.conversion import kinds
+from qact.conversion import functions
+from qact.surgery import joined
 
 # What computes a parameter, and what cannot be edited.
 CLOSED = (ParametrizationList, torch.jit.ScriptModule)
@@ -71,11 +72,6 @@ class Site:
         return self.name[: -len(self.key)].rstrip(".")
 
 
-def joined(path: str, key: str) -> str:
-    """``path.key``, or ``key`` at the root."""
-    return f"{path}.{key}" if path else key
-
-
 def owners(path: str, module: nn.Module, acts: set[nn.Module]) -> dict[nn.Module, str]:
     """Modules whose forward may call an activation, with the first path of each.
 
@@ -102,7 +98,7 @@ def held(owner: nn.Module, name: str) -> list[str]:
     return [
         key
         for key, value in vars(owner).items()
-        if not isinstance(value, str) and kinds.spelled(value) == name
+        if not isinstance(value, str) and functions.spelled(value) == name
     ]
 
 

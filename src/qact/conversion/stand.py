@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 from qact.conversion.dryrun import observe
 from qact.conversion.plan import Plan
 from qact.conversion.sites import Site
-from qact.conversion.swap import Swap
+from qact.surgery import Edit
 
 
 class Stand(nn.Module):
@@ -29,7 +29,7 @@ class Stand(nn.Module):
         return self.was.forward(input)
 
 
-def rehearse(model: nn.Module, plan: Plan, inputs: Any, swap: Swap) -> None:
+def rehearse(model: nn.Module, plan: Plan, inputs: Any, edit: Edit) -> None:
     """Run the edited model with a stand-in at each site, and note what each site is given.
 
     Raises:
@@ -40,7 +40,7 @@ def rehearse(model: nn.Module, plan: Plan, inputs: Any, swap: Swap) -> None:
     for site in plan.sites:
         stand = Stand(site)
         stands[stand] = site
-        swap.put(site, stand)
+        edit.put(site.owner, site.key, stand)
     record = observe(model, inputs, set(stands))
     for calls in record.passes.values():
         for event in (event for part in calls for event in part):

@@ -8,9 +8,10 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
-from qact.conversion import kinds
+from qact.conversion import functions
 from qact.conversion.rewrite import UntraceableError, fixed, trace, working
-from qact.conversion.sites import Event, Site, held, joined, within
+from qact.conversion.sites import Event, Site, held, within
+from qact.surgery import joined
 
 LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
 FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
@@ -29,7 +30,7 @@ def events(
         return [Event(m) for m in owner._modules.values() if m in acts]
     if kind.__module__.startswith("torch.nn."):
         return _functions_held(owner)
-    words = kinds.mentioned(kind)
+    words = functions.mentioned(kind)
     mine = [
         (joined(path, name), act)
         for name, act in owner.named_modules(remove_duplicate=False)
@@ -44,7 +45,7 @@ def events(
         return []
     found = [(node, what) for node, what in nodes if isinstance(what, str) or what in acts]
     return [
-        Event(kinds.stand_in(what), what, hint=hint(node, owner))
+        Event(functions.stand_in(what), what, hint=hint(node, owner))
         if isinstance(what, str)
         else Event(what, hint=hint(node, owner))
         for node, what in found
@@ -52,7 +53,8 @@ def events(
 
 
 def _functions_held(owner: nn.Module) -> list[Event]:
-    return [Event(kinds.stand_in(n), n) for n in kinds.FUNCTIONS if len(held(owner, n)) == 1]
+    names = functions.FUNCTIONS
+    return [Event(functions.stand_in(n), n) for n in names if len(held(owner, n)) == 1]
 
 
 def _refuse(
@@ -64,7 +66,7 @@ def _refuse(
     error: Exception,
 ) -> None:
     """Raise if something is wanted of a forward that cannot be followed."""
-    perhaps = [(joined(path, word), kinds.stand_in(word)) for word in sorted(words)]
+    perhaps = [(joined(path, word), functions.stand_in(word)) for word in sorted(words)]
     wanted = [name for name, module in (*mine, *perhaps) if chosen(module, name)]
     if wanted:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any
 
@@ -13,11 +13,12 @@ from qact.conversion.dryrun import run, untouched
 from qact.conversion.fit import fit_
 from qact.conversion.sites import Site
 from qact.conversion.stand import Stand
-from qact.conversion.swap import Swap
 from qact.kernels import eager
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
 from qact.rank.layout import fold
+from qact.surgery import Edit, batches
+from qact.surgery.batches import arguments
 
 
 class Teacher(Stand):
@@ -53,27 +54,19 @@ class Teacher(Stand):
 class Source:
     """A loader, a batch or a function, read as batches; the first one can be looked at."""
 
-    def __init__(self, source: Any, example: Any) -> None:
+    def __init__(self, source: Any, example: Any, model: nn.Module) -> None:
         self.function: Callable[[nn.Module], Any] | None = None
-        if isinstance(source, Tensor | Mapping):
-            source = [source]
-        if isinstance(source, Iterable):
-            batches = iter(source)
-            try:
-                first = next(batches)
-            except StopIteration:
-                raise ValueError("warm_start holds no batch to calibrate on") from None
-            self.first = _inputs(first) if example is None else example
-            self.batches: Iterator[Any] = chain([first], batches)
-        elif callable(source):
+        if callable(source) and not isinstance(source, Iterable):
             if example is None:
                 raise ValueError("warm_start is a function: give example_inputs too")
             self.function, self.first = source, example
-        else:
-            raise TypeError(
-                f"warm_start={source!r} must be a batch, an iterable of batches, or a function "
-                "that runs a model on the data"
-            )
+            return
+        given = batches(source, "warm_start")
+        first = next(given, None)
+        if first is None:
+            raise ValueError("warm_start holds no batch to calibrate on")
+        self.first = arguments(first, model) if example is None else example
+        self.batches: Iterator[Any] = chain([first], given)
 
     def pass_over(self, model: nn.Module) -> None:
         """Run ``model`` on all of it, once."""
@@ -81,20 +74,11 @@ class Source:
             self.function(model)
             return
         for batch in self.batches:
-            run(model, _inputs(batch))
-
-
-def _inputs(batch: Any) -> Any:
-    """What the model reads of a batch: of a pair (inputs, labels), the first."""
-    if isinstance(batch, tuple | list):
-        if not batch:
-            raise ValueError("warm_start holds an empty batch")
-        return batch[0]
-    return batch
+            run(model, arguments(batch, model))
 
 
 def warm(
-    model: nn.Module, layers: dict[Site, nn.Module], source: Source, swap: Swap
+    model: nn.Module, layers: dict[Site, nn.Module], source: Source, edit: Edit
 ) -> dict[Site, float]:
     """Set contexts and parameters of ``layers`` from one pass; return how much each fit explains.
 
@@ -112,7 +96,7 @@ def warm(
     seen = {site: layer for site, layer in layers.items() if site.uses}
     modes = {layer: layer.training for layer in seen.values()}
     for site, layer in seen.items():
-        swap.put(site, Teacher(site, layer))
+        edit.put(site.owner, site.key, Teacher(site, layer))
     with untouched(model, training=False):
         source.pass_over(model)
     for layer in seen.values():

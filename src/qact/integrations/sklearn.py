@@ -16,6 +16,7 @@ from torch.nn import functional as F
 from qact import checks
 from qact.context import Context
 from qact.nn.layer import QAct
+from qact.surgery import hooking
 
 try:
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -231,12 +232,11 @@ def _follow(network: nn.Sequential, inputs: Tensor, prior: float) -> None:
         context.add(args[0], dim=layer.dim)
         _scale(context, before / context.count)  # scores next to 0 and 1 depend on the number
 
-    hooks = [m.register_forward_pre_hook(meet) for m in network if isinstance(m, QAct)]
-    try:
+    with hooking(network) as hooks:
+        for layer in network:
+            if isinstance(layer, QAct):
+                hooks.enter_context(layer.register_forward_pre_hook(meet))
         network(inputs)
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _scale(context: Context, factor: Tensor) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
 
 from qact import checks
 from qact.context import Context
-from qact.recalibrate.sites import NAME, Site, Where, sites
+from qact.recalibrate.sites import NAME, Site, sites
 from qact.recalibrate.transfer import Stream, by_rank
+from qact.surgery import Where, hooking, lent
 
 CONTEXTS = ("batch", "mixed", "running")
 PRIOR = 32.0
@@ -63,7 +64,7 @@ def recalibrated(
     """
     options = _options(context, prior, shape)
     checks.number("memory", memory, "a positive number of samples", 0)
-    with ExitStack() as undo:
+    with hooking(model) as undo:
         for site in _recorded(model, where):
             stream = Stream(memory) if context == "running" else None
             undo.enter_context(_mapping(site, options | {"stream": stream}))
@@ -82,14 +83,15 @@ def _options(context: str, prior: float | None, shape: float) -> dict[str, Any]:
     return {"prior": prior, "shape": shape}
 
 
+def _has_context(module: nn.Module) -> bool:
+    return isinstance(getattr(module, NAME, None), Context)
+
+
 def _recorded(model: nn.Module, where: Where) -> list[Site]:
     """The chosen layers, all of them with a context."""
-    chosen = where
-    if where is None:
-        chosen = lambda module, name: isinstance(getattr(module, NAME, None), Context)  # noqa: E731
-        if not any(chosen(m, n) for n, m in model.named_modules()):
-            raise RuntimeError("no source context is recorded; call qact.record(model, loader)")
-    found = sites(model, chosen)
+    if where is None and not any(map(_has_context, model.modules())):
+        raise RuntimeError("no source context is recorded; call qact.record(model, loader)")
+    found = sites(model, where, _has_context)
     for site in found:
         if site.context is None or site.context.is_empty:
             raise RuntimeError(
@@ -102,8 +104,7 @@ def _recorded(model: nn.Module, where: Where) -> list[Site]:
 @contextmanager
 def _mapping(site: Site, options: dict[str, Any]) -> Iterator[None]:
     """Map what a layer passes on, unless a block within this one does."""
-    own, outer = object(), site.module.__dict__.get(TOKEN)
-    site.module.__dict__[TOKEN] = own
+    own = object()
 
     def change(z: Tensor) -> Tensor | None:
         context = site.context
@@ -114,12 +115,5 @@ def _mapping(site: Site, options: dict[str, Any]) -> Iterator[None]:
         except (ValueError, TypeError) as error:
             raise type(error)(f"at layer {site.name!r}: {error}") from error
 
-    hook = site.hook(change)
-    try:
+    with lent(site.module, TOKEN, own), site.hook(change):
         yield
-    finally:
-        hook.remove()
-        if outer is None:
-            del site.module.__dict__[TOKEN]
-        else:
-            site.module.__dict__[TOKEN] = outer

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from qact import surgery
 from qact.context import Context
-from qact.recalibrate.sites import NAME, Site, Where, sites
+from qact.recalibrate.sites import NAME, Site, sites
+from qact.surgery import Where, call, evaluating, hooking
 
 BINS = 128  # 1 kB per channel
 
 
 def record(
-    model: nn.Module, source_loader: Iterable[Any], *, where: Where = None, bins: int = BINS
+    model: nn.Module,
+    source_loader: Tensor | Iterable[Any],
+    *,
+    where: Where = None,
+    bins: int = BINS,
 ) -> nn.Module:
     """Store in ``model`` what its pre-activations look like on source data; returns ``model``.
 
@@ -28,10 +33,12 @@ def record(
 
     Args:
         model: any network; its norm layers are recorded, or what ``where`` chooses.
-        source_loader: batches of source data: tensors, tuples or lists whose first element is the
-            input, or mappings that are passed as keyword arguments. Labels are not needed.
-        where: a layer's name, a pattern (``"stages.*"``), a type, a tuple of types, or a predicate
-            ``(module, name)``; None chooses every norm layer that is not part of a QAct.
+        source_loader: batches of source data, or one batch: tensors, tuples or lists whose first
+            element is the input, or mappings that are passed as keyword arguments. Labels are not
+            needed.
+        where: a layer's name, the name of a module around norms, a pattern (``"stages.*"``), a
+            type, a predicate ``(module, name) -> bool``, or a list of these; None chooses every
+            norm layer that is not part of a QAct.
         bins: resolution of the contexts.
 
     Raises:
@@ -47,10 +54,10 @@ def record(
     chosen = sites(model, where)
     contexts = [_blank(site, bins) for site in chosen]
     batches = 0
-    with evaluating(model), ExitStack() as undo:
+    with torch.no_grad(), evaluating(model), hooking(model) as hooks:
         for site, context in zip(chosen, contexts, strict=True):
-            undo.callback(site.hook(partial(_count, site=site, context=context)).remove)
-        for batch in source_loader:
+            hooks.enter_context(site.hook(partial(_count, site=site, context=context)))
+        for batch in surgery.batches(source_loader, "source_loader"):
             call(model, batch)
             batches += 1
     if not batches:
@@ -99,35 +106,3 @@ def _count(z: Tensor, site: Site, context: Context) -> None:
         context.add(z.detach(), dim=site.dim)
     except (ValueError, TypeError) as error:
         raise ValueError(f"at layer {site.name!r}: {error}") from error
-
-
-@torch.no_grad()
-def call(model: nn.Module, batch: Any) -> None:
-    """Pass a batch in the form that loaders give it."""
-    if isinstance(batch, Mapping):
-        model(**{key: _moved(value, model) for key, value in batch.items()})
-        return
-    input = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
-    if not isinstance(input, Tensor):
-        raise TypeError(
-            f"the loader yields {type(batch).__name__}; give tensors, tuples or lists that begin "
-            "with the input, or mappings of keyword arguments"
-        )
-    model(_moved(input, model))
-
-
-def _moved(value: Any, model: nn.Module) -> Any:
-    own = next(model.parameters(), None)
-    return value.to(own.device) if isinstance(value, Tensor) and own is not None else value
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """``eval()`` for the length of a block; every layer's own flag comes back."""
-    flags = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in flags:
-            module.training = training

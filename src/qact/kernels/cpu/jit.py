@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from numba import njit, types
@@ -48,13 +50,33 @@ class Kernel:
     def compiled(self) -> Any:
         """With ``address`` and ``ctypes``, its two doors."""
         options = {"error_model": "numpy", "fastmath": self.fastmath}
-        made: Any = CFunc(self.function, ((types.voidptr,), types.void), {}, options)
+        made: Any = _Announced(self.function, ((types.voidptr,), types.void), {}, options)
         made.enable_caching()
         made._targetdescr = _Engine()
         made.compile()
         if not made.cache_hits:  # it was compiled, and is on disk now
             made.compile()
         return made
+
+
+class _Announced(CFunc):
+    """A function that says so when it has to be compiled, because that takes a while."""
+
+    def _compile_uncached(self) -> Any:
+        announce(self._cache.cache_path)
+        return super()._compile_uncached()
+
+
+@cache
+def announce(folder: str) -> None:
+    """Say once, on stderr, that kernels are being compiled; ``QACT_QUIET=1`` keeps it silent."""
+    if os.environ.get("QACT_QUIET", "") in ("", "0"):
+        print(
+            f"qact: compiling CPU kernels, once; they are kept in {folder} "
+            "(QACT_QUIET=1 silences this line)",
+            file=sys.stderr,
+            flush=True,
+        )
 
 
 class _Engine:

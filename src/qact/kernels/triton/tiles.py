@@ -26,7 +26,8 @@ def tile(t, c, exists, C, L, n, ROWS: tl.constexpr, V: tl.constexpr, K: tl.const
     row = t * ROWS + tl.arange(0, ROWS)
     if K == 1:
         i, column = row * V, tl.arange(0, V)
-        stride = C.to(tl.int64) * L
+        # An argument of 1 is a constant of the compiler and has no `.to`.
+        stride = tl.cast(C, tl.int64) * L
         base = (i // L).to(tl.int64) * stride + c.to(tl.int64) * L + i % L
         index, mask = i[:, None] + column[None, :], (i < n)[:, None] & (column < V)[None, :]
         offset = base[:, None] + column[None, :]

@@ -1,0 +1,163 @@
+"""Every Triton kernel compiled as a launch would, without a GPU: registers, spills, shared memory.
+
+    python benchmarks/triton_kernels.py                    # a few shapes, sm_80 and sm_90
+    python benchmarks/triton_kernels.py --all              # the whole matrix; takes minutes
+
+A launch makes constants of integers that are 1, and knows which integers and addresses are
+multiples of 16. Triton's interpreter does neither, so a kernel that runs there may still not
+compile. Here the arguments of real calls are specialised by Triton's own code.
+"""
+
+import argparse
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource, make_backend
+from triton.runtime.jit import JITFunction, create_function_from_signature
+
+from qact.kernels.plan import Plan
+from qact.kernels.triton import block, launch
+from qact.rank.rule import Rule
+
+MULTIPROCESSORS = 132  # of an H100 and an H200: it decides how many programs share a channel
+# (N, C, L): one of everything, odd, multiples of 16; a channel alone in a program, and shared out.
+SHAPES = [
+    (1, 1, 1),
+    (5, 2, 7),
+    (128, 16, 16),
+    (70, 1, 1),
+    (17000, 1, 1),
+    (20000, 33, 1),
+    (4096, 1, 16),
+    (1, 3, 20001),
+    (128, 64, 1024),
+]
+PLANS = {
+    "uniform": Plan(Rule(grounded=False)),
+    "normal": Plan(Rule(gradient="density"), "normal", 0, 1e-5, None),
+    "relu": Plan(Rule(), "relu", 0, 1e-5, 1e-5),
+    "steps": Plan(Rule(), "steps", 9, None, 1e-5),
+}
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+CAPABILITIES = [80, 90]
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel as machine code, and what it needs of a multiprocessor."""
+
+    name: str
+    registers: int
+    spilled: int
+    shared: int
+
+
+def specialised(function: Any, args: tuple, constants: dict, capability: int) -> Any:
+    """Machine code for what a launch with these arguments would run."""
+    target = GPUTarget("cuda", capability, 32)
+    backend = make_backend(target)
+    bind = create_function_from_signature(function.signature, function.params, backend)
+    bound, kinds, _ = bind(*args, **constants)
+    names, values = [p.name for p in function.params], list(bound.values())
+    signature = {name: kind[0] for name, kind in zip(names, kinds, strict=True)}
+    fixed = {(i,): values[i] for i, kind in enumerate(kinds) if kind[0] == "constexpr"}
+    known = {
+        (i,): backend.parse_attr(kind[1])
+        for i, kind in enumerate(kinds)
+        if kind[0] != "constexpr" and isinstance(kind[1], str)
+    }
+    return triton.compile(ASTSource(function, signature, fixed, known), target=target)
+
+
+@contextmanager
+def compiling(capability: int) -> Iterator[list[tuple[str, Any]]]:
+    """Within the block, launches compile their kernel instead of running it; yields what came."""
+    found: list[tuple[str, Any]] = []
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:
+        found.append((self.__name__, specialised(self, args, constants, capability)))
+
+    run, processors = JITFunction.run, launch._processors
+    JITFunction.run = compile_only
+    launch._processors = lambda device: MULTIPROCESSORS
+    launch._cut.cache_clear()
+    try:
+        yield found
+    finally:
+        JITFunction.run, launch._processors = run, processors
+        launch._cut.cache_clear()
+
+
+def compile_all(
+    shape: tuple[int, int, int],
+    plan: Plan,
+    dtype: torch.dtype,
+    capability: int,
+    affine: bool = True,
+) -> list[tuple[str, Any]]:
+    """All kernels of a forward and a backward pass."""
+    z = torch.zeros(shape, dtype=dtype)
+    numbers = tuple(torch.ones(shape[1]) if affine else None for _ in range(6))
+    with compiling(capability) as found:
+        _, *saved = block.forward(z, plan, numbers)
+        block.backward(z, z, plan, numbers, *saved)
+    return found
+
+
+def resources(name: str, kernel: Any, capability: int) -> Compiled:
+    """Ask NVIDIA's assembler, which comes with Triton."""
+    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "kernel.ptx"
+        source.write_text(kernel.asm["ptx"])
+        suffix = "a" if capability >= 90 else ""
+        command = [
+            assembler,
+            "-v",
+            f"--gpu-name=sm_{capability}{suffix}",
+            source,
+            "-o",
+            "/dev/null",
+        ]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+    registers = int(re.search(r"Used (\d+) registers", said)[1])  # type: ignore[index]
+    spilled = sum(int(n) for n in re.findall(r"(\d+) bytes spill", said))
+    return Compiled(name, registers, spilled, kernel.metadata.shared)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="every shape, level, dtype and device")
+    options = parser.parse_args()
+    shapes = SHAPES if options.all else SHAPES[-3:]
+    plans = PLANS if options.all else {name: PLANS[name] for name in ("relu", "steps")}
+    dtypes = DTYPES if options.all else DTYPES[:1]
+    print(f"triton {triton.__version__}, torch {torch.__version__}")
+    print(
+        f"{'shape':18}{'level':9}{'dtype':10}{'sm':4}{'kernel':10}{'regs':>5}{'spill':>7}{'shared':>8}"
+    )
+    for capability in CAPABILITIES:
+        for shape in shapes:
+            for level, plan in plans.items():
+                for dtype in dtypes:
+                    for name, kernel in compile_all(shape, plan, dtype, capability):
+                        it = resources(name, kernel, capability)
+                        size, kind = "x".join(map(str, shape)), str(dtype).removeprefix("torch.")
+                        print(
+                            f"{size:18}{level:9}{kind:10}{capability:<4}{name:10}"
+                            f"{it.registers:5}{it.spilled:7}{it.shared:8}",
+                            flush=True,
+                        )
+
+
+if __name__ == "__main__":
+    main()

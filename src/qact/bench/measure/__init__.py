@@ -1,0 +1,1 @@
+"""One trained network measured: adaptations, streams, metrics, costs, faults."""

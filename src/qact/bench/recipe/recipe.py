@@ -1,0 +1,145 @@
+"""What is trained and what is measured, as frozen dataclasses: comparable and storable."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from qact.bench.errors import RecipeError
+from qact.bench.recipe import values
+from qact.bench.recipe.shift import Shift, present_names
+from qact.bench.recipe.subject import Data, Model
+from qact.bench.recipe.training import Training
+from qact.bench.train.losses import LOSSES
+
+USUAL_LOSS = "cross_entropy"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One bench: the grid of activations, losses, seeds, adaptations, streams and conditions.
+
+    Attributes:
+        data: the images.
+        model: the network.
+        training: how it is trained.
+        shift: where it is measured.
+        activations: what stands in the network.
+        seeds: of weights and order.
+        losses: what it is trained on, if that is compared; else ``training.loss``.
+        further: where it is measured besides; see :func:`qact.bench.recipe.study.full`.
+
+    Raises:
+        RecipeError: a value that is out of range, or two that do not go together.
+
+    Example:
+        >>> from qact.bench import Recipe
+        >>> recipe = Recipe(activations=("relu", "qact"), seeds=(0, 1))
+        >>> len(recipe.cells()), recipe.training.epochs
+        (4, 15)
+    """
+
+    data: Data = field(default_factory=Data)
+    model: Model = field(default_factory=Model)
+    training: Training = field(default_factory=Training)
+    shift: Shift = field(default_factory=Shift)
+    activations: tuple[str, ...] = ("relu", "qact.paper", "qact")
+    seeds: tuple[int, ...] = (0, 1, 2)
+    losses: tuple[str, ...] = ()
+    further: tuple[Shift, ...] = ()
+
+    def __post_init__(self) -> None:
+        values.distinct("activations", self.activations)
+        values.distinct("seeds", self.seeds)
+        for seed in self.seeds:
+            values.whole("recipe", 0, seeds=seed)
+        values.distinct("losses", self.every_loss())
+        for loss in self.losses:
+            values.one_of("losses", loss, LOSSES)
+        for shift in self.further:
+            if shift.seed != self.shift.seed:
+                raise RecipeError(
+                    f"all shifts of a recipe need one seed, {self.shift.seed!r}; got {shift.seed!r}"
+                )
+
+    def every_loss(self) -> tuple[str, ...]:
+        """Return the losses that are compared, which may be one."""
+        return self.losses or (self.training.loss,)
+
+    def of_losses(self, losses: tuple[str, ...]) -> Recipe:
+        """Return the recipe that compares these losses; one that is its own is not mentioned."""
+        return replace(self, losses=() if losses == (self.training.loss,) else losses)
+
+    def shifts(self) -> tuple[Shift, ...]:
+        """Return all that is measured: ``shift`` and ``further``."""
+        return (self.shift, *self.further)
+
+    def cells(self) -> list[tuple[str, str, int]]:
+        """Return (activation, loss, seed), seed by seed, so that a stopped run is balanced."""
+        return [
+            (a, loss, s) for s in self.seeds for loss in self.every_loss() for a in self.activations
+        ]
+
+    def of_loss(self, loss: str) -> Recipe:
+        """Return the recipe of the networks that are trained on one loss."""
+        return replace(self, training=replace(self.training, loss=loss), losses=())
+
+    def trained(self) -> dict[str, Any]:
+        """Return what decides the weights of a cell beside its activation and seed."""
+        return {"data": self.data.identity(), "model": self.model.identity()} | {
+            "training": self.training.identity()
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return nested dictionaries and lists, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Recipe:
+        """Build a recipe from :meth:`as_dict`; lists become tuples again."""
+        parts = {"data": Data, "model": Model, "training": Training}
+        try:
+            nested: dict[str, Any] = {
+                key: part(**_tuples(values[key])) for key, part in parts.items()
+            }
+            nested["shift"] = _shift(values["shift"])
+            nested["further"] = tuple(_shift(one) for one in values.get("further", ()))
+            own: dict[str, Any] = {k: tuple(values[k]) for k in ("activations", "seeds")}
+            own["losses"] = tuple(values.get("losses", ()))  # older files have one
+        except (KeyError, TypeError) as error:
+            raise RecipeError(f"not a recipe: {error}") from error
+        return cls(**nested, **own)
+
+
+def quick(recipe: Recipe) -> Recipe:
+    """Return the half-minute version: one seed, few epochs, half of everything measured."""
+    shift = replace(
+        recipe.shift,
+        corruptions=recipe.shift.corruptions[::2],  # still one of each family
+        severities=(0, 3, 5),
+        adaptations=("frozen", "batch-200"),
+    )
+    return replace(
+        recipe,
+        training=replace(recipe.training, epochs=6),
+        shift=shift,
+        seeds=recipe.seeds[:1],
+    )
+
+
+def _shift(values: dict[str, Any]) -> Shift:
+    return Shift(**_tuples(present_names(values)))
+
+
+def network(activation: str, loss: str) -> str:
+    """Return how tables and cells call a network; the usual loss is not mentioned.
+
+    Example:
+        >>> network("relu", "cross_entropy"), network("relu", "watershed")
+        ('relu', 'relu/watershed')
+    """
+    return activation if loss == USUAL_LOSS else f"{activation}/{loss}"
+
+
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}

@@ -1,0 +1,116 @@
+"""How a network is trained: every option of a training recipe, checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from math import inf
+from typing import Any
+
+from qact.bench.errors import RecipeError
+from qact.bench.recipe import values
+from qact.bench.train.losses import LOSSES
+from qact.corruptions.augment import AUGMENTATIONS
+
+OPTIMIZERS = ("adamw", "sgd")
+SCHEDULES = ("one_cycle", "cosine", "multistep", "plateau", "constant")
+PRECISIONS = ("float32", "bfloat16")
+SELECTIONS = ("last", "best")
+
+# What decided the weights before the other options existed. Those are mentioned in the identity of
+# a network only where they are used, so that what was trained earlier is still recognised.
+_ALWAYS = {"epochs", "batch", "optimizer", "lr", "weight_decay", "label_smoothing", "loss"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """How every activation is trained: the same for all, chosen for ReLU on validation images.
+
+    Attributes:
+        epochs: passes over the training images.
+        batch: images per step, of all processes together.
+        optimizer: ``"adamw"`` (without weight decay it is Adam) or ``"sgd"``.
+        lr: the highest learning rate.
+        weight_decay: of matrices and filters; scales and shifts never decay.
+        label_smoothing: share of the target that is spread over all classes, in [0, 1).
+        loss: ``"cross_entropy"``, or a loss of embeddings, see :mod:`qact.losses`.
+        momentum: of SGD, in [0, 1).
+        nesterov: Nesterov's momentum, for SGD.
+        schedule: the learning rate over the steps, see :mod:`qact.bench.train.schedules`.
+        warmup: epochs of linear warm-up before ``cosine``, ``multistep`` or ``constant``.
+        ema: decay of an exponential moving average of the weights, which is then the result;
+            0 for none.
+        precision: ``"float32"``, or ``"bfloat16"`` for autocast.
+        compile: train with ``torch.compile``; what is stored is the plain network.
+        augmentation: what happens to training images, see :func:`qact.corruptions.augment.augment`.
+        select: the weights of the ``"last"`` epoch, or of the ``"best"`` on validation images.
+        patience: stop after so many epochs without a gain of 0.001 in validation accuracy; 0 never.
+
+    Raises:
+        RecipeError: a value that is out of range, or two that do not go together.
+
+    Example:
+        >>> from qact.bench import Training
+        >>> Training(epochs=30, optimizer="sgd", lr=0.1, schedule="cosine", warmup=2).momentum
+        0.9
+    """
+
+    epochs: int = 15
+    batch: int = 50
+    optimizer: str = "adamw"
+    lr: float = 1e-2
+    weight_decay: float = 1e-2
+    label_smoothing: float = 0.0
+    loss: str = "cross_entropy"
+    momentum: float = 0.9
+    nesterov: bool = True
+    schedule: str = "one_cycle"
+    warmup: float = 0.0
+    ema: float = 0.0
+    precision: str = "float32"
+    compile: bool = False
+    augmentation: str = "none"
+    select: str = "last"
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        here = "training"
+        values.whole(here, 1, epochs=self.epochs)
+        values.whole(here, 2, batch=self.batch)
+        values.whole(here, 0, patience=self.patience)
+        values.positive(here, lr=self.lr)
+        values.within(here, 0, inf, weight_decay=self.weight_decay, warmup=self.warmup)
+        values.within(here, 0, 1, label_smoothing=self.label_smoothing)
+        values.within(here, 0, 1, momentum=self.momentum, ema=self.ema)
+        values.truth(here, nesterov=self.nesterov, compile=self.compile)
+        for name, known in _CHOICES.items():
+            values.one_of(f"training.{name}", getattr(self, name), known)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        if self.optimizer == "sgd" and self.nesterov and not self.momentum:
+            raise RecipeError("training.nesterov needs a momentum above 0, got momentum 0")
+        if self.warmup and self.schedule in ("one_cycle", "plateau"):
+            raise RecipeError(
+                f"training.warmup is for cosine, multistep and constant; got {self.warmup!r} with "
+                f"{self.schedule!r}"
+            )
+        if self.warmup and self.warmup >= self.epochs:
+            raise RecipeError(
+                f"training.warmup must be shorter than the {self.epochs} epochs, got "
+                f"{self.warmup!r}"
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the weights; options at their defaults are mostly not mentioned."""
+        usual = {f: type(self).__dataclass_fields__[f].default for f in asdict(self)}
+        return {k: v for k, v in asdict(self).items() if k in _ALWAYS or v != usual[k]}
+
+
+_CHOICES = {
+    "optimizer": OPTIMIZERS,
+    "loss": LOSSES,
+    "schedule": SCHEDULES,
+    "precision": PRECISIONS,
+    "augmentation": AUGMENTATIONS,
+    "select": SELECTIONS,
+}

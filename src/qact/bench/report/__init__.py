@@ -1,0 +1,1 @@
+"""What is shown: averages, figures, the page, the tables on a terminal."""

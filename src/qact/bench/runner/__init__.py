@@ -1,0 +1,1 @@
+"""The grid of a recipe run to its end: cells, processes, progress."""

@@ -1,0 +1,134 @@
+"""Run the grid: what is missing is trained and measured, what is there is left alone."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from qact.bench.data import Inputs
+from qact.bench.errors import BenchError, CellError, RecipeError
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.runner.cell import Cell, Outcome
+from qact.bench.runner.grid import checked_inputs, missing, opened
+from qact.bench.runner.progress import Display
+from qact.bench.runner.workers import run_cells
+from qact.bench.store.book import Book
+from qact.bench.store.files import make_folder
+from qact.bench.store.lock import alone
+from qact.bench.store.results import Results
+
+
+def _silent(total: int) -> Display:
+    return Display()
+
+
+def run(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    jobs: int = 1,
+    devices: tuple[str, ...] = ("cpu",),
+    imports: tuple[str, ...] = (),
+    command: str = "qact.bench.run(...)",
+    display: Callable[[int], Display] = _silent,
+) -> Results:
+    """Run what ``out`` lacks of a recipe and return all its results.
+
+    A stopped run goes on where it was: what is measured is left alone, a network that was begun
+    continues from its last epoch. A recipe with more activations, losses, seeds, corruptions,
+    adaptations or streams than before adds only what is new.
+
+    Args:
+        recipe: the grid.
+        out: folder for ``results.json``, ``results.csv`` and the trained weights.
+        jobs: processes side by side, one thread each; the numbers do not depend on it.
+        devices: where; the processes take them in turn.
+        imports: modules to import first, which register rivals.
+        command: what the report should say to reproduce the numbers.
+        display: ``display(total)`` returns what shows the progress over ``total`` units of work.
+
+    Raises:
+        RecipeError: the recipe is impossible, or ``out`` holds another one.
+        DamagedFileError: a file in ``out`` is damaged.
+        CellError: some cells failed; the rows of the others are written.
+    """
+    if jobs < 1:
+        raise RecipeError(f"jobs must be at least 1, got {jobs!r}")
+    for module in imports:
+        importlib.import_module(module)
+    folder = Path(out)
+    make_folder(folder)
+    with alone(folder):
+        results = opened(recipe, folder)
+        cells = missing(recipe, results, folder, imports)
+        if cells:
+            inputs = checked_inputs(recipe)
+            sizes = inputs.sizes()
+            results.environment = _environment(command, jobs, devices, inputs, results.environment)
+            with display(sum(cell.work(sizes) for cell in cells)) as shown:
+                book = Book(results, folder)
+                outcomes = run_cells(cells, jobs, shown, sizes, devices, book.keep)
+                _collect(book, outcomes, shown)
+        results.save(folder)
+    return results
+
+
+def _collect(
+    book: Book, outcomes: Iterable[tuple[Cell, Outcome | Exception]], shown: Display
+) -> None:
+    """Run cells and write each one's rows as soon as it is finished."""
+    failed: list[tuple[Cell, Exception]] = []
+    for cell, outcome in outcomes:
+        if isinstance(outcome, Exception):
+            failed.append((cell, outcome))
+            shown.done(cell.name, f"failed: {outcome}")
+        else:
+            book.results.add(outcome.rows, cell.name, outcome.notes)
+            shown.done(cell.name, _sentence(outcome))
+        book.save()
+    if failed:
+        raise _as_one(failed)
+
+
+def _as_one(failed: list[tuple[Cell, Exception]]) -> BenchError:
+    """Return one error for all cells that failed."""
+    if len(failed) == 1 and isinstance(failed[0][1], BenchError):
+        return failed[0][1]
+    listed = "; ".join(f"{cell.name}: {type(e).__name__}: {e}" for cell, e in failed)
+    error = CellError(f"{len(failed)} cells failed, the others are written. {listed}")
+    error.__cause__ = failed[0][1]
+    return error
+
+
+def _sentence(outcome: Outcome) -> str:
+    notes = outcome.notes
+    val = 100 * notes["history"][-1]["val_accuracy"]
+    trained, measured = notes["train_seconds"], notes["measure_seconds"]
+    return f"validation {val:.1f}%, trained {trained:.1f} s, measured {measured:.1f} s"
+
+
+def _environment(
+    command: str, jobs: int, devices: tuple[str, ...], inputs: Inputs, before: dict[str, Any]
+) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for package in ("qact", "torch", "numpy", "scikit-learn"):
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "unknown"
+    return {
+        "command": command,
+        "versions": versions,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+        "jobs": jobs,
+        "devices": list(devices),
+        "threads_per_job": 1,
+        "images": inputs.sizes(),
+        "shape": list(inputs.test_images.shape[1:]),
+        "seconds": before.get("seconds", 0.0),
+    }

@@ -1,0 +1,1 @@
+"""What is kept: results.json, results.csv, atomic files, benches joined."""

@@ -1,0 +1,1 @@
+"""One network trained: epochs, schedules, losses, checkpoints, several processes."""

@@ -1,0 +1,159 @@
+"""Train one cell, an (activation, seed) pair, so that stopping it anywhere changes nothing.
+
+All randomness of an epoch follows from (seed, epoch), the learning rate from the step number and
+the history, and the checkpoint after each epoch holds weights, buffers and optimiser state. A cell
+that was killed goes on from its last epoch and ends with the same weights, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from qact import models
+from qact.bench.data import Inputs
+from qact.bench.errors import RecipeError
+from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.rivals import Rival
+from qact.bench.store.files import make_folder, remove_leftovers
+from qact.bench.train.checkpoint import BEGUN, FINISHED, History, restore, save
+from qact.bench.train.distributed import Ranks, synchronised
+from qact.bench.train.ema import copy_of
+from qact.bench.train.epoch import Advance, Loop
+from qact.bench.train.optimizer import optimizer_for
+from qact.bench.train.schedules import stalled
+
+Tell = Callable[[int, dict[str, float]], None]  # told each epoch's number and what came of it
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and, per epoch, its loss, validation accuracy and seconds."""
+
+    model: nn.Module
+    history: History
+
+
+def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
+    """Return the untrained network: the same initial weights for every activation of a seed."""
+    torch.manual_seed(seed)
+    try:
+        return models.build(
+            recipe.model.name,
+            in_channels=inputs.test_images.shape[1],
+            num_classes=inputs.num_classes,
+            image_size=inputs.test_images.shape[-1],
+            act=lambda channels: rival.factory(channels),  # a class is a factory here too
+            placement=recipe.model.placement,
+            width_multiplier=recipe.model.width_multiplier,
+        )
+    except ValueError as error:  # images too small for the network, a width of nothing
+        raise RecipeError(f"model {recipe.model.name!r}: {error}") from error
+
+
+def train_cell(
+    recipe: Recipe,
+    rival: Rival,
+    seed: int,
+    inputs: Inputs,
+    folder: Path,
+    advance: Advance,
+    *,
+    ranks: Ranks = Ranks(),  # noqa: B008, it is frozen
+    tell: Tell = lambda epoch, entry: None,
+) -> Trained:
+    """Return the trained network of a cell: loaded if it is finished, resumed if it was begun.
+
+    The weights of the last epoch are the result, or those of the best on validation images where
+    the recipe says so; test images are never seen.
+
+    Args:
+        recipe: what to train; ``recipe.trained()`` decides the weights.
+        rival: the activation.
+        seed: seed of the initial weights and of the order of the images.
+        inputs: the data, on the device to train on.
+        folder: where ``weights.safetensors`` (finished) and ``checkpoint.safetensors`` (begun) lie.
+        advance: called after each step with the number of images; not for what was done before.
+        ranks: the processes that train together.
+        tell: called after each epoch.
+
+    Raises:
+        DamagedFileError: a file in ``folder`` is damaged.
+        RecipeError: a file in ``folder`` belongs to another recipe.
+        StorageError: a checkpoint cannot be written; the one before it is kept.
+        FloatingPointError: the loss is no longer finite.
+    """
+    cell = recipe.trained() | {"activation": rival.describe(), "seed": seed}
+    finished, begun = folder / FINISHED, folder / BEGUN
+    if ranks.first:
+        make_folder(folder)
+        remove_leftovers(begun)
+    with _set_apart(inputs.train[0].device):
+        plain = build(recipe, rival, seed, inputs).to(inputs.train[0].device)
+        with ranks.read(finished) as file:
+            if file is not None:
+                history = restore(file, cell, {"model": plain})
+                begun.unlink(missing_ok=True)
+                return Trained(plain.eval(), history)
+        model = synchronised(plain, ranks, inputs.train[0].device)
+        kept = _kept(recipe, model)
+        optimizer = optimizer_for(model, recipe.training)
+        with ranks.read(begun) as file:
+            history = [] if file is None else restore(file, cell, kept, optimizer)
+        average = kept.get("average")
+        loop = Loop(recipe.training, seed, inputs, model, average, optimizer, advance, ranks)
+        while not _over(recipe, history):
+            history.append(loop.epoch(history))
+            tell(len(history), history[-1])
+            _keep_best(kept, history)
+            if ranks.first:
+                save(begun, cell, history, kept, optimizer)
+        model.load_state_dict(_result(kept).state_dict())
+        if ranks.first:
+            save(finished, cell, history, {"model": model})
+            begun.unlink(missing_ok=True)
+    return Trained(model.eval(), history)
+
+
+def _kept(recipe: Recipe, model: nn.Module) -> dict[str, nn.Module]:
+    """Return the networks of a checkpoint: the one that learns, and copies that the recipe asks."""
+    kept = {"model": model}
+    if recipe.training.ema:
+        kept["average"] = copy_of(model)
+    if recipe.training.select == "best":
+        kept["best"] = copy_of(model)
+    return kept
+
+
+def _over(recipe: Recipe, history: History) -> bool:
+    scores = [entry["val_accuracy"] for entry in history]
+    return len(scores) >= recipe.training.epochs or stalled(scores, recipe.training.patience)
+
+
+def _keep_best(kept: dict[str, nn.Module], history: History) -> None:
+    """Copy this epoch's network if none before it did better on validation images."""
+    scores = [entry["val_accuracy"] for entry in history]
+    if "best" in kept and scores[-1] > max(scores[:-1], default=-1.0):
+        kept["best"].load_state_dict(kept.get("average", kept["model"]).state_dict())
+
+
+def _result(kept: dict[str, nn.Module]) -> nn.Module:
+    return kept.get("best", kept.get("average", kept["model"]))
+
+
+@contextmanager
+def _set_apart(device: torch.device) -> Iterator[None]:
+    """Seed freely inside, the caller's generator stays; on a GPU, pick kernels that repeat."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        if not cuda:
+            yield
+            return
+        tf32 = torch.backends.cudnn.allow_tf32
+        with torch.backends.cudnn.flags(deterministic=True, benchmark=False, allow_tf32=tf32):
+            yield

@@ -1,0 +1,5 @@
+"""``python -m qact.cli``, which ``torchrun`` starts."""
+
+from qact.cli import app
+
+app()

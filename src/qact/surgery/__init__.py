@@ -1,0 +1,39 @@
+"""One way to walk and to edit any model.
+
+- `where`: which parts a user means, by name, pattern, container, type or predicate.
+- `kinds`: what a module is, an activation or a norm, and where its channels stand.
+- `walk`, `wrapped`: what is inside what, compiled and distributed models opened.
+- `batches`: what a loader yields, as a call of the model.
+- `flags`: ``eval()`` and back.
+- `edit`: replacements that an error undoes, attributes lent for a block, hooks for a block.
+
+Nothing here knows of contexts or ranks.
+"""
+
+from qact.surgery.batches import batches, call
+from qact.surgery.edit import Edit, hooking, lent
+from qact.surgery.flags import Flags, evaluating, frozen
+from qact.surgery.kinds import channels, is_activation, is_norm
+from qact.surgery.walk import joined, outermost
+from qact.surgery.where import Where, parse, select
+from qact.surgery.wrapped import inner
+
+__all__ = [
+    "Edit",
+    "Flags",
+    "Where",
+    "batches",
+    "call",
+    "channels",
+    "evaluating",
+    "frozen",
+    "hooking",
+    "inner",
+    "is_activation",
+    "is_norm",
+    "joined",
+    "lent",
+    "outermost",
+    "parse",
+    "select",
+]

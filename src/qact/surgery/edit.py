@@ -1,0 +1,158 @@
+"""Changes of a model that can be taken back: for good unless an error comes, or for a block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+FLAGS = (
+    *("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
+    *("_forward_pre_hooks_with_kwargs", "_is_full_backward_hook"),
+)
+_MISSING = object()
+# Per module and attribute: what was there before, and the values lent, the innermost last.
+_LENT: WeakKeyDictionary[nn.Module, dict[str, list[list[Any]]]] = WeakKeyDictionary()
+
+
+class Edit(AbstractContextManager["Edit"]):
+    """Within the block, changes of a model; an error takes them back, in reverse order.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2), nn.ReLU())
+        >>> with Edit() as edit:
+        ...     edit.put(net, "1", nn.GELU())
+        >>> net[1]
+        GELU(approximate='none')
+    """
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], Any]] = []
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is not None:
+            for step in reversed(self._undo):
+                step()
+        self._undo.clear()
+
+    def put(self, owner: nn.Module, key: str, new: nn.Module) -> None:
+        """Let ``owner`` have ``new`` as its attribute ``key``, whatever was there."""
+        self._undo.append(_restorer(owner, key))
+        if key in owner._modules:
+            owner._modules[key] = new
+        else:
+            setattr(owner, key, new)
+
+    def replace(self, model: nn.Module, name: str, new: nn.Module) -> None:
+        """:meth:`put` at a dotted path of ``model``, in the mode of the module that stood there."""
+        path, _, key = name.rpartition(".")
+        new.train(model.get_submodule(name).training)
+        self.put(model.get_submodule(path), key, new)
+
+    def become(self, module: nn.Module, kind: type[nn.Module]) -> None:
+        """Give ``module`` another class."""
+        self._undo.append(partial(setattr, module, "__class__", type(module)))
+        module.__class__ = kind
+
+    def set(self, module: nn.Module, name: str, value: Any) -> None:
+        """Set a plain attribute."""
+        before = {name: vars(module)[name]} if name in vars(module) else {}
+        self._undo.append(lambda: (vars(module).pop(name, None), vars(module).update(before)))
+        vars(module)[name] = value
+
+
+def _restorer(owner: nn.Module, key: str) -> Callable[[], Any]:
+    """What puts the attribute ``key`` back as it is now, the order of modules included."""
+    modules, plain = dict(owner._modules), vars(owner).get(key)
+
+    def restore() -> None:
+        owner._modules.clear()
+        owner._modules.update(modules)
+        if plain is not None:
+            vars(owner)[key] = plain
+
+    return restore
+
+
+@contextmanager
+def lent(module: nn.Module, name: str, value: Any) -> Iterator[None]:
+    """Within the block the plain attribute ``name`` of ``module`` is ``value``.
+
+    Blocks nest and the innermost one holds, in whatever order they end; after the last of them the
+    attribute is as it was, or gone again.
+
+    Example:
+        >>> layer = nn.Dropout(0.1)
+        >>> with lent(layer, "p", 0.2), lent(layer, "p", 0.3):
+        ...     layer.p
+        0.3
+        >>> layer.p
+        0.1
+    """
+    values = _LENT.setdefault(module, {}).setdefault(name, [])
+    if not values:
+        values.append([vars(module).get(name, _MISSING)])
+    mine = [value]  # told from others by identity: equal values may be lent twice
+    values.append(mine)
+    vars(module)[name] = value
+    try:
+        yield
+    finally:
+        values[:] = [one for one in values if one is not mine]
+        (last,) = values[-1]
+        if len(values) == 1:
+            _LENT[module].pop(name)
+        if last is _MISSING:
+            del vars(module)[name]
+        else:
+            vars(module)[name] = last
+
+
+@contextmanager
+def hooking(model: nn.Module) -> Iterator[ExitStack]:
+    """A stack for the handles of hooks on parts of ``model``, which are removed with the block.
+
+    torch's ``TransformerEncoder`` packs a padded batch into a nested tensor for its fused layers,
+    and fused layers call no hooks: within the block it does neither.
+
+    Example:
+        >>> seen, net = [], nn.Sequential(nn.ReLU())
+        >>> with hooking(net) as hooks:
+        ...     hook = lambda module, args, output: seen.append(output)
+        ...     _ = hooks.enter_context(net[0].register_forward_hook(hook))
+        >>> len(net[0]._forward_hooks)
+        0
+    """
+    with ExitStack() as stack:
+        for encoder in packing(model):
+            stack.enter_context(lent(encoder, PACKS, False))
+        yield stack
+
+
+PACKS = "use_nested_tensor"
+
+
+def packing(model: nn.Module) -> list[nn.Module]:
+    """The parts of ``model`` that pack padded batches for fused layers."""
+    return [m for m in model.modules() if isinstance(m, nn.TransformerEncoder)]
+
+
+def move_hooks(old: nn.Module, new: nn.Module) -> None:
+    """Let ``new`` answer the hooks of ``old``; handles that remove them go on working."""
+    for name in HOOKS:
+        theirs = getattr(old, name)
+        if theirs and not getattr(new, name):
+            setattr(new, name, theirs)
+        else:
+            getattr(new, name).update(theirs)
+    for name in FLAGS:
+        value = getattr(old, name)
+        if isinstance(value, dict):
+            getattr(new, name).update(value)
+        elif value is not None:
+            setattr(new, name, value)
