@@ -121,7 +121,9 @@ def transform(
             return input.clone()
     with torch.autocast(input.device.type, enabled=False):
         z = channels.z
-        plan = fuse(rule, level) if context is None and engines.fused(engine, input) else None
+        plan = None
+        if context is None and engines.fused(engine, input) and _single(running):
+            plan = fuse(rule, level)
         if plan is not None:
             affine = (None, None, *_columns(level), None, None)
             return channels.back(block(z, plan, affine, running)[0])
@@ -135,6 +137,11 @@ def transform(
                 seen = eager.observe(z.detach(), rule) if seen is None else seen.detach()
                 running[0].follow(seen, running[1])
         return channels.back(output)
+
+
+def _single(running: Running | None) -> bool:
+    """Whether what follows is kept in float32, as fused kernels have it."""
+    return running is None or running[0].mass.dtype == torch.float32
 
 
 def recall(channels: Channels, stored: Stored, engine: str | None) -> Tensor:

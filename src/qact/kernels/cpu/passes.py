@@ -117,13 +117,20 @@ def _statistics(first, last, z, out):  # type: ignore[no-untyped-def]
                 gap = np.float64(value) - start
                 total += gap
                 square += gap * gap
-        count = outer * inner
+        unit, count = 1.0, outer * inner
+        if low < high and not 1e-280 < square < 1e280:  # squares of float64 that are no numbers
+            unit, total, square = max(abs(low), abs(high)), 0.0, 0.0
+            for n in range(outer):
+                for i in range(inner):
+                    gap = z[n, c, i] / unit - start / unit
+                    total += gap
+                    square += gap * gap
         mean = total / count
         out[0, c], out[1, c] = low, high
         if not np.isfinite(total):
             out[0, c] = np.nan
-        out[2, c] = start + mean
-        out[3, c] = np.sqrt(max(square / count - mean * mean, 0.0))
+        out[2, c] = start + mean * unit
+        out[3, c] = np.sqrt(max(square / count - mean * mean, 0.0)) * unit
 
 
 @njit(nogil=True, cache=True)
