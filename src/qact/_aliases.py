@@ -104,6 +104,7 @@ _BENCH = {
 _SURGERY = ["kinds", "where", "wrapped"]
 MOVED = {
     "adapt.flags": "surgery.flags",
+    "calibration.torchmetric": "integrations.torchmetrics",
     "convert": "conversion",
     "convert.swap": "surgery.edit",
     "distance": "adapt.distance",

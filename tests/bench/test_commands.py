@@ -34,7 +34,7 @@ def test_bench_then_report(small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--activation", "swosh"], "unknown activation 'swosh'; known: "),
+        (["--activation", "swosh"], "unknown activation 'swosh'; did you mean "),
         (["--data", "nowhere"], "nowhere"),
         (["--loss", "hinge"], "got 'hinge'"),
         (["--corruption", "haze"], "unknown corruption 'haze'"),
