@@ -56,10 +56,17 @@ class Entry(Known):
 
 
 ACTIVATIONS = Registry("activation", Entry, room="qact.activations")
-register, names, entry = ACTIVATIONS.register, ACTIVATIONS.names, ACTIVATIONS.__getitem__
+register = ACTIVATIONS.register
+entry = ACTIVATIONS.__getitem__
+names = ACTIVATIONS.names
+list_activations = names
+"""Return the names that match a shell pattern, sorted: ``list_activations("*elu", halves=False)``.
+
+Facts are fields of :class:`Entry` that must have the given value.
+"""
 
 
-def create(
+def activation(
     name: str | Callable[..., nn.Module] | None, num_features: int | None = None, **options: Any
 ) -> nn.Module:
     """Return a fresh activation module.
@@ -92,6 +99,9 @@ def create(
     raise TypeError(f"name={name!r} must be a string, a module class or None")
 
 
+create = activation
+
+
 def _made(
     make: Callable[..., nn.Module], name: str, num_features: int | None, options: dict[str, Any]
 ) -> nn.Module:
@@ -105,6 +115,3 @@ def _made(
         elif takes["num_features"].default is inspect.Parameter.empty:
             raise ValueError(f"{name} needs num_features, the number of channels of its input")
     return make(**options)
-
-
-activation, list_activations = create, names

@@ -5,5 +5,7 @@ from __future__ import annotations
 from qact.registry import Entry, Registry
 
 CALIBRATORS = Registry("calibrator", Entry, room="qact.calibration")
-register, names, entry = CALIBRATORS.register, CALIBRATORS.names, CALIBRATORS.__getitem__
+register = CALIBRATORS.register
+entry = CALIBRATORS.__getitem__
+names = CALIBRATORS.names
 create = CALIBRATORS.create

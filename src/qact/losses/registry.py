@@ -22,5 +22,7 @@ class Entry(registry.Entry):
 
 
 LOSSES = registry.Registry("loss", Entry, room="qact.losses")
-register, names, entry = LOSSES.register, LOSSES.names, LOSSES.__getitem__
+register = LOSSES.register
+entry = LOSSES.__getitem__
+names = LOSSES.names
 create = LOSSES.create

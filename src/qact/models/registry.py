@@ -13,7 +13,9 @@ from qact.models.placement import Act, Placement, paper, placed
 from qact.registry import Entry, Registry
 
 MODELS = Registry("model", Entry, room="qact.models")
-register, names, entry = MODELS.register, MODELS.names, MODELS.__getitem__
+register = MODELS.register
+entry = MODELS.__getitem__
+names = MODELS.names
 PLACEMENTS: dict[str, Callable[[Act], Act]] = {"everywhere": lambda act: act, "paper": paper}  # type: ignore[dict-item]
 
 
