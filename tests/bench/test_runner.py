@@ -12,11 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from qact.bench import Rival, load_results, run
 from qact.activations.registry import ACTIVATIONS
+from qact.bench import Rival, load_results, run
 from qact.bench.errors import CellError, DamagedFileError, RecipeError
 from qact.bench.measure.metrics import COSTS, METRICS
-from qact.bench.recipe import rivals
 from qact.bench.runner import workers
 from qact.bench.store.files import load_tensors
 
