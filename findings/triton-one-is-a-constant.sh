@@ -57,8 +57,9 @@ def compiles(kernel, n):
     try:
         triton.compile(ASTSource(kernel, signature, fixed, {}), target=target)
     except triton.CompilationError as error:
-        cause = error.__cause__ or error
-        return repr(cause)[:80]
+        while error.__cause__ is not None:
+            error = error.__cause__
+        return str(error).strip().splitlines()[-1]
     return "compiles"
 
 
