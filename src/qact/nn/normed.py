@@ -15,6 +15,7 @@ from qact.kernels.plan import Plan, fuse
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.nn.layer import QAct
+from qact.nn.lending import RULE, untouched
 from qact.rank import levels as _levels
 from qact.rank.layout import fold, unfold
 from qact.rank.moving import followers
@@ -109,7 +110,7 @@ class NormedQAct(nn.Module):
         """What to fuse, if every part is as this class made it and in training."""
         parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
-        if not ours or not all(part.training and _untouched(part) for part in parts):
+        if not ours or not all(part.training and untouched(part, RULE) for part in parts):
             return None
         plan = fuse(self.quantile.rule, self.quantile.level)
         if plan is None:
@@ -143,9 +144,9 @@ class NormedQAct(nn.Module):
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         parts = (*norms, self.quantile)
         ours = all(vars(type(part)).get("same_in_eval", False) for part in parts)
-        untouched = ours and all(_untouched(part) and not part.training for part in parts)
+        plain = ours and all(untouched(part, RULE) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
-        return untouched and known and storable(self.quantile.rule, self.quantile.level)
+        return plain and known and storable(self.quantile.rule, self.quantile.level)
 
     def stored(self) -> Stored:
         """Stored context and running statistics as one table; kept until something changes."""
@@ -222,17 +223,6 @@ class PaperQAct(NormedQAct):
 def _frozen() -> bool:
     """Whether a folded table may answer. A compiler fuses the norms itself, and keeps no table."""
     return exporting() or not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-
-
-def _untouched(module: nn.Module) -> bool:
-    """No hook that a fused pass would leave out."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return not any(hooks)
 
 
 def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:

@@ -1,23 +1,26 @@
-"""Early warning: how far a model's present contexts are from those of its training."""
+"""How far contexts have drifted: of every QAct layer of a model, against those that it stores."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qact.adapt.contexts import adapting
-from qact.adapt.distance import kolmogorov, wasserstein
-from qact.adapt.method import Method
 from qact.context import Context
 from qact.kernels import eager
 from qact.nn.layer import QAct
+from qact.nn.lending import listening
 from qact.rank.layout import fold
+from qact.statistics.distance import kolmogorov, wasserstein
+from qact.statistics.lend import adapting
 from qact.surgery import batches as batches_of
 from qact.surgery import call, evaluating, hooking
+
+Contexts = dict[str, Context]
 
 
 @dataclass(frozen=True)
@@ -78,50 +81,23 @@ class Drift:
         return ax
 
 
-def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Drift:
-    """Report per QAct layer how far the present context is from the stored one.
-
-    The present context is that of ``batches``, passed through the model with stored contexts, so a
-    layer's drift is that of its own inputs. For a :class:`qact.adapt.Method` without ``batches`` it
-    is what the method has made of the contexts, against those it started with: 0 for one that reads
-    the batch and stores nothing.
-
-    Small batches drift by chance: with ``n`` independent values KS is about ``0.87 / sqrt(n)``.
-
-    Args:
-        model: a model with QAct layers, or a method that adapts one. It stays as it is.
-        batches: a batch (N, ...), or several, in the forms that :func:`qact.record` takes.
+def contexts(model: nn.Module) -> Contexts:
+    """The stored context of each QAct layer, by name.
 
     Raises:
-        TypeError: ``model`` is no module, or ``batches`` yields no tensors.
-        ValueError: there is no QAct layer, or nothing to compare with.
-        RuntimeError: a stored context has seen no data.
-
-    Example:
-        >>> model = nn.Sequential(nn.Linear(3, 4), QAct(4))
-        >>> for _ in range(10):
-        ...     _ = model(torch.randn(64, 3))
-        >>> near = drift(model.eval(), torch.randn(512, 3)).worst.ks.mean()
-        >>> far = drift(model, 3 * torch.randn(512, 3) + 1).worst.ks.mean()
-        >>> bool(near < 0.1 < 0.2 < far)
-        True
+        ValueError: there is no QAct layer. RuntimeError: a context has seen no data.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model={model!r} must be a torch.nn.Module")
-    inner = model.model if isinstance(model, Method) else model
-    layers = {name: m for name, m in inner.named_modules() if isinstance(m, QAct)}
-    if not layers:
-        raise ValueError(f"{type(inner).__name__} has no QAct layer, so no context to compare")
-    for layer in layers.values():
-        layer.context.require_data()
-    stored = {name: _started(model, name, layer) for name, layer in layers.items()}
-    if batches is not None:
-        present = _seen(inner, layers, batches)
-    elif isinstance(model, Method):
-        present = {name: layer.context for name, layer in layers.items()}
-    else:
-        raise ValueError("batches=None: pass the batches whose contexts shall be compared")
-    return Drift(tuple(_compared(name, stored[name], present[name]) for name in layers))
+    found = {name: m.context for name, m in model.named_modules() if isinstance(m, QAct)}
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no QAct layer, so no context to compare")
+    for context in found.values():
+        context.require_data()
+    return found
+
+
+def compared(stored: Contexts, present: Contexts) -> Drift:
+    """The distances of contexts of the same names."""
+    return Drift(tuple(_compared(name, stored[name], present[name]) for name in stored))
 
 
 def _compared(name: str, stored: Context, present: Context) -> LayerDrift:
@@ -130,24 +106,22 @@ def _compared(name: str, stored: Context, present: Context) -> LayerDrift:
     return LayerDrift(name, kolmogorov(stored, present), w1)
 
 
-def _started(model: nn.Module, name: str, layer: QAct) -> Context:
-    """The context that a method began with, or the one that is stored."""
-    context = layer.context.clone()
-    if isinstance(model, Method):
-        prefix = f"{name}.context." if name else "context."
-        context.load_state_dict({k: model._start[prefix + k] for k in context.state_dict()})
-    return context
-
-
 @torch.no_grad()
-def _seen(
-    model: nn.Module, layers: dict[str, QAct], batches: Tensor | Iterable[Any]
-) -> dict[str, Context]:
-    """Contexts of what reaches each layer; values that are not finite are left out by channel."""
-    found = {name: layer.context.clone().decay(0.0) for name, layer in layers.items()}
+def seen(model: nn.Module, batches: Tensor | Iterable[Any]) -> Contexts:
+    """Contexts of what reaches each layer, which reads what it has stored.
+
+    Values that are not finite are left out by channel.
+
+    Raises:
+        TypeError: ``batches`` yields no tensors. ValueError: nothing finite reaches some layer.
+    """
+    found: Contexts = {}
     with evaluating(model), adapting(model, "running"), hooking(model) as hooks:
-        for name, layer in layers.items():
-            hooks.enter_context(layer.register_forward_pre_hook(_collector(found[name])))
+        for name, layer in model.named_modules():
+            if isinstance(layer, QAct):
+                found[name] = layer.context.clone()
+                found[name].reset_parameters()
+                hooks.enter_context(listening(layer, partial(_collect, layer, found[name])))
         for batch in batches_of(batches):
             call(model, batch)
     if any(context.is_empty for context in found.values()):
@@ -155,14 +129,6 @@ def _seen(
     return found
 
 
-def _collector(context: Context) -> Any:
-    seen = 0
-
-    def collect(module: Any, args: tuple[Tensor, ...]) -> None:
-        nonlocal seen
-        seen += 1
-        observed = eager.observe(fold(args[0], module.dim), module.rule, context.bins)
-        context.batches.fill_(seen - 1)  # a plain mean over the batches
-        context.follow(observed, None)
-
-    return collect
+def _collect(layer: QAct, context: Context, input: Tensor) -> None:
+    """A plain mean over the batches."""
+    context.follow(eager.observe(fold(input, layer.dim), layer.rule, context.bins), None)

@@ -1,0 +1,51 @@
+"""Early warning: how far a model's present contexts are from those of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from qact.adapt.method import Method
+from qact.statistics.drift import Drift, compared, contexts, seen
+
+
+def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Drift:
+    """Report per QAct layer how far the present context is from the stored one.
+
+    The present context is that of ``batches``, passed through the model with stored contexts, so a
+    layer's drift is that of its own inputs. For a :class:`qact.adapt.Method` without ``batches`` it
+    is what the method has made of the contexts, against those it started with: 0 for one that reads
+    the batch and stores nothing.
+
+    Small batches drift by chance: with ``n`` independent values KS is about ``0.87 / sqrt(n)``.
+
+    Args:
+        model: a model with QAct layers, or a method that adapts one. It stays as it is.
+        batches: a batch (N, ...), or several, in the forms that :func:`qact.record` takes.
+
+    Raises:
+        TypeError: ``model`` is no module, or ``batches`` yields no tensors.
+        ValueError: there is no QAct layer, or nothing to compare with.
+        RuntimeError: a stored context has seen no data.
+
+    Example:
+        >>> import torch, qact
+        >>> model = nn.Sequential(nn.Linear(3, 4), qact.QAct(4))
+        >>> for _ in range(10):
+        ...     _ = model(torch.randn(64, 3))
+        >>> near = drift(model.eval(), torch.randn(512, 3)).worst.ks.mean()
+        >>> far = drift(model, 3 * torch.randn(512, 3) + 1).worst.ks.mean()
+        >>> bool(near < 0.1 < 0.2 < far)
+        True
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model={model!r} must be a torch.nn.Module")
+    inner, source = (model.model, model.source) if isinstance(model, Method) else (model, model)
+    stored = contexts(source)
+    if batches is not None:
+        return compared(stored, seen(inner, batches))
+    if inner is source:
+        raise ValueError("batches=None: pass the batches whose contexts shall be compared")
+    return compared(stored, contexts(inner))
