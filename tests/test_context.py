@@ -621,7 +621,7 @@ def test_float64_has_the_same_context_in_every_unit(unit):
     for one in (context, context + context, followed.context):
         assert float(one.mean) / unit == pytest.approx(float(shape.mean()), abs=1e-4)
         assert float(one.std) / unit == pytest.approx(float(shape.std(correction=0)), rel=1e-4)
-        want = (z.T <= z).double().mean(1, keepdim=True)
+        want = (z >= z.T).double().mean(1, keepdim=True)
         got = one.rank(z, grounded=False, smooth=False)
         # Half of the fullest bin: what stands in one is told apart by its mean alone.
         assert float((got - want).abs().max()) <= float((one.mass.amax() / one.count).max()) + 1e-9

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.adapt.contexts import adapting
 from qact.adapt.parameters import has_norms
 from qact.adapt.rows import checked, finite_rows
+from qact.statistics.lend import adapting
 from qact.surgery import Flags
 
 
@@ -127,14 +127,24 @@ class Method(nn.Module):
         return logits
 
     @torch.inference_mode(False)
-    @torch.no_grad()
     def reset(self) -> None:
         """Put every parameter and buffer back, bit for bit, and forget the stream."""
-        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+        self._put_back(self.model)
+        self._begun = True
+        with torch.no_grad():
+            self.begin()
+
+    @property
+    def source(self) -> nn.Module:
+        """A copy of the model as the method began with it."""
+        return self._put_back(copy.deepcopy(self.model))
+
+    @torch.no_grad()
+    def _put_back(self, model: nn.Module) -> nn.Module:
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             tensor.copy_(self._start[name])
             tensor.grad = None
-        self._begun = True
-        self.begin()
+        return model
 
     def release(self) -> nn.Module:
         """Return the adapted model, every flag of training and ``requires_grad`` as it was."""

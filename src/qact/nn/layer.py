@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
 from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
+from qact.nn.lending import lending, lent
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.bandwidth import parse as parse_bandwidth
@@ -25,6 +27,7 @@ from qact.rank.levels import Level, leveled
 from qact.rank.rule import Rule
 
 MODES = ("running", "batch", "mixed")
+READS = "_reads"  # under this key a thread is lent what it reads in eval()
 KNOTS = 33
 
 
@@ -136,6 +139,39 @@ class QAct(nn.Module):
             self.table.copy_(
                 torch.special.ndtri(ranks.clamp(0.25 / KNOTS, 1 - 0.25 / KNOTS)).relu()
             )
+
+    @property
+    def mode(self) -> str:
+        """What ``eval()`` reads: in a block of :meth:`reading` what that says, else ``context``."""
+        reads = lent(self, READS)
+        return self._mode if reads is None else reads[0]
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = mode
+
+    @property
+    def prior(self) -> float:
+        """For how many samples the stored context counts in ``"mixed"``."""
+        reads = lent(self, READS)
+        return self._prior if reads is None or reads[1] is None else reads[1]
+
+    @prior.setter
+    def prior(self, prior: float) -> None:
+        self._prior = prior
+
+    def reading(self, context: str, prior: float | None = None) -> AbstractContextManager[None]:
+        """Within the block, ``eval()`` reads ``context`` in this thread; see :func:`qact.adapting`.
+
+        Example:
+            >>> layer = QAct(3)
+            >>> with layer.reading("batch"):
+            ...     layer.mode
+            'batch'
+            >>> layer.mode
+            'running'
+        """
+        return lending(self, READS, (context, prior))
 
     @property
     def level(self) -> Level:

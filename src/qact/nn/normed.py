@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact._compat import has_hooks
 from qact.functional import recall
 from qact.kernels import engines
 from qact.kernels.block import block
@@ -17,6 +16,7 @@ from qact.kernels.plan import Plan, fuse
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.nn.layer import QAct
+from qact.nn.lending import RULE, untouched
 from qact.rank import levels as _levels
 from qact.rank.layout import Channels, fold, unfold
 
@@ -110,7 +110,7 @@ class NormedQAct(nn.Module):
         parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
         ours = ours and self.quantile.context.mass.dtype == torch.float32  # as kernels keep it
-        if not ours or not all(part.training and _untouched(part) for part in parts):
+        if not ours or not all(part.training and untouched(part, RULE) for part in parts):
             return None
         plan = fuse(self.quantile.rule, self.quantile.level)
         if plan is None:
@@ -143,9 +143,9 @@ class NormedQAct(nn.Module):
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         parts = (*norms, self.quantile)
         ours = all(vars(type(part)).get("same_in_eval", False) for part in parts)
-        untouched = ours and all(_untouched(part) and not part.training for part in parts)
+        plain = ours and all(untouched(part, RULE) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
-        return untouched and known and storable(self.quantile.rule, self.quantile.level)
+        return plain and known and storable(self.quantile.rule, self.quantile.level)
 
     def stored(self) -> Stored:
         """Stored context and running statistics as one table; kept until something changes."""
@@ -225,11 +225,6 @@ QAct.paper = PaperQAct
 def _frozen() -> bool:
     """Whether a folded table may answer. A compiler fuses the norms itself, and keeps no table."""
     return exporting() or not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-
-
-def _untouched(module: nn.Module) -> bool:
-    """No hook that a fused pass would leave out."""
-    return not has_hooks(module)
 
 
 def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from qact.kernels import engines
 from qact.kernels.once import refusing
 from qact.nn.distributed.exchange import rows, summed
+from qact.rank.moments import union
 
 
 @dataclass(frozen=True)
@@ -38,13 +39,14 @@ def statistics(z: Tensor, group: Any, engine: str | None = None) -> Statistics:
         local = [far, -far, torch.zeros_like(far), torch.zeros_like(far)]
     gathered = rows(torch.stack([torch.full_like(local[0], n), *local]), group)
     counts, low, high, mean, std = gathered.unbind(1)
-    count = counts.sum(0)
-    if not bool((count > 0).all()):
+    count = counts.cumsum(0)
+    if not bool((count[-1] > 0).all()):
         raise ValueError("no process has a sample; an empty batch has no ranks")
-    share = counts / count
-    centre = (share * mean).sum(0)
-    variance = (share * (std**2 + (mean - centre) ** 2)).sum(0)
-    return Statistics(count, low.amin(0), high.amax(0), centre, variance.sqrt())
+    shares = counts / count.clamp_min(1)  # of each process among those up to it
+    joint = mean[0], std[0] ** 2
+    for part in zip(mean[1:], std[1:] ** 2, shares[1:], strict=True):
+        joint = union(joint, part[:2], part[2])
+    return Statistics(count[-1], low.amin(0), high.amax(0), joint[0], joint[1].sqrt())
 
 
 def moments(z: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,8 +24,8 @@ try:
     from torchmetrics.utilities import dim_zero_cat
 except ImportError as error:
     raise ImportError(
-        "qact.calibration.torchmetric gives torchmetrics' API to our metrics, and torchmetrics is "
-        "not installed: pip install torchmetrics. The functions of qact.calibration need it not"
+        "qact.integrations.torchmetrics gives torchmetrics' API to our metrics, and it is not "
+        "installed: pip install torchmetrics. The functions of qact.calibration do without"
     ) from error
 
 
