@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from qact import Context, QAct
 from qact.context import TENSORS
@@ -559,7 +560,7 @@ def test_statistics_stay_in_single_precision_or_better():
     assert torch.equal(context.mass.float(), before["mass"])
     context.half()
     assert context.mass.dtype in (torch.float32, torch.float64)
-    assert context.exponent.dtype == torch.int32
+    assert torch.equal(context.exponent.float(), before["exponent"])
 
 
 def test_double_precision_contexts_answer_in_it():
@@ -627,3 +628,98 @@ def test_float64_has_the_same_context_in_every_unit(unit):
         assert float((got - want).abs().max()) <= float((one.mass.amax() / one.count).max()) + 1e-9
         middle = float(one.quantile(0.5)) / unit
         assert middle == pytest.approx(float(shape.median()), abs=0.05)
+
+
+# Counts without end, and averages that are none
+
+
+def test_one_more_is_counted_beyond_two_to_the_24th():
+    context = Context(1).add(torch.zeros(2**20, 1))
+    for _ in range(4):
+        context.merge(context.clone())
+    assert float(context.count) == 2**24
+    for _ in range(10):
+        context.add(torch.zeros(1, 1))
+    assert float(context.count) == 2**24 + 10
+    assert float(context.merge(Context(1).add(torch.ones(1, 1))).count) == 2**24 + 11
+    assert float(context.mean) == pytest.approx(1 / (2**24 + 11), rel=1e-3)
+    loaded = Context(1)
+    loaded.load_state_dict(context.state_dict())
+    for one in (loaded, context.clone(), copy.deepcopy(context).half(), context.float()):
+        assert float(one.add(torch.zeros(1, 1)).count) == 2**24 + 12
+        assert one.rank(torch.zeros(1, 1), smooth=False).dtype == torch.float32
+        assert one.quantile(0.5).dtype == torch.float32
+        one.decay(0.5)
+
+
+def two_grids() -> tuple[QAct, QAct]:
+    one, two = QAct(3), QAct(3)
+    one(torch.randn(64, 3))
+    two(3 * torch.randn(64, 3) + 5)
+    return one, two
+
+
+def averages():
+    """Standard recipes that take the mean of two models, buffers included."""
+
+    def own(one, two):
+        a, b = one.state_dict(), two.state_dict()
+        one.load_state_dict({k: (0.9 * a[k] + 0.1 * b[k]).to(a[k].dtype) for k in a})
+        return one
+
+    def averaged(**options):
+        def run(one, two):
+            model = AveragedModel(one, use_buffers=True, **options)
+            model.update_parameters(one)
+            model.update_parameters(two)
+            return model.module
+
+        return run
+
+    def timm(one, two):  # what timm.utils.ModelEmaV2 and V3 do, in their words for V2
+        for x, y in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+            x.copy_(0.999 * x + 0.001 * y)
+        return one
+
+    def foreach(one, two):  # V3: floats by lerp, the rest copied
+        for x, y in zip(one.buffers(), two.buffers(), strict=True):
+            x.lerp_(y, 0.001) if x.is_floating_point() else x.copy_(y)
+        return one
+
+    ema = get_ema_multi_avg_fn(0.999)
+    return [own, averaged(), averaged(multi_avg_fn=ema), timm, foreach]
+
+
+@pytest.mark.parametrize("recipe", averages())
+def test_an_average_of_contexts_on_different_grids_is_refused_aloud(recipe):
+    one, two = two_grids()
+    with pytest.raises(RuntimeError, match=r"use_buffers=False.*update_stats"):
+        recipe(one, two).eval()(torch.randn(4, 3))
+
+
+@pytest.mark.parametrize("recipe", averages())
+def test_an_average_on_one_grid_is_the_mixture(recipe):
+    one = QAct(1, momentum=1.0)
+    z = torch.randn(400, 1)
+    one(z)
+    two = copy.deepcopy(one)
+    two(torch.cat([z[z < 0].repeat(2), z[z >= 0]])[:400, None].clamp(z.min(), z.max()))
+    assert torch.equal(one.context.exponent, two.context.exponent)
+    assert torch.equal(one.context.offset, two.context.offset)
+    masses = [layer.context.mass.clone() for layer in (one, two)]
+    mean = recipe(one, two).eval()
+    mean(torch.randn(4, 1))
+    low, high = (m.clone() for m in masses)
+    between = (mean.context.mass - torch.minimum(low, high) >= -1e-3) & (
+        mean.context.mass - torch.maximum(low, high) <= 1e-3
+    )
+    assert bool(between.all())
+
+
+def test_states_with_integer_grids_as_they_were_saved_before_load():
+    context = Context(2).add(torch.randn(50, 2))
+    old = {**context.state_dict()}
+    old["exponent"], old["offset"] = old["exponent"].int(), old["offset"].long()
+    new = Context(2)
+    new.load_state_dict(old)
+    assert_same(state(new), state(context))

@@ -9,18 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from qact import _compat, checks
-from qact.kernels import eager, tables
+from qact.kernels import eager, engines, tables
+from qact.kernels.recall import versions
+from qact.kernels.stored import Stored, store
 from qact.rank.bandwidth import Bandwidth, parse
-from qact.rank.grid import Grid
+from qact.rank.grid import stored, whole
 from qact.rank.histogram import Histogram, empty, merge
 from qact.rank.layout import Channels
 from qact.rank.levels import parse as parse_level
 from qact.rank.moving import moved
-from qact.rank.plausible import complaints
+from qact.rank.plausible import AVERAGED, complaints
 from qact.rank.rule import Rule
 
-FLOATS = ("mass", "moment", "mean", "std")
-TENSORS = (*FLOATS, "exponent", "offset", "batches")
+FLOATS = ("mass", "moment", "mean", "std", "exponent", "offset")
+TENSORS = (*FLOATS, "batches")
+
+UNIFORM = parse_level("uniform")
+# One more is counted in float32 up to here, with room for a batch.
+LARGEST = 2.0**23
 
 
 class Context(nn.Module):
@@ -61,17 +67,16 @@ class Context(nn.Module):
         super().__init__()
         self.num_features = checks.integer("num_features", num_features, 1)
         self.bins = checks.integer("bins", bins, 8)
+        self._table: tuple[Any, Stored] | None = None
         blank = empty(num_features, bins, dtype=dtype, device=device)
         for name in FLOATS:
-            self.register_buffer(name, getattr(blank, name))
-        self.register_buffer("exponent", blank.grid.exponent)
-        self.register_buffer("offset", blank.grid.offset)
+            self.register_buffer(name, _part(blank, name).to(dtype))
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))
 
     @property
     def histogram(self) -> Histogram:
         """The context as plain tensors, shared with the buffers."""
-        grid = Grid(self.exponent, self.offset, self.bins)
+        grid = stored(self.exponent, self.offset, self.bins)
         return Histogram(self.mass, self.moment, grid, self.mean, self.std)
 
     @property
@@ -80,9 +85,14 @@ class Context(nn.Module):
         return self.mass, self.moment, self.mean, self.std, self.exponent, self.offset
 
     @property
+    def single(self) -> bool:
+        """Whether all that is stored is float32, as fused kernels move it."""
+        return all(tensor.dtype == torch.float32 for tensor in self.tensors)
+
+    @property
     def count(self) -> Tensor:
-        """Total mass per channel (C,)."""
-        return self.histogram.count
+        """Total mass per channel (C,), whole up to 2^53 if it is one of values."""
+        return self.mass.sum(1, dtype=torch.float64)
 
     @property
     def is_empty(self) -> bool:
@@ -97,7 +107,7 @@ class Context(nn.Module):
         if not torch.isfinite(seen.mean).all():
             bad = z[~torch.isfinite(z)][0].item()
             raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
-        return self.take(merge(self.histogram, seen.to(self.mass.dtype), self.bins), 1)
+        return self._joined(seen, 1)
 
     @torch.no_grad()
     def merge(self, other: Context) -> Context:
@@ -105,8 +115,11 @@ class Context(nn.Module):
         if not isinstance(other, Context) or other.num_features != self.num_features:
             got = getattr(other, "num_features", type(other).__name__)
             raise ValueError(f"cannot merge {got} channels into a context of {self.num_features}")
-        theirs = other.histogram.to(self.mass.dtype)
-        return self.take(merge(self.histogram, theirs, self.bins), int(other.batches))
+        return self._joined(other.histogram, int(other.batches))
+
+    def _joined(self, other: Histogram, batches: int) -> Context:
+        ours, theirs = self.histogram.to(torch.float64), other.to(torch.float64)
+        return self.take(merge(ours, theirs, self.bins), batches)
 
     def __add__(self, other: Context) -> Context:
         return self.clone().merge(other)
@@ -123,13 +136,13 @@ class Context(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Forget everything. A module made on the meta device needs it after ``to_empty``."""
-        blank = empty(self.num_features, self.bins, dtype=self.mass.dtype, device=self.mass.device)
+        blank = empty(self.num_features, self.bins, dtype=self.mean.dtype, device=self.mass.device)
         self.batches.zero_()
         self.take(blank, 0)
 
     def clone(self) -> Context:
         """An independent copy."""
-        new = Context(self.num_features, self.bins, device=self.mass.device, dtype=self.mass.dtype)
+        new = Context(self.num_features, self.bins, device=self.mass.device, dtype=self.mean.dtype)
         new.load_state_dict(self.state_dict())
         return new
 
@@ -165,8 +178,19 @@ class Context(nn.Module):
 
     def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
         """The rank of ``z`` here; options as in :class:`qact.rank.rule.Rule` (any bandwidth)."""
-        plan, level = _rule(**rule), parse_level("uniform")
-        return self._read(z, dim, lambda f: eager.apply(f, self.histogram, level, plan))
+        plan = _rule(**rule)
+        return self._read(z, dim, lambda f: self._ranked(f, plan))
+
+    def _ranked(self, z: Tensor, rule: Rule) -> Tensor:
+        """By the table that is kept until something changes; a gradient goes its own way."""
+        differentiated = torch.is_grad_enabled() and z.requires_grad
+        if z.dtype == torch.float64 or differentiated or torch.compiler.is_compiling():
+            return eager.apply(z, self.histogram, UNIFORM, rule)
+        key = versions([*self.buffers()]), rule
+        if self._table is None or key[0] is None or self._table[0] != key:
+            self._table = key, store(self.histogram, UNIFORM, rule)
+        wide = z.float().contiguous()
+        return engines.lookup(None, wide)(wide, self._table[1])
 
     def density(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
         """``f_h(z)``, the derivative of the smooth rank, in units of one over those of ``z``."""
@@ -179,7 +203,8 @@ class Context(nn.Module):
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q.tolist()} must lie in [0, 1]")
         self.require_data()
-        return tables.quantile(self.histogram, q, Rule(grounded=grounded, smooth=False))
+        found = tables.quantile(self.histogram, q, Rule(grounded=grounded, smooth=False))
+        return found.to(self.mean.dtype)
 
     def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
         channels = self._asked(z, dim)
@@ -196,7 +221,9 @@ class Context(nn.Module):
             self.require_data()
 
     def require_data(self) -> None:
-        """Raise RuntimeError if some channel has seen nothing."""
+        """Raise RuntimeError if some channel has seen nothing, or what is stored is no context."""
+        if not (whole(self.exponent) & whole(self.offset)).all():
+            raise RuntimeError(f"the context's grid is none{AVERAGED}")
         if self.is_empty:
             raise RuntimeError(
                 "this context has seen no data; train the layer, call add(), or load a state first"
@@ -205,12 +232,16 @@ class Context(nn.Module):
     @torch.no_grad()
     def take(self, new: Histogram, batches: int = 0) -> Context:
         """Overwrite what is stored, in place, and count further ``batches``."""
+        if self.mass.dtype == torch.float32 and bool((new.mass >= LARGEST).any()):
+            self._widen()
         for name in FLOATS:
-            getattr(self, name).copy_(getattr(new, name))
-        self.exponent.copy_(new.grid.exponent)
-        self.offset.copy_(new.grid.offset)
+            getattr(self, name).copy_(_part(new, name))
         self.batches += batches
         return self
+
+    def _widen(self) -> None:
+        """Count in float64 from now on: float32 ends at 2^24, where one more is none."""
+        self.mass, self.moment = self.mass.double(), self.moment.double()
 
     def _apply(self, fn: Any, recurse: bool = True) -> Context:
         """Move with the model, but never below float32: counts do not fit into half precision."""
@@ -218,9 +249,14 @@ class Context(nn.Module):
         super()._apply(fn, recurse)
         for name, old in kept.items():
             new = getattr(self, name)
-            if new.dtype in (torch.float16, torch.bfloat16):
+            half = new.dtype in (torch.float16, torch.bfloat16)
+            if half or (new.dtype == torch.float32 and old.dtype == torch.float64 and _large(old)):
                 setattr(self, name, old.to(new.device))
         return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy makes its own table."""
+        return {**self.__dict__, "_table": None}
 
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """All or nothing: a state that does not fit leaves the context as it was."""
@@ -230,11 +266,22 @@ class Context(nn.Module):
         if errors or absent:
             missing += absent
             return
+        if state_dict[prefix + "mass"].dtype != state_dict[prefix + "mean"].dtype:
+            self._widen()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.num_features}, bins={self.bins}"
+
+
+def _large(numbers: Tensor) -> bool:
+    """Whether integers of this size may be lost in float32."""
+    return not numbers.is_meta and bool((numbers.abs() >= LARGEST).any())
+
+
+def _part(histogram: Histogram, name: str) -> Tensor:
+    return getattr(histogram.grid if name in ("exponent", "offset") else histogram, name)
 
 
 def _rule(

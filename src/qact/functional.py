@@ -141,7 +141,7 @@ def transform(
 
 def _single(running: Running | None) -> bool:
     """Whether what follows is kept in float32, as fused kernels have it."""
-    return running is None or running[0].mass.dtype == torch.float32
+    return running is None or running[0].single
 
 
 def recall(channels: Channels, stored: Stored, engine: str | None) -> Tensor:

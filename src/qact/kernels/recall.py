@@ -19,7 +19,7 @@ from qact.kernels import engines
 from qact.kernels.stored import Stored, store
 from qact.rank import levels
 from qact.rank.bandwidth import Bandwidth
-from qact.rank.grid import Grid
+from qact.rank.grid import stored
 from qact.rank.histogram import Histogram
 from qact.rank.levels import Level
 from qact.rank.rule import Rule
@@ -77,7 +77,7 @@ def _(z, *rest):  # type: ignore[no-untyped-def]
 
 def _store(context, weight, bias, table, level, rule) -> Stored:  # type: ignore[no-untyped-def]
     mass, moment, mean, std, exponent, offset, _ = context
-    histogram = Histogram(mass, moment, Grid(exponent, offset, mass.shape[1]), mean, std)
+    histogram = Histogram(mass, moment, stored(exponent, offset, mass.shape[1]), mean, std)
     grounded, smooth, *h, sentinels = rule
     plain = Rule(bool(grounded), bool(smooth), Bandwidth(*h), sentinels=sentinels)
     made = levels.table(table) if table is not None else _known(level).affine(weight, bias)

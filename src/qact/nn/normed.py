@@ -109,7 +109,7 @@ class NormedQAct(nn.Module):
         """What to fuse, if every part is as this class made it and in training."""
         parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
-        ours = ours and self.quantile.context.mass.dtype == torch.float32  # as kernels keep it
+        ours = ours and self.quantile.context.single  # as fused kernels have it
         if not ours or not all(part.training and untouched(part, RULE) for part in parts):
             return None
         plan = fuse(self.quantile.rule, self.quantile.level)

@@ -34,6 +34,23 @@ class Grid:
         return index + self.offset[:, None] < 0
 
 
+def stored(exponent: Tensor, offset: Tensor, bins: int) -> Grid:
+    """A grid from the floating numbers that buffers keep.
+
+    They are floating so that an average of two grids, which is none, can be told: see
+    :func:`whole`.
+    """
+    return Grid(exponent.round().int(), offset.round().long(), bins)
+
+
+def whole(numbers: Tensor) -> Tensor:
+    """Whether each is an integer, up to the rounding of a mean of equal ones."""
+    if not numbers.is_floating_point():
+        return torch.ones_like(numbers, dtype=torch.bool)
+    slack = 4 * torch.finfo(numbers.dtype).eps * numbers.abs().clamp_min(1)
+    return (numbers - numbers.round()).abs() <= slack
+
+
 def power_of_two(exponent: Tensor, dtype: torch.dtype) -> Tensor:
     """``2**exponent``, exactly: written as the bits of the number.
 

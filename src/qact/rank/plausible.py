@@ -8,6 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact.rank.grid import whole
+
+AVERAGED = (
+    ": contexts on different grids were averaged number by number, which gives no context; average "
+    "parameters alone (as AveragedModel does with use_buffers=False) and read the contexts anew "
+    "with qact.update_stats(model, loader)"
+)
+
 
 def complaints(state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor]) -> list[str]:
     """Why ``state`` can't replace ``own``: nothing if it can, or if names are missing from it."""
@@ -28,14 +36,15 @@ def _each(state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor]) -> I
         elif value.shape != tensor.shape:
             yield f"{prefix}{name} has shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
         elif not _plausible(name, value):
-            yield f"{prefix}{name} holds numbers that no context can have"
+            hint = AVERAGED if name in ("exponent", "offset") and value.is_floating_point() else ""
+            yield f"{prefix}{name} holds numbers that no context can have{hint}"
 
 
 def _plausible(name: str, value: Tensor) -> bool:
     if name == "exponent":
-        return bool((value.abs() <= 1022).all())
+        return bool(((value.abs() <= 1022) & whole(value)).all())
     if name == "offset":
-        return bool((value.abs() < 2**58).all())
+        return bool(((value.abs() < 2**58) & whole(value)).all())
     return bool(torch.isfinite(value).all() and (name == "mean" or (value >= 0).all()))
 
 

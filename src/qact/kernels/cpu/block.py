@@ -83,7 +83,7 @@ def _affine(affine: tuple[Tensor | None, ...], channels: int) -> list[Tensor]:
 
 def _no_context() -> tuple[Tensor, ...]:
     empty = torch.empty(0, 0)
-    return empty, empty, empty[0:0, :], empty[0:0, :], empty.int(), empty.long()
+    return (empty,) * 6
 
 
 @inline
@@ -111,7 +111,7 @@ def _saved(frame, k):  # type: ignore[no-untyped-def]
 def _context(frame, k):  # type: ignore[no-untyped-def]
     mass, moment = plane(frame, k, np.float32), plane(frame, k + 1, np.float32)
     mean, std = line(frame, k + 2, np.float32), line(frame, k + 3, np.float32)
-    return mass, moment, mean, std, line(frame, k + 4, np.int32), line(frame, k + 5, np.int64)
+    return mass, moment, mean, std, line(frame, k + 4, np.float32), line(frame, k + 5, np.float32)
 
 
 @Kernel

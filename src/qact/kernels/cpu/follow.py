@@ -15,7 +15,7 @@ from qact.rank.moving import TRACE, TRIM
 def follow(hist, state, c, rate, context, scratch):  # type: ignore[no-untyped-def]
     """``(1 - rate) stored + rate batch`` on a grid that holds both; a new channel is the batch."""
     mass, moment, _, _, exponent, offset = context
-    bins = mass.shape[1]
+    bins, old, begin = mass.shape[1], int(exponent[c]), int(offset[c])
     mixed, inside = scratch[0, :bins], scratch[1, :bins]
     mixed[:] = 0
     inside[:] = 0
@@ -27,13 +27,13 @@ def follow(hist, state, c, rate, context, scratch):  # type: ignore[no-untyped-d
     first, last = start + first, start + last
     width, low, high = state[WIDTH], first * state[WIDTH], last * state[WIDTH]
     if total > 0:
-        width = math.ldexp(1.0, exponent[c])
+        width = math.ldexp(1.0, old)
         left, right = _trimmed(mass[c], total)
-        low = min(low, (offset[c] + left) * width)
-        high = max(high, (offset[c] + right) * width)
+        low = min(low, (begin + left) * width)
+        high = max(high, (begin + right) * width)
     e, first = _spanning(low, high, bins)
     if total > 0:
-        _move(mass[c], moment[c], exponent[c], offset[c], 1 - rate, e, first, mixed, inside)
+        _move(mass[c], moment[c], old, begin, 1 - rate, e, first, mixed, inside)
     _pour(hist, int(state[BINS]), batch, start, rate, e, first, mixed, inside)
     exponent[c], offset[c] = e, first
     mass[c, :], moment[c, :] = mixed, inside
@@ -170,6 +170,6 @@ def _recentre(context, c):  # type: ignore[no-untyped-def]
     for k in range(m.size):
         place = (k - half - centre) + p[k] / max(m[k], np.float32(1e-30))
         second += m[k] * place * place
-    width = math.ldexp(1.0, exponent[c])
-    mean[c] = (offset[c] + half + centre) * width
+    width = math.ldexp(1.0, int(exponent[c]))
+    mean[c] = (np.float64(offset[c]) + half + centre) * width
     std[c] = math.sqrt(max(second / total, 0.0)) * width

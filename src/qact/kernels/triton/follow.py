@@ -7,6 +7,7 @@ from torch import Tensor
 
 from qact.kernels.columns import FINITE, MEAN, OFFSET, PARTS, STD, WIDTH
 from qact.rank.grid import Grid
+from qact.rank.grid import stored as grid_of
 from qact.rank.histogram import Histogram
 from qact.rank.moving import moved
 
@@ -14,7 +15,7 @@ from qact.rank.moving import moved
 def move(context: tuple[Tensor, ...], hist: Tensor, state: Tensor, rate: float) -> None:
     """``(1 - rate) stored + rate batch`` into the buffers of the running ``context``, in place."""
     mass, moment, mean, std, exponent, offset = context
-    stored = Histogram(mass, moment, Grid(exponent, offset, mass.shape[1]), mean, std)
+    stored = Histogram(mass, moment, grid_of(exponent, offset, mass.shape[1]), mean, std)
     seen = batch(hist, state).to(mass.dtype)
     new = moved(stored, seen, torch.full_like(mean, rate))
     numbers = (new.mass, new.moment, new.mean, new.std, new.grid.exponent, new.grid.offset)
