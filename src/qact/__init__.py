@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from qact.nn.normed import NormedQAct
     from qact.rank import levels
     from qact.recalibrate import recalibrated, record
+    from qact.statistics.update import update_stats
 
 __version__ = "0.1.0"
 
@@ -58,6 +59,7 @@ _HOMES = {
     "recalibrated": "recalibrate",
     "record": "recalibrate",
     "summary": "conversion",
+    "update_stats": "statistics.update",
 }
 _MODULES = {
     "levels": "rank.levels",
@@ -111,6 +113,7 @@ __all__ = [
     "shift",
     "sklearn",
     "summary",
+    "update_stats",
 ]
 
 _aliases.install()

@@ -140,6 +140,10 @@ class Context(nn.Module):
         self.batches.zero_()
         self.take(blank, 0)
 
+    def reset_running_stats(self) -> None:
+        """Forget everything: :meth:`reset_parameters`, by the name that BatchNorm has for it."""
+        self.reset_parameters()
+
     def clone(self) -> Context:
         """An independent copy."""
         new = Context(self.num_features, self.bins, device=self.mass.device, dtype=self.mean.dtype)

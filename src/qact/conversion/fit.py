@@ -139,6 +139,8 @@ def _norm(norm: Any, value: Tensor, target: Tensor, mass: Tensor) -> Tensor:
     norm.running_mean.copy_(mean[:, 0])
     norm.running_var.copy_(variance[:, 0])
     normal = (value - mean) / (variance + norm.eps).sqrt()
+    if not norm.affine:
+        return normal
     slope, shift = _line(normal, target, mass)
     norm.weight.copy_(slope[:, 0])
     norm.bias.copy_(shift[:, 0])

@@ -69,6 +69,7 @@ class QAct(nn.Module):
     """
 
     same_in_eval = True  # see qact.nn.normed
+    _beside: Any = ()  # the norm of its block: see qact.nn.normed
     paper: ClassVar[Callable[..., Any]]  # the published block around this layer: qact.nn.normed
     weight: nn.Parameter | None
     bias: nn.Parameter | None
@@ -173,6 +174,10 @@ class QAct(nn.Module):
         """
         return lending(self, READS, (context, prior))
 
+    def reset_running_stats(self) -> None:
+        """Forget the context, as BatchNorm forgets its running statistics."""
+        self.context.reset_running_stats()
+
     @property
     def level(self) -> Level:
         """The level map with the layer's present parameters."""
@@ -193,7 +198,7 @@ class QAct(nn.Module):
             return recall(channels, self.stored(), self.engine)
         context = None if mode == "batch" else self.context
         prior = self.prior if mode == "mixed" else None
-        running = self.context.following(self.momentum) if self.training else None
+        running = self.context.following(self._rate) if self.training else None
         return transform(channels, self.rule, self.level, context, prior, self.engine, running)
 
     def _frozen(self) -> bool:
@@ -201,6 +206,14 @@ class QAct(nn.Module):
         if exporting():
             return True
         return not torch.is_grad_enabled() and storable(self.rule, self.level)
+
+    @property
+    def _rate(self) -> float | None:
+        """The momentum, or None while a norm of the same block takes the mean over all batches.
+
+        That is what ``torch.optim.swa_utils.update_bn`` asks of a norm.
+        """
+        return None if any(norm.momentum is None for norm in self._beside) else self.momentum
 
     def _recalled(self, channels: Channels) -> Tensor:
         """For compilers: one operator, which makes the table once."""

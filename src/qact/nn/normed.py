@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact import checks
 from qact.functional import recall
 from qact.kernels import engines
 from qact.kernels.block import block
@@ -26,12 +27,28 @@ class ChannelNorm(nn.BatchNorm1d):
 
     # Said by each class for itself: in eval() a subclass may do something else.
     same_in_eval = True
+    _beside: Any = ()  # the QAct of its block
 
     def __init__(
-        self, num_features: int, *, dim: int = 1, device: Any = None, dtype: Any = None
+        self,
+        num_features: int,
+        *,
+        dim: int = 1,
+        affine: bool = True,
+        device: Any = None,
+        dtype: Any = None,
     ) -> None:
-        super().__init__(num_features, device=device, dtype=dtype)
+        super().__init__(num_features, affine=affine, device=device, dtype=dtype)
         self.dim = dim
+
+    def reset_running_stats(self) -> None:
+        """Forget the running statistics, and with them the context that stands behind.
+
+        ``torch.optim.swa_utils.update_bn`` knows norms alone; so it reads the whole block anew.
+        """
+        super().reset_running_stats()
+        for quantile in self._beside:
+            quantile.reset_running_stats()
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input`` over every dimension but ``dim``."""
@@ -64,6 +81,8 @@ class NormedQAct(nn.Module):
     Args:
         num_features: channels ``C`` of the input at ``dim``.
         after: whether a BatchNorm follows the quantile.
+        affine: learn scale and shift of the norms and of the score.
+        norm_affine: of the norms; None as ``affine``.
         **options: of :class:`qact.QAct`.
 
     Shape: any with ``C`` channels at ``dim``; the output is like the input.
@@ -79,15 +98,20 @@ class NormedQAct(nn.Module):
         *,
         dim: int = 1,
         after: bool = False,
+        affine: bool = True,
+        norm_affine: bool | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **options: Any,
     ) -> None:
         super().__init__()
         place: dict[str, Any] = {"dim": dim, "device": device, "dtype": dtype}
-        self.norm_in = ChannelNorm(num_features, **place)
-        self.quantile = QAct(num_features, **place, **options)
-        self.norm_out = ChannelNorm(num_features, **place) if after else None
+        scaled = checks.flag("affine", affine) if norm_affine is None else norm_affine
+        self.norm_in = ChannelNorm(num_features, affine=scaled, **place)
+        self.quantile = QAct(num_features, affine=affine, **place, **options)
+        self.norm_out = ChannelNorm(num_features, affine=scaled, **place) if after else None
+        # In tuples, which are no modules: the state stays that of a tree.
+        self.norm_in._beside, self.quantile._beside = (self.quantile,), (self.norm_in,)
         self._stored: tuple[Stored, tuple | None, Stored] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
@@ -122,7 +146,7 @@ class NormedQAct(nn.Module):
         quantile, before, after = self.quantile, self.norm_in, self.norm_out
         scales = (before.weight, before.bias, quantile.weight, quantile.bias)
         outer = (None, None) if after is None else (after.weight, after.bias)
-        running = quantile.context.following(quantile.momentum)
+        running = quantile.context.following(quantile._rate)
         with torch.autocast(channels.input.device.type, enabled=False):
             output, state = block(channels.z, plan, (*scales, *outer), running)
         if running is not None:
@@ -146,6 +170,12 @@ class NormedQAct(nn.Module):
         plain = ours and all(untouched(part, RULE) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
         return plain and known and storable(self.quantile.rule, self.quantile.level)
+
+    def reset_running_stats(self) -> None:
+        """Forget the statistics of the norms, and the context."""
+        for part in (self.norm_in, self.quantile, self.norm_out):
+            if part is not None:
+                part.reset_running_stats()
 
     def stored(self) -> Stored:
         """Stored context and running statistics as one table; kept until something changes."""
@@ -212,6 +242,7 @@ class PaperQAct(NormedQAct):
             context=context,
             momentum=momentum,
             affine=False,
+            norm_affine=True,
             sentinels=1.0,
             engine=engine,
             device=device,
@@ -230,5 +261,7 @@ def _frozen() -> bool:
 def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:
     """Scale and shift (C,) of a norm with its running statistics."""
     mean, variance = norm.running_mean.double(), norm.running_var.double()  # type: ignore[union-attr]
-    scale = norm.weight.double() / (variance + norm.eps).sqrt()
-    return scale, norm.bias.double() - mean * scale
+    scale = 1 / (variance + norm.eps).sqrt()
+    if norm.affine:
+        scale = norm.weight.double() / (variance + norm.eps).sqrt()
+    return scale, (norm.bias.double() if norm.affine else 0.0) - mean * scale

@@ -58,6 +58,6 @@ class SyncQAct(QAct):
         channels = Channels.of(input, self.dim, self.num_features)
         with torch.autocast(input.device.type, enabled=False):
             output, seen = joined(channels.z, self.level, self.rule, group, self.engine)
-            if self.context.following(self.momentum) is not None:
-                self.context.follow(seen.detach(), self.momentum)
+            if self.context.following(self._rate) is not None:
+                self.context.follow(seen.detach(), self._rate)
             return channels.back(output)

@@ -34,8 +34,8 @@ class SyncChannelNorm(ChannelNorm):
             variance = std**2
             with torch.no_grad():
                 self.follow(mean, variance, int(count[0]))
-            scale = (variance + self.eps).rsqrt() * self.weight.to(wide.dtype)
-            output = torch.addcmul(
-                self.bias.to(wide.dtype)[:, None], wide - mean[:, None], scale[:, None]
-            )
+            scale, shift = (variance + self.eps).rsqrt(), torch.zeros_like(mean)
+            if self.affine:
+                scale, shift = scale * self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+            output = torch.addcmul(shift[:, None], wide - mean[:, None], scale[:, None])
             return unfold(output.to(z.dtype), input, self.dim)
