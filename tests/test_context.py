@@ -468,7 +468,8 @@ def test_what_cannot_be_merged():
 def test_buffers_never_parameters():
     context = Context(3).add(torch.randn(9, 3).requires_grad_())
     assert list(context.parameters()) == []
-    assert {name for name, _ in context.named_buffers()} == set(TENSORS)
+    assert {name for name, _ in context.named_buffers()} == {*TENSORS, "tails"}
+    assert {name for name, _ in Context(3).named_buffers()} == set(TENSORS)
     assert not any(b.requires_grad for b in context.buffers())
 
 

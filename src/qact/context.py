@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from qact.rank.levels import parse as parse_level
 from qact.rank.moving import moved
 from qact.rank.plausible import AVERAGED, complaints
 from qact.rank.rule import Rule
+from qact.rank.tails import depth
 
 FLOATS = ("mass", "moment", "mean", "std", "exponent", "offset")
 TENSORS = (*FLOATS, "batches")
@@ -55,6 +57,7 @@ class Context(nn.Module):
     exponent: Tensor
     offset: Tensor
     batches: Tensor
+    tails: Tensor | None
 
     def __init__(
         self,
@@ -71,13 +74,14 @@ class Context(nn.Module):
         blank = empty(num_features, bins, dtype=dtype, device=device)
         for name in FLOATS:
             self.register_buffer(name, _part(blank, name).to(dtype))
+        self.register_buffer("tails", None)  # while values are added: see qact.rank.tails
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))
 
     @property
     def histogram(self) -> Histogram:
         """The context as plain tensors, shared with the buffers."""
         grid = stored(self.exponent, self.offset, self.bins)
-        return Histogram(self.mass, self.moment, grid, self.mean, self.std)
+        return Histogram(self.mass, self.moment, grid, self.mean, self.std, self.tails)
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:
@@ -102,12 +106,19 @@ class Context(nn.Module):
     @torch.no_grad()
     def add(self, input: Tensor, *, dim: int = 1) -> Context:
         """Count every value of ``input``, channels at ``dim``; all of them must be finite."""
-        z = self._asked(input, dim).filled().z
-        seen = eager.observe(z, Rule(smooth=False), self.bins)
+        z = self._narrowed(self._asked(input, dim).filled().z)
+        seen = eager.kept(z, self.bins)
         if not torch.isfinite(seen.mean).all():
             bad = z[~torch.isfinite(z)][0].item()
             raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
         return self._joined(seen, 1)
+
+    def _narrowed(self, z: Tensor) -> Tensor:
+        """Values in the context's precision, on the side of zero that they are on."""
+        if (z.dtype, self.mean.dtype) != (torch.float64, torch.float32):
+            return z
+        narrow = z.float()
+        return torch.where((z < 0) & (narrow == 0), -torch.finfo(torch.float32).tiny, narrow)
 
     @torch.no_grad()
     def merge(self, other: Context) -> Context:
@@ -118,8 +129,7 @@ class Context(nn.Module):
         return self._joined(other.histogram, int(other.batches))
 
     def _joined(self, other: Histogram, batches: int) -> Context:
-        ours, theirs = self.histogram.to(torch.float64), other.to(torch.float64)
-        return self.take(merge(ours, theirs, self.bins), batches)
+        return self.take(merge(_wide(self.histogram), _wide(other), self.bins), batches)
 
     def __add__(self, other: Context) -> Context:
         return self.clone().merge(other)
@@ -129,8 +139,10 @@ class Context(nn.Module):
         """Multiply every mass by ``factor`` in [0, 1]: forget that much."""
         if not 0 <= factor <= 1:
             raise ValueError(f"factor={factor!r} must lie in [0, 1]")
-        self.mass *= factor
-        self.moment *= factor
+        if factor != 1:  # shares of values have no tails
+            self.mass *= factor
+            self.moment *= factor
+            self.tails = None
         return self
 
     @torch.no_grad()
@@ -143,6 +155,12 @@ class Context(nn.Module):
     def reset_running_stats(self) -> None:
         """Forget everything: :meth:`reset_parameters`, by the name that BatchNorm has for it."""
         self.reset_parameters()
+
+    @torch.no_grad()
+    def compact(self) -> Context:
+        """Drop the tails, which only further exact adding needs: a third of the memory."""
+        self.tails = None
+        return self
 
     def clone(self) -> Context:
         """An independent copy."""
@@ -170,6 +188,7 @@ class Context(nn.Module):
         Raises:
             RuntimeError: under a transform of ``torch.func``.
         """
+        self.tails = None
         if torch.compiler.is_compiling():
             return self, momentum
         if _compat.transforming():
@@ -240,6 +259,7 @@ class Context(nn.Module):
             self._widen()
         for name in FLOATS:
             getattr(self, name).copy_(_part(new, name))
+        self.tails = None if new.tails is None else new.tails.to(self.mean)
         self.batches += batches
         return self
 
@@ -249,7 +269,8 @@ class Context(nn.Module):
 
     def _apply(self, fn: Any, recurse: bool = True) -> Context:
         """Move with the model, but never below float32: counts do not fit into half precision."""
-        kept = {name: getattr(self, name) for name in FLOATS}
+        names = FLOATS if self.tails is None else (*FLOATS, "tails")
+        kept = {name: getattr(self, name) for name in names}
         super()._apply(fn, recurse)
         for name, old in kept.items():
             new = getattr(self, name)
@@ -265,11 +286,15 @@ class Context(nn.Module):
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """All or nothing: a state that does not fit leaves the context as it was."""
         missing, errors = args[-3], args[-1]
-        errors += complaints(state_dict, prefix, {name: getattr(self, name) for name in TENSORS})
+        own = {name: getattr(self, name) for name in TENSORS}
+        own["tails"] = self.mean.new_empty(self.num_features, 2 * depth(self.bins))
+        errors += complaints(state_dict, prefix, own)
         absent = [prefix + name for name in TENSORS if prefix + name not in state_dict]
         if errors or absent:
             missing += absent
             return
+        tails = state_dict.get(prefix + "tails")
+        self.tails = None if tails is None else self.mean.new_empty(tails.shape)
         if state_dict[prefix + "mass"].dtype != state_dict[prefix + "mean"].dtype:
             self._widen()
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -277,6 +302,11 @@ class Context(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.num_features}, bins={self.bins}"
+
+
+def _wide(histogram: Histogram) -> Histogram:
+    """Counts in float64; the mean says what precision the grid is for."""
+    return replace(histogram, mass=histogram.mass.double(), moment=histogram.moment.double())
 
 
 def _large(numbers: Tensor) -> bool:

@@ -30,7 +30,6 @@ def test_contexts_and_norms_become_the_mean_over_the_pass():
     assert model[2].momentum == 0.1
     with torch.no_grad():
         seen = [model[0](b) for b in batches]
-        together = torch.stack([z.mean(0) for z in seen]).mean(0)
     torch.testing.assert_close(
         model[1].running_mean, torch.stack([z.mean(0) for z in seen]).mean(0)
     )

@@ -22,6 +22,7 @@ from qact.kernels import passes as plain
 from qact.kernels.once import refusing
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
+from qact.rank import tails
 from qact.rank.grid import Grid, spanning
 from qact.rank.histogram import Histogram, padded
 from qact.rank.levels import Level, leveled
@@ -44,9 +45,33 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None =
     finite = torch.isfinite(low) & torch.isfinite(high)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
+    if bins is not None and _freak(low, high, std):
+        low, high = tails.extent(_extremes(z, bins, engine), count)
+        grid = spanning(low, high, bins, std.dtype)
     mass, moment = _Count.apply(z, grid, engine)
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
+
+
+def kept(z: Tensor, bins: int, engine: str | None = None) -> Histogram:
+    """The context of a batch (N, C, L) with its tails known: to be added to others, exactly."""
+    z = z.detach() if z.dtype == torch.float64 else z.detach().float()
+    passes = engines.passes(engine, z)
+    _, _, mean, std = passes.statistics(z)
+    far = _extremes(z, bins, engine)
+    count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
+    grid = spanning(*tails.extent(far, count), bins, std.dtype)
+    mass, moment = passes.count(z, grid)
+    return tails.kept(Histogram(mass, moment, grid, mean, std), far)
+
+
+def _extremes(z: Tensor, bins: int, engine: str | None) -> Tensor:
+    return engines.passes(engine, z).extremes(z.detach(), tails.depth(bins))
+
+
+def _freak(low: Tensor, high: Tensor, std: Tensor) -> bool:
+    """Whether some value may stand so far out that a grid should leave it."""
+    return not torch.compiler.is_compiling() and bool((high - low > REACH * std).any())
 
 
 def covering(

@@ -35,6 +35,16 @@ def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     return mass.to(z.dtype), parts.to(z.dtype) / PARTS
 
 
+def extremes(z: Tensor, k: int) -> Tensor:
+    """The ``k`` smallest and the ``k`` largest values, sorted, (C, 2 k); filled up by inf."""
+    values = z.transpose(0, 1).flatten(1)
+    if values.shape[1] <= 2 * k:
+        missing = 2 * k - values.shape[1]
+        return torch.nn.functional.pad(values.sort(1).values, (0, missing), value=torch.inf)
+    ends = [values.topk(k, 1, largest=largest).values for largest in (False, True)]
+    return torch.cat([end.sort(1).values for end in ends], 1)
+
+
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation of ``z`` in a table of edge values (C, bins + 1)."""
     cell, place = locate(z, grid)

@@ -85,6 +85,15 @@ def spanning(low: Tensor, high: Tensor, bins: int, dtype: torch.dtype = torch.fl
     return Grid(exponent.int(), _centred(first.long(), last.long(), bins), bins)
 
 
+def at_least(grid: Grid, exponent: Tensor, low: Tensor, high: Tensor) -> Grid:
+    """The grid, or a coarser one of that ``exponent``, around ``[low, high]``, both (C,)."""
+    coarser = torch.maximum(grid.exponent, exponent)
+    width = power_of_two(coarser, torch.float64)
+    first, last = torch.floor(low.double() / width), torch.ceil(high.double() / width)
+    offset = _centred(first.long(), last.long(), grid.bins)
+    return Grid(coarser, torch.where(coarser > grid.exponent, offset, grid.offset), grid.bins)
+
+
 def union(
     exponent: Tensor, first: Tensor, last: Tensor, other: Tensor, a: Tensor, b: Tensor, bins: int
 ) -> Grid:

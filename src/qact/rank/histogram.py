@@ -13,18 +13,23 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from qact.rank import tails as _far
 from qact.rank.grid import LIMITS, Grid, power_of_two, union
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """A context as plain tensors: ``mass`` and ``moment`` (C, bins), ``mean`` and ``std`` (C,)."""
+    """A context as plain tensors: ``mass`` and ``moment`` (C, bins), ``mean`` and ``std`` (C,).
+
+    ``tails``, where they are known, are its extreme values, see `qact.rank.tails`.
+    """
 
     mass: Tensor
     moment: Tensor
     grid: Grid
     mean: Tensor
     std: Tensor
+    tails: Tensor | None = None
 
     @property
     def count(self) -> Tensor:
@@ -50,7 +55,7 @@ class Histogram:
     def scaled(self, factor: float | Tensor) -> Histogram:
         """Every mass multiplied by ``factor`` (a number, or one per channel): decay, or a prior."""
         column = factor[:, None] if isinstance(factor, Tensor) else factor
-        return replace(self, mass=self.mass * column, moment=self.moment * column)
+        return replace(self, mass=self.mass * column, moment=self.moment * column, tails=None)
 
     def occupied(self) -> tuple[Tensor, Tensor]:
         """First and one-past-last absolute cell with mass, per channel; (0, 0) where none has."""
@@ -84,10 +89,27 @@ def merge(a: Histogram, b: Histogram, bins: int | None = None) -> Histogram:
     """The context of both sets of values together, on the finest grid that holds them.
 
     Exact on integer masses: associative, commutative, equal to the histogram of the joined values
-    on the same grid.
+    on the same grid. Where both know their tails, that grid follows the bulk.
     """
-    grid = _joint_grid(a, b, bins or max(a.grid.bins, b.grid.bins))
-    return merge_on(grid, a, b)
+    bins = bins or max(a.grid.bins, b.grid.bins)
+    tails = (_tails(a, b, bins), _tails(b, a, bins))
+    if tails[0] is None or tails[1] is None:
+        return merge_on(_joint_grid(a, b, bins), a, b)
+    parts = _far.joined(a, b, tails)  # type: ignore[arg-type]
+    if any(bool((core.mass < -0.5).any()) for core in parts[1:]):
+        raise RuntimeError("a context's tails are not of its bins: it was changed from outside")
+    mean, std = _joint_moments(a, b)
+    mass, moment = (sum(getattr(part, n) for part in parts) for n in ("mass", "moment"))
+    return replace(parts[0], mass=mass, moment=moment, mean=mean, std=std)
+
+
+def _tails(of: Histogram, other: Histogram, bins: int) -> Tensor | None:
+    """What is known of the extremes; of an empty context, all: there are none."""
+    if of.grid.bins != bins or of.tails is not None:
+        return of.tails if of.grid.bins == bins else None
+    if other.tails is None or bool((of.count > 0).any()):
+        return None
+    return torch.full_like(other.tails, torch.inf)
 
 
 def merge_on(grid: Grid, a: Histogram, b: Histogram) -> Histogram:
@@ -132,6 +154,7 @@ def regrid(histogram: Histogram, grid: Grid) -> Histogram:
         mass=blank.scatter_add(1, target, histogram.mass),
         moment=blank.scatter_add(1, target, moment),
         grid=grid,
+        tails=None,
     )
 
 

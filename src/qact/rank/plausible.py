@@ -45,6 +45,8 @@ def _plausible(name: str, value: Tensor) -> bool:
         return bool(((value.abs() <= 1022) & whole(value)).all())
     if name == "offset":
         return bool(((value.abs() < 2**58) & whole(value)).all())
+    if name == "tails":
+        return not bool(torch.isnan(value).any())
     return bool(torch.isfinite(value).all() and (name == "mean" or (value >= 0).all()))
 
 

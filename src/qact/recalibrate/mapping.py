@@ -55,12 +55,17 @@ def _inverse(rank: Tensor, known: Tensor, grid: Grid) -> Tensor:
     return (grid.offset[:, None] + cell - 1 + place) * grid.width(torch.float64)[:, None]
 
 
-def _line(edges: Tensor, test: Histogram, source: Histogram, share: float) -> Tensor:
-    """The line that takes mean and spread of the mixture to those of the source."""
+def slope(test: Histogram, source: Histogram, share: float = 1.0) -> tuple[Tensor, Tensor]:
+    """The line's slope, with which the map goes on beyond all ranks, and the mean there, (C,)."""
     mean, variance = union((source.mean, source.std**2), (test.mean, test.std**2), share)
     std = variance.sqrt()
     some = varied(mean.float(), std.float())
-    omega = torch.where(some, source.std / torch.where(some, std, 1.0), 1.0)
+    return torch.where(some, source.std / torch.where(some, std, 1.0), 1.0), mean
+
+
+def _line(edges: Tensor, test: Histogram, source: Histogram, share: float) -> Tensor:
+    """The line that takes mean and spread of the mixture to those of the source."""
+    omega, mean = slope(test, source, share)
     return source.mean[:, None] + omega[:, None] * (edges - mean[:, None])
 
 

@@ -66,7 +66,7 @@ def record(
     if unseen:
         raise RuntimeError(f"never called: {', '.join(unseen)}; leave these out with where=")
     for site, context in zip(chosen, contexts, strict=True):
-        setattr(site.module, NAME, context)
+        setattr(site.module, NAME, context.compact())
     return model
 
 

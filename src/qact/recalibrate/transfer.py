@@ -9,10 +9,11 @@ from torch import Tensor
 
 from qact.context import Context
 from qact.kernels import eager
+from qact.rank.grid import Grid
 from qact.rank.histogram import Histogram
 from qact.rank.layout import channel_dim, fold, unfold
 from qact.rank.moving import moved
-from qact.recalibrate.mapping import PLAIN, rank_map
+from qact.recalibrate.mapping import PLAIN, rank_map, slope
 
 FEWEST, MOST = 128, 1024  # bins of a test context; a stream keeps the middle of the two
 
@@ -86,11 +87,20 @@ def by_rank(
             test, count = stream.follow(batch, samples), stream.samples
         share = count / (count + prior)
         table = rank_map(test, source.histogram, share, shape).to(wide.dtype)
+        outward, _ = slope(test, source.histogram, share)
         sound = torch.isfinite(batch.mean)
     new = eager.interpolate(wide.contiguous(), table.contiguous(), test.grid)
+    new = new + outward.to(wide.dtype)[:, None] * _beyond(wide, test.grid)
     if not bool(sound.all()):
         new = torch.where(sound[:, None], new, wide)
     return unfold(new.to(z.dtype), input, dim)
+
+
+def _beyond(z: Tensor, grid: Grid) -> Tensor:
+    """How far values stand outside the grid, signed; zero in it."""
+    low = grid.offset * grid.width(torch.float64)
+    high = low + grid.bins * grid.width(torch.float64)
+    return z - z.clamp(low.to(z.dtype)[:, None], high.to(z.dtype)[:, None])
 
 
 def _bins(values: int) -> int:
