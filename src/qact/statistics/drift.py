@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact import extras
 from qact.context import Context
 from qact.kernels import eager
 from qact.nn.layer import QAct
@@ -63,12 +64,8 @@ class Drift:
     def plot(self, ax: Any = None) -> Any:
         """Draw mean and range of the KS statistic of each layer; return the matplotlib axes."""
         if ax is None:
-            try:
+            with extras.needed("a plot", "bench"):
                 from matplotlib import pyplot as plt
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    "plots need matplotlib; pip install matplotlib, or 'qact[bench]'"
-                ) from error
             ax = plt.subplots(layout="constrained")[1]
         place = range(len(self.layers))
         low = [float(layer.ks.min()) for layer in self.layers]
