@@ -96,7 +96,9 @@ def test_reset_is_exact_and_a_second_run_is_the_first(name, kind):
 
 @pytest.mark.parametrize("name", ["tent", "safe", "rotta"])
 def test_episodic_forgets_continual_does_not(name):
-    options = {"lr": 0.1} if name == "tent" else {"every": 4}
+    options = {"tent": {"lr": 0.1}, "safe": {"every": 4, "caution": 1.0}, "rotta": {"every": 4}}[
+        name
+    ]
     other = 2 * torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(4)) + 1
     episodic, continual = create(name, episodic=True, **options), create(name, **options)
     for method in (episodic, continual):
