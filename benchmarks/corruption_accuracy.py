@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from qact.corruptions.constants import constants
+from qact.corruptions.registry import constants
 from qact.models import resnet18
 from qact.shift import corrupt, corruptions, load
 
@@ -47,27 +47,45 @@ def published(images: torch.Tensor, name: str, severity: int, seed: int) -> torc
     constant, plain = constants(name, severity, 32), module(TESTS / "per_image.py")
     package = module(TESTS / "package.py")
     np.random.seed(seed)
-    rng, out = np.random.default_rng(seed), []
     if name == "elastic_transform":
-        work = lambda x: np.clip(plain.elastic_transform(x / 255.0, constant, rng), 0, 1) * 255
+        rng = np.random.default_rng(seed)
+
+        def work(x: np.ndarray) -> np.ndarray:
+            return np.clip(plain.elastic_transform(x / 255.0, constant, rng), 0, 1) * 255
+
     elif name == "frost":
         pictures = package.frost_pictures()
-        work = lambda x: package.frost(x, constant, pictures)
+
+        def work(x: np.ndarray) -> np.ndarray:
+            return package.frost(x, constant, pictures)
+
     else:
         function = package.with_constant(package.load(), name, constant)
-        work = lambda x: function(Image.fromarray(x))
-    for image in (images * 255).round().byte().permute(0, 2, 3, 1).numpy():
-        out.append(np.uint8(work(image)))
-    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2).float() / 255
+
+        def work(x: np.ndarray) -> np.ndarray:
+            return function(Image.fromarray(x))
+
+    levels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    out = np.stack([np.uint8(work(image)) for image in levels])
+    return torch.from_numpy(out).permute(0, 3, 1, 2).float() / 255
+
+
+class Normalize(torch.nn.Module):
+    def __init__(self, mean: Any, std: Any) -> None:
+        super().__init__()
+        self.mean, self.std = (torch.tensor(v).view(3, 1, 1) for v in (mean, std))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - self.mean) / self.std
 
 
 def networks(folder: Path, kinds: list[str]) -> dict[str, torch.nn.Module]:
     store, found = module(folder / "load.py"), {}
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (store.MEAN, store.STD))
     for kind in kinds:
         net = resnet18(act=kind)
         net.load_state_dict(store.state(kind))
-        found[kind] = lambda x, net=net.eval(): net((x - mean) / std)
+        normal = Normalize(store.MEAN, store.STD)
+        found[kind] = torch.nn.Sequential(normal, net).eval()
     return found
 
 
@@ -79,7 +97,9 @@ def right(net: Any, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 def measured(args: Any, done: set[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
     last = args.blocks[-1]
-    images, labels = (t[: (last + 1) * BLOCK] for t in load("cifar10", limit=(last + 1) * BLOCK).test)
+    images, labels = (
+        t[: (last + 1) * BLOCK] for t in load("cifar10", limit=(last + 1) * BLOCK).test
+    )
     nets = networks(args.networks, args.kinds)
     for block in args.blocks:
         part = slice(block * BLOCK, (block + 1) * BLOCK)
@@ -120,7 +140,9 @@ def cell(counts: np.ndarray) -> str:
     n, ours, theirs, only = (int(v) for v in counts)
     discordant, difference = 2 * only - (ours - theirs), (ours - theirs) / n
     error = math.sqrt(max(discordant / n - difference**2, 0) / n)
-    return f"{100 * ours / n:.1f}, {100 * theirs / n:.1f}: {100 * difference:+.1f} ({100 * error:.1f})"
+    return (
+        f"{100 * ours / n:.1f}, {100 * theirs / n:.1f}: {100 * difference:+.1f} ({100 * error:.1f})"
+    )
 
 
 def main() -> None:

@@ -78,6 +78,8 @@ def frost(image, constant, pictures):
     """Blend a random crop of a random picture into ``image`` (H, W, 3), as CIFAR-10-C does."""
     keep, add = constant
     picture = pictures[np.random.randint(len(pictures))]
-    i, j = (np.random.randint(0, p - s) for p, s in zip(picture.shape[:2], image.shape[:2]))
+    i, j = (
+        np.random.randint(0, p - s) for p, s in zip(picture.shape, image.shape[:2], strict=False)
+    )
     crop = picture[i : i + image.shape[0], j : j + image.shape[1]]
     return np.clip(keep * image + add * crop, 0, 255)

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from qact.corruptions.blur import smooth
 from qact.corruptions.random import Draws, on_cpu
+from qact.corruptions.registry import HENDRYCKS, register
 from qact.corruptions.weather import grey
 
 COLOURS = ((175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255))  # turquoise, brown
@@ -108,6 +109,33 @@ def water(liquid: Tensor, threshold: float) -> Tensor:
     return thick / thick.amax((1, 2), keepdim=True).clamp(min=1)
 
 
+@register(
+    "spatter",
+    paper=HENDRYCKS,
+    constants={  # mean, std, sigma, threshold, strength, mud
+        "cifar": [
+            (0.62, 0.1, 0.7, 0.7, 0.5, 0),
+            (0.65, 0.1, 0.8, 0.7, 0.5, 0),
+            (0.65, 0.3, 1, 0.69, 0.5, 0),
+            (0.65, 0.1, 0.7, 0.69, 0.6, 1),
+            (0.65, 0.1, 0.5, 0.68, 0.6, 1),
+        ],
+        "tiny_imagenet": [
+            (0.62, 0.1, 0.7, 0.7, 0.6, 0),
+            (0.65, 0.1, 0.8, 0.7, 0.6, 0),
+            (0.65, 0.3, 1, 0.69, 0.6, 0),
+            (0.65, 0.1, 0.7, 0.68, 0.6, 1),
+            (0.65, 0.1, 0.5, 0.67, 0.6, 1),
+        ],
+        "imagenet": [
+            (0.65, 0.3, 4, 0.69, 0.6, 0),
+            (0.65, 0.3, 3, 0.68, 0.6, 0),
+            (0.65, 0.3, 2, 0.68, 0.5, 0),
+            (0.65, 0.3, 1, 0.65, 1.5, 1),
+            (0.67, 0.4, 1, 0.65, 1.5, 1),
+        ],
+    },
+)
 def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws) -> Tensor:
     """Smoothed and thresholded noise as drops: pale turquoise water, or brown mud that covers.
 

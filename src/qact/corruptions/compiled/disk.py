@@ -1,8 +1,7 @@
 """Defocus: sums of shifted images, up to eight shifts in each sweep over memory.
 
 The sums are those of the plain version in `qact.corruptions.blur`, in their order. A plane is
-bordered
-first; then a shift is one distance along its memory, for a whole block of rows at once.
+bordered first; then a shift is one distance along its memory, for a whole block of rows at once.
 """
 
 from __future__ import annotations
@@ -11,13 +10,12 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qact.corruptions.blur import disk_taps, mirror
 from qact.corruptions.compiled.border import BLOCK, bordered
 from qact.corruptions.compiled.jit import inline, jit
-from qact.corruptions.compiled.levels import level, planes
-from qact.corruptions.random import Draws
 
 
 @inline
@@ -91,7 +89,7 @@ def _defocus(
                 _ring(wide, places_of, weights[k], top * pitch, n, total, sums)
             for i in range(here):
                 for j in range(w):
-                    out[m, top + i, j] = level(sums[i * pitch + j]) / np.float32(255)
+                    out[m, top + i, j] = sums[i * pitch + j]
 
 
 @lru_cache(maxsize=32)
@@ -103,9 +101,10 @@ def _taps(radius: float, alias: float) -> tuple[int, tuple[np.ndarray, ...]]:
     return reach, (weights, ends, np.concatenate([places for _, places in taps]))
 
 
-def defocus_blur(x: Tensor, constant: tuple[float, float], draws: Draws, out: Tensor) -> None:
+def defocus(x: Tensor, radius: float, alias: float) -> Tensor:
     """See :func:`qact.corruptions.blur.defocus_blur`."""
-    reach, taps = _taps(*constant)
+    reach, taps = _taps(radius, alias)
     rows, columns = (mirror(np.arange(-reach, s + reach), s) for s in x.shape[2:])
-    source, to = planes(x, out)
-    _defocus(source, rows, columns, *taps, to)
+    out = torch.empty(x.shape)
+    _defocus(x.flatten(0, 1).numpy(), rows, columns, *taps, out.flatten(0, 1).numpy())
+    return out

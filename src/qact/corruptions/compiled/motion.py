@@ -8,11 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.corruptions.blur import SIDEWAYS, line
 from qact.corruptions.compiled.border import BLOCK, bordered
 from qact.corruptions.compiled.jit import inline, jit
-from qact.corruptions.compiled.levels import level
-from qact.corruptions.random import Draws
 
 
 @inline
@@ -34,7 +31,7 @@ def _weighted(x: Any, shifts: Any, weights: Any, start: Any, n: Any, out: Any) -
 
 
 @jit
-def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None:
+def _motion(x: Any, weights: Any, offsets: Any, out: Any) -> None:
     images, channels, h, w = x.shape
     reach = 0
     for offset in offsets.flat:
@@ -58,25 +55,12 @@ def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None
                 _weighted(wide, shifts, weights, top * pitch, size, sums)
                 for i in range(here):
                     for j in range(w):
-                        value = sums[i * pitch + j]
-                        done = level(value) / np.float32(255) if finished else value
-                        out[n, k, top + i, j] = done
+                        out[n, k, top + i, j] = sums[i * pitch + j]
 
 
-def motion(
-    x: Tensor, weights: list[float], offsets: Tensor, finished: Tensor | None = None
-) -> Tensor:
-    """See :func:`qact.corruptions.blur.motion`; ``offsets`` (N, taps, 2) are those of each image.
-
-    With ``finished`` the results are rounded to 8 bits and written there.
-    """
-    out = torch.empty(x.shape) if finished is None else finished
-    taps = np.array(weights, np.float32)
+def motion(x: Tensor, weights: list[float], offsets: Tensor) -> Tensor:
+    """See :func:`qact.corruptions.blur.motion`; ``offsets`` (N, taps, 2) of each image."""
+    out = torch.empty(x.shape)
     source, places = x.contiguous().numpy(), offsets.contiguous().numpy()
-    _motion(source, taps, places, finished is not None, out.numpy())
+    _motion(source, np.array(weights, np.float32), places, out.numpy())
     return out
-
-
-def motion_blur(x: Tensor, constant: tuple[int, float], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.corruptions.blur.motion_blur`."""
-    motion(x, *line(*constant, SIDEWAYS, draws), finished=out)

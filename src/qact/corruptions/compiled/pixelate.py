@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from qact.corruptions.compiled.jit import inline, jit
-from qact.corruptions.compiled.levels import planes
-from qact.corruptions.digital import box, picked, shrunk
-from qact.corruptions.random import Draws
 
 _LANES = 16  # whole registers, which leave no rest to loops over them
 
@@ -64,21 +61,24 @@ def _pixelate(x: Any, across: Any, down: Any, row_of: Any, column_of: Any, out: 
                 i += 1
 
 
-@lru_cache(maxsize=64)
-def _box(size: int, out: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _packed(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """First sample, one past the last, and weights (taps, out): integers over 2^22.
 
     A sum over levels has 30 bits. Zeros fill results up to whole registers.
     """
-    first, last, weights = box(size, out).band
-    more = -out % _LANES
-    whole = np.pad(weights.T / 4, ((0, 0), (0, more))).astype(np.int32)
-    return np.pad(first, (0, more)).astype(np.uint32), last, whole
+    used = weights != 0
+    first, last = used.argmax(1), weights.shape[1] - used[:, ::-1].argmax(1)
+    whole = np.zeros((int((last - first).max()), len(weights) + -len(weights) % _LANES), np.int32)
+    for row, (start, stop) in enumerate(zip(first, last, strict=True)):
+        whole[: stop - start, row] = weights[row, start:stop] * 2**22
+    return np.pad(first, (0, -len(first) % _LANES)).astype(np.uint32), last, whole
 
 
-def pixelate(x: Tensor, fraction: float, draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.corruptions.digital.pixelate`."""
-    h, w = x.shape[2:]
-    rows, columns = shrunk(h, w, fraction)
-    source, to = planes(x, out)
-    _pixelate(source, _box(w, columns), _box(h, rows), picked(rows, h), picked(columns, w), to)
+def pixelate(
+    x: Tensor, down: np.ndarray, across: np.ndarray, row_of: np.ndarray, column_of: np.ndarray
+) -> Tensor:
+    """Shrink by the weights of rows and of columns, and take each pixel's row and column."""
+    out = torch.empty(x.shape)
+    source, to = x.flatten(0, 1).numpy(), out.flatten(0, 1).numpy()
+    _pixelate(source, _packed(across), _packed(down), row_of, column_of, to)
+    return out

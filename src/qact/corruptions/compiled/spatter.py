@@ -1,4 +1,4 @@
-"""Drops and mud, see `qact.corruptions.spatter`, one image after the other."""
+"""Drops of water, see `qact.corruptions.spatter`, one image after the other."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from torch import Tensor
 from qact.corruptions.compiled.border import framed
 from qact.corruptions.compiled.canny import crests, gradient, joined
 from qact.corruptions.compiled.jit import inline, jit
-from qact.corruptions.compiled.levels import chunks, level
-from qact.corruptions.random import Draws
-from qact.corruptions.spatter import COLOURS, opacity
-from qact.corruptions.weather import grey
 
 _FAR = 20  # pixels
 _FARTHEST = np.float32(_FAR * _FAR)
@@ -139,30 +135,8 @@ def _water(liquid: Any, threshold: Any, out: Any) -> None:
                 out[n, i, j] = b[i, j] / most
 
 
-@jit
-def _mixed(x: Any, thick: Any, strength: Any, colour: Any, mud: Any, out: Any) -> None:
-    for n in range(len(x)):
-        for k in range(x.shape[1]):
-            for p in range(x.shape[2]):
-                here, cover = x[n, k, p], thick[n, p]
-                added = here + cover * strength * colour[k]
-                covered = here * (np.float32(1) - cover) + colour[k] * cover
-                out[n, k, p] = level(covered if mud else added) / np.float32(255)
-
-
 def water(liquid: Tensor, threshold: float) -> Tensor:
     """Opacity of the drops of ``liquid`` (N, H, W) where it reaches ``threshold``."""
     out = torch.empty(liquid.shape)
     _water(liquid.contiguous().numpy(), np.float32(threshold), out.numpy())
     return out
-
-
-def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.corruptions.spatter.spatter`."""
-    strength, mud = constant[4:]
-    paint = torch.tensor(COLOURS[bool(mud)]).view(1, 3, 1, 1)
-    colour = (paint if x.shape[1] == 3 else grey(paint)).flatten().numpy()
-    for images, part, to in chunks(x, draws, out):
-        thick = opacity(constant, part, *x.shape[2:]).flatten(1)
-        mixing = thick.numpy(), np.float32(strength), colour, bool(mud)
-        _mixed(images.flatten(2).numpy(), *mixing, to.flatten(2).numpy())
