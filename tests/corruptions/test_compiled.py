@@ -19,7 +19,7 @@ X = torch.rand(5, 3, 21, 24, generator=torch.Generator().manual_seed(0))
 
 def test_every_room_is_found():
     """An error while a room is imported would pass for a missing Numba, and only cost time."""
-    rooms = ("disk", "motion", "pixelate", "spatter", "augmix")
+    rooms = ("motion", "augmix")
     assert all(random_module.on_cpu(X, room) for room in rooms)
 
 
@@ -27,7 +27,7 @@ def test_a_corruption_compiles_itself_alone(tmp_path):
     """In a fresh cache: what Numba keeps are the passes of the corruption that was asked for."""
     code = "import sys, torch; from qact.shift import corrupt; "
     code += "corrupt(torch.rand(2, 3, 8, 8), sys.argv[1], 3); print('numba' in sys.modules)"
-    for name, kept in (("defocus_blur", ["_defocus"]), ("fog", []), ("snow", ["_motion"])):
+    for name, kept in (("fog", []), ("snow", ["_motion"])):
         cache = tmp_path / name
         run = subprocess.run(
             [sys.executable, "-c", code, name],
@@ -50,7 +50,7 @@ def both(monkeypatch):
     return run
 
 
-PASSES = ("defocus_blur", "motion_blur", "pixelate", "snow", "spatter")
+PASSES = ("motion_blur", "snow")
 
 
 @pytest.mark.parametrize("name", PASSES)
@@ -78,7 +78,7 @@ def test_augmentation(both):
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("name", ["defocus_blur", "pixelate", "motion_blur", "spatter"])
+@pytest.mark.parametrize("name", PASSES)
 def test_every_kind_of_input(name, both):
     for x in (X.half(), X.double(), X.to(memory_format=torch.channels_last), X[:, :, ::2]):
         one, two = both(lambda x=x: corrupt(x, name, 4))

@@ -111,8 +111,6 @@ def disk_taps(radius: float, alias: float) -> tuple[int, list[tuple[float, list[
 def defocus_blur(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
     """Convolution with a smoothed disk of (radius, alias), edges mirrored (reflect-101)."""
     h, w = x.shape[-2:]
-    if passes := on_cpu(x, "disk"):
-        return passes.defocus(x, *constant)
     reach, taps = disk_taps(*constant)
     for axis, size in ((2, h), (3, w)):
         place = torch.from_numpy(mirror(np.arange(-reach, size + reach), size))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qact.corruptions import linear
-from qact.corruptions.random import Draws, on_cpu
+from qact.corruptions.random import Draws
 from qact.corruptions.registry import HENDRYCKS, register
 
 
@@ -87,10 +87,9 @@ def box_matrix(size: int, out: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def box(size: int, out: int) -> tuple[np.ndarray, linear.Axis]:
+def box(size: int, out: int) -> linear.Axis:
     """The box resize of ``size`` samples to ``out``, by Pillow's weights of 22 fractional bits."""
-    weights = np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22
-    return weights, linear.Axis(weights)
+    return linear.Axis(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
 
 
 @lru_cache(maxsize=64)
@@ -115,11 +114,7 @@ def pixelate(x: Tensor, fraction: float, draws: Draws) -> Tensor:
     """
     h, w = x.shape[-2:]
     rows, columns = max(int(h * fraction), 1), max(int(w * fraction), 1)
-    (down, vertical), (across, horizontal) = box(h, rows), box(w, columns)
-    row_of, column_of = picked(rows, h), picked(columns, w)
-    if passes := on_cpu(x, "pixelate"):
-        return passes.pixelate(x, down, across, row_of, column_of)
-    levels = linear.along(None, horizontal, x.mul(255).round_()).add_(0.5).floor_()
-    levels = linear.along(vertical, None, levels).add_(0.5).floor_().div_(255)
-    levels = levels.index_select(2, torch.from_numpy(row_of).to(x.device))
-    return levels.index_select(3, torch.from_numpy(column_of).to(x.device))
+    levels = linear.along(None, box(w, columns), x.mul(255).round_()).add_(0.5).floor_()
+    levels = linear.along(box(h, rows), None, levels).add_(0.5).floor_().div_(255)
+    levels = levels.index_select(2, torch.from_numpy(picked(rows, h)).to(x.device))
+    return levels.index_select(3, torch.from_numpy(picked(columns, w)).to(x.device))

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from qact.corruptions.blur import smooth
-from qact.corruptions.random import Draws, on_cpu
+from qact.corruptions.random import Draws
 from qact.corruptions.registry import HENDRYCKS, register
 from qact.corruptions.weather import grey
 
@@ -98,8 +98,6 @@ def equalised(level: Tensor) -> Tensor:
 
 def water(liquid: Tensor, threshold: float) -> Tensor:
     """Opacity of the drops (N, H, W) in [0, 1]: thick inside, sharp towards the lower right."""
-    if passes := on_cpu(liquid, "spatter"):
-        return passes.water(liquid, threshold)
     liquid = liquid * (liquid >= threshold)
     level = (liquid * 255).floor().clamp_(0, 255)
     far = _box(distance(canny(level.int(), 50, 150))).floor().long()

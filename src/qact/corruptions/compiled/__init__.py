@@ -1,13 +1,8 @@
 """Passes over images on a CPU that Numba compiles (extra ``qact[cpu]``), where that pays.
 
     jit       how the passes are compiled
-    border    pixels around a plane
-    disk      defocus
     motion    lines of taps: motion blur, snow
-    pixelate  box resizes
-    canny     edges
-    spatter   drops of water
-    augmix    tables of levels and maps
+    augmix    tables of levels and affine maps
 
 The same integers and single IEEE operations, in the same order, as in the plain versions beside
 which they stand (`qact.corruptions.random.on_cpu` chooses): the bits are the same. What is compiled

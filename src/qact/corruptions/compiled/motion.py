@@ -1,4 +1,7 @@
-"""Motion blur: weighted sums of shifted images, four shifts in each sweep, as in `disk`."""
+"""Motion blur: weighted sums of shifted images, four shifts in each sweep over memory.
+
+A plane is bordered first; then a shift is one distance along its memory, for a block of rows.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.corruptions.compiled.border import BLOCK, bordered
 from qact.corruptions.compiled.jit import inline, jit
+
+BLOCK = 2048  # values of a block of rows: it stays in the fastest cache
+
+
+@inline
+def _bordered(x: Any, rows: Any, columns: Any, left: Any, out: Any) -> None:
+    """Write the pixels at ``rows`` and ``columns``, which are those of ``x`` from ``left`` on."""
+    pitch, w = len(columns), x.shape[1]
+    for i in range(len(rows)):
+        source, to = x[rows[i]], out[i * pitch : i * pitch + pitch]
+        for j in range(left):
+            to[j] = source[columns[j]]
+        for j in range(left + w, pitch):
+            to[j] = source[columns[j]]
+        inner = to[left : left + w]
+        for j in range(w):
+            inner[j] = source[j]
 
 
 @inline
 def _weighted(x: Any, shifts: Any, weights: Any, start: Any, n: Any, out: Any) -> None:
-    """As ``_added`` of `disk`, each shifted ``x`` times its weight."""
+    """The sum of ``n`` values of ``x`` from ``start`` plus each of the shifts on, weighted."""
     t = 0
     while len(shifts) - t >= 4:
         a, b = x[start + shifts[t] :], x[start + shifts[t + 1] :]
@@ -47,7 +66,7 @@ def _motion(x: Any, weights: Any, offsets: Any, out: Any) -> None:
         shifts = (offsets[n, :, 0] - up) * pitch + offsets[n, :, 1] - left
         block = max(1, BLOCK // pitch)
         for k in range(channels):
-            bordered(x[n, k], rows, columns, -left, wide)
+            _bordered(x[n, k], rows, columns, -left, wide)
             for top in range(0, h, block):
                 here = min(block, h - top)
                 size = (here - 1) * pitch + w
