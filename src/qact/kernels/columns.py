@@ -5,6 +5,8 @@ Plain numbers, so that an engine can be imported without the compiler of another
 
 from __future__ import annotations
 
+from qact.rank.grid import PARTS as PLACES
+
 # Columns of a channel's state: what the backward pass needs beside the input.
 (MEAN, STD, WIDTH, OFFSET, BINS, NEGATIVE, BANDWIDTH) = range(7)
 (IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR, FINITE) = range(7, 12)
@@ -20,4 +22,4 @@ REACH = 20.0
 # Beyond this many bandwidths the kernel holds 7e-6 of its mass; so many bins it may cover.
 KERNEL, TAPS = 4.5, 64
 # Positions inside a bin are counted in 256ths; one integer carries the count above them.
-PARTS, ONE = 256.0, 1 << 32
+PARTS, ONE = float(PLACES), 1 << 32

@@ -19,17 +19,16 @@ from torch.nn import functional as F
 
 from qact.kernels import engines
 from qact.kernels import passes as plain
+from qact.kernels.columns import REACH
 from qact.kernels.once import refusing
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
 from qact.rank import tails
 from qact.rank.grid import Grid, spanning
-from qact.rank.histogram import Histogram, padded
+from qact.rank.histogram import Histogram, padded, with_tails
 from qact.rank.levels import Level, leveled
 from qact.rank.rule import Rule
 
-# By Chebyshev at most 1/400 of the mass lies further out than this many standard deviations.
-REACH = 20.0
 # Bins per bandwidth, and the bounds of the power of two that gives them to the widest channel.
 FINENESS, FEWEST, MOST = 8, 256, 2048
 
@@ -62,7 +61,7 @@ def kept(z: Tensor, bins: int, engine: str | None = None) -> Histogram:
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = spanning(*tails.extent(far, count), bins, std.dtype)
     mass, moment = passes.count(z, grid)
-    return tails.kept(Histogram(mass, moment, grid, mean, std), far)
+    return with_tails(Histogram(mass, moment, grid, mean, std), far)
 
 
 def _extremes(z: Tensor, bins: int, engine: str | None) -> Tensor:

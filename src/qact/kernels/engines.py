@@ -14,7 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from qact import _compat, checks
+from qact import _compat, checks, extras
 from qact._compat import constant_result
 from qact.kernels import passes as plain
 from qact.kernels import stored
@@ -37,7 +37,7 @@ def fused(engine: str | None, input: Tensor) -> bool:
         return False
     there = available(input.device.type)
     if engine == "triton" and not there:
-        raise ModuleNotFoundError("engine='triton' needs Triton: pip install 'qact[triton]'")
+        raise extras.missing("engine='triton'", "Triton", "triton")
     return there
 
 
@@ -47,7 +47,7 @@ def passes(engine: str | None, z: Tensor) -> ModuleType:
         return plain
     compiled = _imported("qact.kernels.cpu.passes")
     if compiled is None and engine == "cpu":
-        raise ModuleNotFoundError("engine='cpu' needs Numba; pip install 'qact[cpu]'")
+        raise extras.missing("engine='cpu'", "Numba", "cpu")
     return compiled or plain
 
 

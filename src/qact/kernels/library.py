@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from qact import extras
 from qact.kernels import engines
 from qact.kernels.columns import STATE
 from qact.kernels.plan import Plan, code_columns, table_columns
@@ -191,7 +192,6 @@ def _mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 def _engine(z: Tensor) -> ModuleType:
     found = engines.block(z.device.type)
     if found is None:
-        raise ModuleNotFoundError(
-            f"qact::block on {z.device.type} needs Numba or Triton: pip install 'qact[cpu]'"
-        )
+        extra, package = ("cpu", "Numba") if z.device.type == "cpu" else ("triton", "Triton")
+        raise extras.missing(f"qact::block on {z.device.type}", package, extra)
     return found

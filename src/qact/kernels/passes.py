@@ -9,10 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact.rank.grid import Grid, power_of_two
-
-# Positions inside a bin are counted in 256ths, so that sums are integers: the same in any order.
-PARTS = 256
+from qact.rank.grid import PARTS, Grid, power_of_two
 
 
 def statistics(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+# Positions inside a bin are counted in 256ths, so that sums are integers: the same in any order.
+PARTS = 256
 # Widths and their reciprocals are normal numbers of the dtype, and integers up to this are exact.
 LIMITS = {torch.float32: (-120, 126, 2.0**23), torch.float64: (-1000, 1022, 2.0**50)}
 

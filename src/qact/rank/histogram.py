@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from qact.rank import tails as _far
-from qact.rank.grid import LIMITS, Grid, power_of_two, union
+from qact.rank.grid import LIMITS, PARTS, Grid, at_least, power_of_two, spanning, union
 
 
 @dataclass(frozen=True)
@@ -92,15 +92,42 @@ def merge(a: Histogram, b: Histogram, bins: int | None = None) -> Histogram:
     on the same grid. Where both know their tails, that grid follows the bulk.
     """
     bins = bins or max(a.grid.bins, b.grid.bins)
-    tails = (_tails(a, b, bins), _tails(b, a, bins))
-    if tails[0] is None or tails[1] is None:
+    tails_a, tails_b = _tails(a, b, bins), _tails(b, a, bins)
+    if tails_a is None or tails_b is None:
         return merge_on(_joint_grid(a, b, bins), a, b)
-    parts = _far.joined(a, b, tails)  # type: ignore[arg-type]
-    if any(bool((core.mass < -0.5).any()) for core in parts[1:]):
+    return _merge_tailed(a, b, tails_a, tails_b)
+
+
+def _merge_tailed(a: Histogram, b: Histogram, tails_a: Tensor, tails_b: Tensor) -> Histogram:
+    counts, size = (a.count.round(), b.count.round()), tails_a.shape[1]
+    tails, every, known = _far.united(tails_a, tails_b, *counts)
+    low, high = _far.extent(tails, counts[0] + counts[1])
+    grid = spanning(low, high, a.grid.bins, a.mean.dtype)
+    there = torch.arange(size, device=known.device)
+    for part, count in zip((a, b), counts, strict=True):  # values in bins alone keep their bins
+        least = torch.where(count > size, part.grid.exponent, grid.exponent)
+        grid = at_least(grid, least, low, high)
+    mass, moment = _far.pour(every, known, grid)
+    for part, own, count in ((a, tails_a, counts[0]), (b, tails_b, counts[1])):
+        core = regrid(_less(part, _far.pour(own, there < count[:, None], part.grid)), grid)
+        mass, moment = mass + core.mass, moment + core.moment
+    return Histogram(mass, moment, grid, *_joint_moments(a, b), tails)
+
+
+def _less(histogram: Histogram, poured: tuple[Tensor, Tensor]) -> Histogram:
+    mass = histogram.mass - poured[0]
+    if bool((mass < -0.5).any()):
         raise RuntimeError("a context's tails are not of its bins: it was changed from outside")
-    mean, std = _joint_moments(a, b)
-    mass, moment = (sum(getattr(part, n) for part in parts) for n in ("mass", "moment"))
-    return replace(parts[0], mass=mass, moment=moment, mean=mean, std=std)
+    moment = (histogram.moment - poured[1]).clamp_min(0).minimum(mass)  # float32 has rounded
+    return replace(histogram, mass=mass, moment=moment)
+
+
+def with_tails(seen: Histogram, tails: Tensor) -> Histogram:
+    """The histogram of a batch, with its ``tails`` (C, 2 K) at their exact places, float64."""
+    known = torch.arange(tails.shape[1], device=tails.device) < seen.count.round()[:, None]
+    rounded, exact = (_far.pour(tails, known, seen.grid, p) for p in (PARTS, None))
+    moment = seen.moment.double() - rounded[1] + exact[1]
+    return replace(seen, mass=seen.mass.double(), moment=moment, tails=tails)
 
 
 def _tails(of: Histogram, other: Histogram, bins: int) -> Tensor | None:

@@ -25,8 +25,14 @@ class Channels:
         """Ask it; ``whose`` says who expects that number of channels.
 
         Raises:
-            TypeError: no floating dtype. ValueError: no such dimension, or another number.
+            TypeError: no floating dtype, or a nested tensor. ValueError: no such dimension, or
+                another number.
         """
+        if input.is_nested:
+            raise TypeError(
+                "the input is a nested tensor, which has no channels of one length: convert the "
+                "nn.TransformerEncoder as a whole, or set its use_nested_tensor = False"
+            )
         if not input.is_floating_point():
             raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
         found = cls(input, channel_dim(input, dim))

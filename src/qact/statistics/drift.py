@@ -10,17 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact import extras, notebook
 from qact.context import Context
 from qact.kernels import eager
 from qact.nn.layer import QAct
-from qact.nn.lending import listening
 from qact.rank.layout import fold
 from qact.statistics.distance import kolmogorov, wasserstein
 from qact.statistics.lend import adapting
 from qact.surgery import batches as batches_of
 from qact.surgery import call, evaluating, hooking
+from qact.surgery.lending import listening
 
 Contexts = dict[str, Context]
+
+
+HEADS = ("layer", "KS mean", "max", "W1 mean", "max")
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class LayerDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """All layers, in the order of the model; ``print`` shows a table."""
+    """All layers, in the order of the model; printed and in notebooks a table."""
 
     layers: tuple[LayerDrift, ...]
 
@@ -49,26 +53,29 @@ class Drift:
         """The layer of the largest mean Kolmogorov-Smirnov statistic."""
         return max(self.layers, key=lambda layer: float(layer.ks.mean()))
 
+    def _rows(self) -> list[tuple[str, ...]]:
+        numbers = [(d.ks.mean(), d.ks.max(), d.w1.mean(), d.w1.max()) for d in self.layers]
+        return [
+            (d.name, *map("{:.3f}".format, n)) for d, n in zip(self.layers, numbers, strict=True)
+        ]
+
     def __str__(self) -> str:
         width = max(len(layer.name) for layer in self.layers)
-        lines = [f"{'layer':{width}}  KS mean   max  W1 mean   max"]
-        for layer in self.layers:
-            ks, w1 = layer.ks, layer.w1
-            lines.append(
-                f"{layer.name:{width}}  {ks.mean():7.3f} {ks.max():5.3f}"
-                f"  {w1.mean():7.3f} {w1.max():5.3f}"
-            )
-        return "\n".join(lines)
+        lines = [HEADS, *self._rows()]
+        return "\n".join(
+            f"{name:{width}}  {ks:>7} {most:>5}  {w1:>7} {far:>5}"
+            for name, ks, most, w1, far in lines
+        )
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks."""
+        return notebook.table("Drift from the stored contexts", HEADS, self._rows())
 
     def plot(self, ax: Any = None) -> Any:
         """Draw mean and range of the KS statistic of each layer; return the matplotlib axes."""
         if ax is None:
-            try:
+            with extras.needed("a plot", "bench"):
                 from matplotlib import pyplot as plt
-            except ModuleNotFoundError as error:
-                raise ModuleNotFoundError(
-                    "plots need matplotlib; pip install matplotlib, or 'qact[bench]'"
-                ) from error
             ax = plt.subplots(layout="constrained")[1]
         place = range(len(self.layers))
         low = [float(layer.ks.min()) for layer in self.layers]
