@@ -44,7 +44,7 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, passes: Any = plain)
     finite = torch.isfinite(low) & torch.isfinite(high)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
-    mass, moment = _Count.apply(z, grid, passes)
+    mass, moment = _Count.apply(z, grid, passes, rule.grounded == "sides")
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
 
@@ -85,16 +85,16 @@ def apply(
     if rule.smooth and not own:  # the kernel reaches beyond the bins that are stored
         h = rule.bandwidth.width(context.std.detach(), context.count.detach())
         context = padded(context, 4 * h)
-    live = ranked(context, rule)
+    live, kinked = ranked(context, rule), rule.grounded == "continuous"
     # Tables are small; in float64 the ranks next to 0 and 1 keep their normal scores.
     knots = rank_table(context.to(torch.float64), rule)
     count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
         sharp = level.activation is F.relu  # a table would smear its kink over a bin
         table = (level.linear() if sharp else level)(knots, count).to(z.dtype)
-        value = _Lookup.apply(z, table, live, context.grid, passes)
+        value = _Lookup.apply(z, table, live, context.grid, passes, kinked)
         return (F.relu(value) if sharp else value).to(dtype)
-    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes)
+    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes, kinked)
     if rule.smooth:
         return leveled(rank, level, count).to(dtype)
     if own:
@@ -112,7 +112,7 @@ def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
     wide = z if z.dtype == torch.float64 else z.float()
     context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
     rise = rank_table(context.to(torch.float64), rule).diff(dim=1).to(wide.dtype)
-    return plain.slope(wide, rise, context.grid).to(z.dtype)
+    return plain.slope(wide, rise, context.grid, rule.grounded == "continuous").to(z.dtype)
 
 
 def _extent(
@@ -157,63 +157,69 @@ class _Statistics(torch.autograd.Function):
 
 
 class _Count(torch.autograd.Function):
-    """Mass and moment of every bin; a value's position moves its bin's moment."""
+    """Mass and moment of every bin; a value's position moves its bin's moment.
+
+    ``sided`` says that the weight of a value jumps at zero.
+    """
 
     @staticmethod
-    def forward(z: Tensor, grid: Grid, passes: Any) -> tuple[Tensor, Tensor]:
+    def forward(z: Tensor, grid: Grid, passes: Any, sided: bool) -> tuple[Tensor, Tensor]:
         return passes.count(z, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        z, ctx.grid, ctx.passes = inputs
+        z, ctx.grid, ctx.passes, ctx.sided = inputs
         ctx.save_for_backward(z)
         ctx.mark_non_differentiable(output[0])
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (z,) = ctx.saved_tensors
-        return ctx.passes.slope(z, grad, ctx.grid, True), None, None
+        return ctx.passes.slope(z, grad, ctx.grid, ctx.sided), None, None, None
 
 
 def interpolate(z: Tensor, table: Tensor, grid: Grid, passes: Any) -> Tensor:
     """Return what a table of edge values (C, bins + 1) says at ``z`` (outer, C, inner)."""
-    return _Lookup.apply(z, table, torch.ones_like(table[:, 0], dtype=torch.bool), grid, passes)
+    live = torch.ones_like(table[:, 0], dtype=torch.bool)
+    return _Lookup.apply(z, table, live, grid, passes, False)
 
 
 class _Lookup(torch.autograd.Function):
-    """Linear interpolation in a table of edge values (C, bins + 1)."""
+    """Linear interpolation in a table of edge values (C, bins + 1), perhaps ``kinked`` at zero."""
 
     @staticmethod
-    def forward(z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any) -> Tensor:
+    def forward(
+        z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any, kinked: bool
+    ) -> Tensor:
         return passes.interpolate(z, table, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, table, live, ctx.grid, ctx.passes = inputs
+        z, table, live, ctx.grid, ctx.passes, ctx.kinked = inputs
         ctx.save_for_backward(z, table, live)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, table, live = ctx.saved_tensors
         grad_z = grad_table = None
         if ctx.needs_input_grad[0]:
             rise = table.diff(dim=1) * live[:, None]
-            grad_z = grad * ctx.passes.slope(z, rise, ctx.grid, False)
+            grad_z = grad * ctx.passes.slope(z, rise, ctx.grid, ctx.kinked)
         if ctx.needs_input_grad[1]:
             grad_table = ctx.passes.spread(z, grad, ctx.grid)
-        return grad_z, grad_table, None, None, None
+        return grad_z, grad_table, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
         """A mapped dimension is more channels."""
-        size, (*_, grid, passes) = info.batch_size, args
+        size, (*_, grid, passes, kinked) = info.batch_size, args
         z, table, live = (
             t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
             for t, d in zip(args[:3], in_dims[:3], strict=True)
         )
         wide = z.movedim(0, 1).flatten(1, 2)
         more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
-        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, passes)
+        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, passes, kinked)
         return output.unflatten(1, (size, -1)).movedim(1, 0), 0

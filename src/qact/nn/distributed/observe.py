@@ -92,5 +92,6 @@ class _Observe(torch.autograd.Function):
         moment, grad_mean, grad_std = total[:, :-2].contiguous(), total[:, -2], total[:, -1]
         grad = slope(z, mean, std, count, grad_mean, grad_std)
         if z.numel():
-            grad = grad + exchange.passes.slope(z, moment, exchange.grid, True)
+            sided = exchange.rule.grounded == "sides"
+            grad = grad + exchange.passes.slope(z, moment, exchange.grid, sided)
         return grad, None
