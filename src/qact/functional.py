@@ -35,7 +35,7 @@ def quantile_activation(
     dim: int = 1,
     context: Context | None = None,
     prior: float | None = None,
-    grounded: bool = True,
+    grounded: bool | str = True,
     levels: str | Level | Callable[[Tensor], Tensor] = "uniform",
     weight: Tensor | None = None,
     bias: Tensor | None = None,

@@ -20,6 +20,7 @@ from qact.rank.bandwidth import parse
 from qact.rank.rule import Rule
 
 PASSES = {"eager": passes, "cpu": cpu}
+RULES = ("sides", "continuous", False)
 SMOOTH_BOUND = 1 / 400
 
 
@@ -81,9 +82,15 @@ def everywhere(z: Tensor) -> Tensor:
     return torch.cat([ordered[0] - beyond, ordered, middles, ordered[-1] + beyond])[None]
 
 
-def plain_rank(q: np.ndarray, z: np.ndarray, h: float | None, *, grounded: bool) -> np.ndarray:
-    """The definition in three lines of numpy; ``h`` None is the step rank."""
+def plain_rank(
+    q: np.ndarray, z: np.ndarray, h: float | None, *, grounded: bool | str
+) -> np.ndarray:
+    """The definition in a few lines of numpy; ``h`` None is the step rank."""
     weight = np.full(len(z), 1 / len(z))
+    if grounded == "continuous" and h is not None:
+        rank, zero = (norm.cdf((at[:, None] - z[None]) / h) @ weight for at in (q, np.zeros(1)))
+        side = np.maximum(np.where(q < 0, zero, 1 - zero), 0.5 / (len(z) + 1))
+        return 0.5 + (rank - zero) / (2 * side)
     if grounded:
         weight = np.where(z < 0, 0.5 / max((z < 0).sum(), 1), 0.5 / max((z >= 0).sum(), 1))
     low = 0.5 if grounded and not (z < 0).any() else 0.0
@@ -92,7 +99,7 @@ def plain_rank(q: np.ndarray, z: np.ndarray, h: float | None, *, grounded: bool)
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_reference_is_the_definition(name, grounded):
     z = sample(name, 256)
     q = everywhere(z)
@@ -138,7 +145,7 @@ def test_smooth_rank_within_one_in_400_everywhere(name, bandwidth, engine):
         q = everywhere(z.flatten())
         # The same points for both: the engine sees them in single precision.
         q = q.float().double()
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
             seen = eager.observe(z, rule, passes=PASSES[engine])
             got = eager.apply(q.T[:, :, None].float(), seen, level, rule, passes=PASSES[engine])
@@ -151,7 +158,7 @@ def test_smooth_rank_within_one_in_400_everywhere(name, bandwidth, engine):
 def test_step_rank_of_a_batch(name, engine):
     for n in (256, 1500):
         z = sample(name, n)[:, None]
-        for grounded in (True, False):
+        for grounded in RULES:
             for sentinels in (0.0, 1.0):
                 options = {"grounded": grounded, "smooth": False, "sentinels": sentinels}
                 got = quantile_activation(z, engine=engine, **options)
@@ -164,7 +171,7 @@ def test_density_within_one_percent_of_its_peak(name, bandwidth):
     for n in (256, 1500):
         z = sample(name, n)[:, None, None]
         q = everywhere(z.flatten()).float().double()
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
             got = eager.density(q.T[:, :, None].float(), eager.observe(z, rule), rule).flatten()
             want = reference.density(q, reference.observe(z), rule)[0]
@@ -216,7 +223,7 @@ def test_gradients_within_one_percent(name, bandwidth, engine):
     noise = torch.randn(z.shape)
     seen = []
     for word in LEVELS:
-        for grounded in (True, False):
+        for grounded in RULES:
             for smooth in (True, False):
                 # Where terms cancel to nothing there is no norm left to compare with.
                 floor = 1e-4 * float(noise.norm())
@@ -239,7 +246,7 @@ def test_gradients_within_one_percent(name, bandwidth, engine):
 def test_fused_smooth_rank_of_a_batch(name, bandwidth):
     for n in (256, 1500):
         z = sample(name, n)[:, None, None]
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
             got = in_own_context(z, rule, levels.parse("uniform"), "fused").flatten()
             want = reference.rank(z.flatten().double()[None], reference.observe(z), rule)[0]
@@ -250,7 +257,7 @@ def test_fused_smooth_rank_of_a_batch(name, bandwidth):
 def test_fused_steps_of_a_batch(name):
     for n in (256, 1500):
         z = sample(name, n)[:, None, None]
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, smooth=False)
             for level in (levels.steps(100), levels.steps(7), levels.steps(255)):
                 got = in_own_context(z, rule, level, "fused")
@@ -272,14 +279,14 @@ def test_stored_context_smooth_rank(name):
         context = Context(1, bins=1024 if name == "cauchy" else 512).add(z[:, None])
         q = everywhere(z).float()
         for bandwidth in ("scott", "silverman", "0.2std"):
-            for grounded in (True, False):
+            for grounded in RULES:
                 rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
                 got = context.rank(q.T, grounded=grounded, bandwidth=bandwidth)
                 want = reference.rank(q.double(), reference.observe(z[:, None, None]), rule)
                 assert (got.flatten() - want[0]).abs().max() <= SMOOTH_BOUND, (n, bandwidth)
 
 
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_stored_context_step_rank_is_good_to_about_one_bin(grounded):
     z = torch.randn(5000)
     q = everywhere(z).float()
@@ -292,7 +299,7 @@ def test_stored_context_step_rank_is_good_to_about_one_bin(grounded):
 @pytest.mark.parametrize("name", ["tied", "coin", "constant"])
 def test_stored_context_step_rank_of_ties_is_exact(name):
     z = sample(name, 500)[:, None]
-    for grounded in (True, False):
+    for grounded in RULES:
         got = Context(1).add(z).rank(z, grounded=grounded, smooth=False)
         want = plain_rank(z[:, 0].numpy(), z[:, 0].numpy(), None, grounded=grounded)
         np.testing.assert_allclose(got[:, 0].numpy(), want, atol=1e-6)
@@ -300,7 +307,7 @@ def test_stored_context_step_rank_of_ties_is_exact(name):
 
 @pytest.mark.parametrize("engine", PASSES)
 @pytest.mark.parametrize("level", ["uniform", "gelu"])
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_mixed_context(engine, level, grounded):
     context = Context(3).add(torch.randn(600, 3))
     z = torch.randn(64, 3) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([0.0, 1.0, -0.5])
@@ -370,7 +377,7 @@ def test_a_bad_gradient_stays_in_its_channel(engine):
 @pytest.mark.parametrize("smooth", [True, False])
 def test_ranks_do_not_depend_on_the_unit(engine, factor, smooth):
     z = torch.randn(300, 2)
-    for grounded in (True, False):
+    for grounded in RULES:
         want = quantile_activation(z, grounded=grounded, smooth=smooth, engine=engine)
         got = quantile_activation(z * factor, grounded=grounded, smooth=smooth, engine=engine)
         assert (got - want).abs().max() <= (1e-3 if smooth else 0)

@@ -12,7 +12,7 @@ from qact import checks
 from qact.models.densenet import densenet40
 from qact.models.lenet import lenet
 from qact.models.mlp import mlp
-from qact.models.placement import Act, Placement, paper, placed
+from qact.models.placement import Act, Placement, branches, paper, placed, sums
 from qact.models.resnet import resnet18, resnet34, resnet50, resnet_small
 from qact.models.vgg import vgg16
 from qact.models.vit import vit_tiny
@@ -31,7 +31,12 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
         vit_tiny,
     )
 }
-PLACEMENTS: dict[str, Callable[[Act], Act]] = {"everywhere": lambda act: act, "paper": paper}  # type: ignore[dict-item]
+PLACEMENTS: dict[str, Callable[..., Act]] = {
+    "everywhere": lambda act: act,
+    "paper": paper,
+    "sums": sums,
+    "branches": branches,
+}
 
 
 def build(
@@ -52,8 +57,8 @@ def build(
         num_classes: number of outputs (logits).
         image_size: side of the images; networks that take any size do not look at it.
         act: activation, see :func:`qact.models.placement.placed`.
-        placement: ``"everywhere"``, or ``"paper"`` (:func:`qact.models.paper`), for an ``act`` that
-            is a name or a factory.
+        placement: ``"everywhere"``, or for an ``act`` that is a name or a factory ``"paper"``
+            (:func:`qact.models.paper`), ``"sums"`` or ``"branches"``.
         width_multiplier: scales all channels.
 
     Raises:

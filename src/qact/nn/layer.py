@@ -79,7 +79,7 @@ class QAct(nn.Module):
         *,
         dim: int = 1,
         levels: str | Level | Callable[[Tensor], Tensor] = "relu",
-        grounded: bool = True,
+        grounded: bool | str = True,
         smooth: bool = True,
         bandwidth: float | str | Bandwidth = "0.2std",
         gradient: str = "full",
@@ -230,7 +230,7 @@ class QAct(nn.Module):
         rule = self.rule
         level = "table" if self.table is not None else self._level.name
         return (
-            f"{self.num_features}, dim={self.dim}, levels={level!r}, grounded={rule.grounded}, "
+            f"{self.num_features}, dim={self.dim}, levels={level!r}, grounded={rule.grounded!r}, "
             f"smooth={rule.smooth}, bandwidth={self.bandwidth!r}, gradient={rule.gradient!r}, "
             f"context={self.mode!r}, momentum={self.momentum}, prior={self.prior}, "
             f"affine={self.affine}"
