@@ -31,7 +31,7 @@ def phi(x: float) -> float:
 
 
 def by_hand(at: float, values: list[float], h: float, sentinels: float = 0.0) -> float:
-    """``G / (2 q)`` below zero, ``1/2 + (G - q) / (2 (1 - q))`` above, with sums in plain Python."""
+    """``G / (2 q)`` below zero, ``1/2 + (G - q) / (2 (1 - q))`` above: sums in plain Python."""
     n = len(values)
     below = sum(phi((at - v) / h) for v in values)
     zero = sum(phi(-v / h) for v in values)

@@ -7,7 +7,7 @@ zero that ``s_j`` is on (``grounded``; ``k`` sentinels a side) or ``m_j / n``. T
     F_h(z) = F_low + sum_j w_j Phi((z - s_j) / h)       (smooth)
 
 where ``F_low`` is the mass at minus infinity: what the negative side lacks of its half. The
-continuous grounded rank is made of the ungrounded smooth one, see :func:`qact.rank.rule.side_slopes`.
+continuous grounded rank is made of the ungrounded smooth one (:func:`qact.rank.rule.side_slopes`).
 Slow, and meant to be: every engine is tested against this file.
 """
 
@@ -84,7 +84,7 @@ def rank(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
 
 
 def density(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
-    """``f_h(z) = sum_j w_j phi((z - s_j) / h) / h`` at the queries ``z`` (C, Q): the rank's slope."""
+    """``f_h(z) = sum_j w_j phi((z - s_j) / h) / h``, the rank's slope, at ``z`` (C, Q)."""
     weight, _ = weights(sample, rule)
     h = _width(sample, rule)
     scaled = (z[:, :, None] - sample.values[:, None, :]) / h

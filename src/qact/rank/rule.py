@@ -23,11 +23,11 @@ class Rule:
     """The definition of a rank, apart from the context it is taken in.
 
     ``grounded``: each side of zero owns half of the mass; which values are on a side is told by
-    their signs (``"sides"``), or up to the kernel's width (``"continuous"``, see :func:`side_slopes`; a
-    step rank has no width, and the two are one). ``smooth``: a Gaussian kernel of width
-    ``bandwidth`` replaces the step. ``gradient``: ``"full"`` differentiates the context too,
-    ``"density"`` holds it constant (the paper). ``sentinels``: pseudo-values at minus and plus
-    infinity, that many on each side (the paper's two constants -100 and +100 make it 1).
+    their signs (``"sides"``), or up to the kernel's width (``"continuous"``, see
+    :func:`side_slopes`; a step rank has no width, and the two are one). ``smooth``: a Gaussian
+    kernel of width ``bandwidth`` replaces the step. ``gradient``: ``"full"`` differentiates the
+    context too, ``"density"`` holds it constant (the paper). ``sentinels``: pseudo-values at minus
+    and plus infinity, that many on each side (the paper's two constants -100 and +100 make it 1).
     """
 
     grounded: bool | str = True
