@@ -28,12 +28,12 @@ from pathlib import Path
 import torch
 from benchmarks.cifar10 import RECIPE, chosen
 from benchmarks.defaults import validation
+from qact.bench.adapt import predict
+from qact.bench.inputs import Inputs, load_inputs, permutation
 from torch import nn
 
 import qact
 from qact.bench import Recipe, Rival
-from qact.bench.adapt import predict
-from qact.bench.inputs import Inputs, load_inputs, permutation
 from qact.bench.train import train_cell
 from qact.datasets.sources import SOURCES
 

@@ -12,7 +12,11 @@ import pytest
 import qact
 from qact._aliases import MOVED
 
-OPTIONAL = {"integrations.lightning": "lightning", "integrations.sklearn": "sklearn"}
+OPTIONAL = {
+    "integrations.lightning": "lightning",
+    "integrations.sklearn": "sklearn",
+    "integrations.torchmetrics": "torchmetrics",
+}
 
 
 @pytest.mark.parametrize(("old", "new"), MOVED.items())

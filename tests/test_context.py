@@ -406,7 +406,7 @@ def test_shapes_and_dtypes_that_do_not_fit():
         context.add(torch.randn(0, 3))
     with pytest.raises(TypeError, match=r"torch\.int64"):
         context.add(torch.ones(4, 3, dtype=torch.int64))
-    with pytest.raises(IndexError, match="dim=2"):
+    with pytest.raises(ValueError, match="dim=2"):
         context.add(torch.randn(4, 3), dim=2)
     assert context.is_empty
     context.add(torch.randn(4, 3))
@@ -609,3 +609,21 @@ def test_questions_leave_the_context_as_it_was():
 
 def test_print():
     assert "3, bins=64" in repr(Context(3, 64))
+
+
+@pytest.mark.parametrize("unit", [1.0, 1e307, 1e305, 1e-170, 1e-290])
+def test_float64_has_the_same_context_in_every_unit(unit):
+    shape = torch.randn(500, 1, dtype=torch.float64).clamp(-8, 8)
+    z = shape * unit
+    context = Context(1, dtype=torch.float64).add(z)
+    followed = QAct(1, dtype=torch.float64)
+    followed(z)
+    for one in (context, context + context, followed.context):
+        assert float(one.mean) / unit == pytest.approx(float(shape.mean()), abs=1e-4)
+        assert float(one.std) / unit == pytest.approx(float(shape.std(correction=0)), rel=1e-4)
+        want = (z >= z.T).double().mean(1, keepdim=True)
+        got = one.rank(z, grounded=False, smooth=False)
+        # Half of the fullest bin: what stands in one is told apart by its mean alone.
+        assert float((got - want).abs().max()) <= float((one.mass.amax() / one.count).max()) + 1e-9
+        middle = float(one.quantile(0.5)) / unit
+        assert middle == pytest.approx(float(shape.median()), abs=0.05)

@@ -230,7 +230,7 @@ def test_a_stored_context_is_read_not_written():
     ],
 )
 def test_bad_options_are_repeated(options, value):
-    with pytest.raises((ValueError, TypeError, IndexError), match=re.escape(value)):
+    with pytest.raises((ValueError, TypeError), match=re.escape(value)):
         quantile_activation(torch.randn(9, 3), **options)
 
 
@@ -252,7 +252,7 @@ def test_bad_inputs_are_described(engine):
     for shape in ((0, 3), (4, 0), (2, 3, 0)):
         with pytest.raises(ValueError, match=re.escape(str(shape))):
             quantile_activation(torch.ones(shape), engine=engine)
-    with pytest.raises(IndexError, match="dim=1"):
+    with pytest.raises(ValueError, match="dim=1"):
         quantile_activation(torch.tensor(1.0), engine=engine)
     context = Context(4).add(torch.randn(9, 4))
     with pytest.raises(ValueError, match="3 channels"):

@@ -6,7 +6,7 @@ import sys
 import pytest
 import torch
 
-from qact.kernels.constant import constant_result
+from qact._compat import constant_result
 
 HEAVY = ("torch._dynamo", "numba", "scipy", "sklearn", "matplotlib", "pandas", "typer", "timm")
 

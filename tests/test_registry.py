@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from dataclasses import dataclass
+from importlib import import_module
 
 import pytest
 
@@ -86,3 +88,49 @@ def test_errors_are_of_the_rooms_own_kind():
     with pytest.raises(AppleError):
         Registry("apple", Entry, error=AppleError)["x"]
     assert isinstance(unknown("apple", "x", [], error=AppleError), AppleError)
+
+
+ROOMS = {
+    "activations": ("activation", "relu"),
+    "calibration": ("calibrator", "temperature"),
+    "losses": ("loss", "triplet"),
+    "models": ("model", "resnet18"),
+}
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_every_room_has_the_same_verbs(room, monkeypatch):
+    kind, known = ROOMS[room]
+    found = import_module(f"qact.{room}")
+    monkeypatch.setattr(registry_of(room), "_entries", dict(registry_of(room)._entries))
+    assert known in found.names()
+    assert found.names(known[:-1] + "?") == [known]
+    assert all(found.entry(name).paper for name in found.names())
+    with pytest.raises(ValueError, match=f"unknown {kind} '{known}x'; did you mean '{known}'"):
+        found.create(f"{known}x")
+    facts = {"paper": "mine"} | ({"formula": "x"} if room == "activations" else {})
+    with pytest.raises(ValueError, match=f"named '{known}' is registered already"):
+        found.register(known, **facts)
+    found.register("mine", **facts)(lambda **options: 3)
+    assert found.create("mine") == 3
+
+
+def registry_of(room):
+    found = import_module(f"qact.{room}.registry")
+    registry = getattr(found, {"calibration": "CALIBRATORS"}.get(room, room.upper()))
+    registry.names()  # the room has been imported
+    return registry
+
+
+def test_who_takes_a_name_before_the_room_is_imported_is_refused_himself():
+    code = """
+from torch import nn
+from qact.activations import create, register
+class Mine(nn.Identity): pass
+try:
+    register("relu", paper="mine", formula="x")(Mine)
+except ValueError as error:
+    assert "registered already" in str(error)
+assert type(create("relu")) is nn.ReLU
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

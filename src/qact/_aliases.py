@@ -104,9 +104,12 @@ _BENCH = {
 _SURGERY = ["kinds", "where", "wrapped"]
 MOVED = {
     "adapt.flags": "surgery.flags",
+    "calibration.torchmetric": "integrations.torchmetrics",
     "convert": "conversion",
+    "adapt.contexts": "statistics.lend",
+    "adapt.distance": "statistics.distance",
     "convert.swap": "surgery.edit",
-    "distance": "adapt.distance",
+    "distance": "statistics.distance",
     "initialize": "activations.initialize",
     **{name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names},
     "shift.commands": "cli.datasets",

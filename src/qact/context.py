@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact import checks
+from qact import _compat, checks
 from qact.kernels import eager, tables
 from qact.rank.bandwidth import Bandwidth, parse
 from qact.rank.grid import Grid
 from qact.rank.histogram import Histogram, empty, merge
-from qact.rank.layout import fold, unfold
+from qact.rank.layout import Channels
 from qact.rank.levels import parse as parse_level
 from qact.rank.moving import moved
 from qact.rank.plausible import complaints
@@ -92,11 +92,11 @@ class Context(nn.Module):
     @torch.no_grad()
     def add(self, input: Tensor, *, dim: int = 1) -> Context:
         """Count every value of ``input``, channels at ``dim``; all of them must be finite."""
-        folded = self.folded(input, dim)
-        if not torch.isfinite(folded).all():
-            bad = folded[~torch.isfinite(folded)][0].item()
+        z = self._asked(input, dim).filled().z
+        seen = eager.observe(z, Rule(smooth=False), self.bins)
+        if not torch.isfinite(seen.mean).all():
+            bad = z[~torch.isfinite(z)][0].item()
             raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
-        seen = eager.observe(folded, Rule(smooth=False), self.bins)
         return self.take(merge(self.histogram, seen.to(self.mass.dtype), self.bins), 1)
 
     @torch.no_grad()
@@ -145,6 +145,24 @@ class Context(nn.Module):
         rate = torch.clamp_min(1.0 / (self.batches + 1), momentum or 0.0).to(self.mass.dtype)
         self.take(moved(self.histogram, seen, rate), 1)
 
+    def following(self, momentum: float | None) -> tuple[Context, float | None] | None:
+        """What a training pass moves, and how: nothing, if a backward pass runs it once more.
+
+        That is gradient checkpointing, and what it sees has been counted already.
+
+        Raises:
+            RuntimeError: under a transform of ``torch.func``.
+        """
+        if torch.compiler.is_compiling():
+            return self, momentum
+        if _compat.transforming():
+            raise RuntimeError(
+                "no running context can follow under torch.func: under vmap every slice is a "
+                "context of its own, and grad lets no buffer change; use "
+                "qact.functional.quantile_activation, or the layer in eval()"
+            )
+        return None if _compat.in_backward() else (self, momentum)
+
     def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
         """The rank of ``z`` here; options as in :class:`qact.rank.rule.Rule` (any bandwidth)."""
         plan, level = _rule(**rule), parse_level("uniform")
@@ -164,8 +182,18 @@ class Context(nn.Module):
         return tables.quantile(self.histogram, q, Rule(grounded=grounded, smooth=False))
 
     def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
+        channels = self._asked(z, dim)
         self.require_data()
-        return unfold(function(self.folded(z, dim)), z, dim)
+        return z.clone() if channels.empty else channels.back(function(channels.z))
+
+    def _asked(self, input: Tensor, dim: int) -> Channels:
+        return Channels.of(input, dim, self.num_features, "the context")
+
+    def ready(self, channels: Channels) -> None:
+        """Raise ValueError for another number of channels, RuntimeError for an empty context."""
+        Channels.of(channels.input, channels.dim, self.num_features, "the context")
+        if not torch.compiler.is_compiling():  # a compiler cannot ask the data
+            self.require_data()
 
     def require_data(self) -> None:
         """Raise RuntimeError if some channel has seen nothing."""
@@ -173,18 +201,6 @@ class Context(nn.Module):
             raise RuntimeError(
                 "this context has seen no data; train the layer, call add(), or load a state first"
             )
-
-    def folded(self, input: Tensor, dim: int) -> Tensor:
-        """Return ``input`` as (outer, C, inner), or say what is wrong with it."""
-        if not input.is_floating_point():
-            raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
-        folded = fold(input, dim)
-        if folded.shape[1] != self.num_features or folded.numel() == 0:
-            raise ValueError(
-                f"the input has shape {tuple(input.shape)}; expected {self.num_features} channels "
-                f"at dim {dim} and at least one value"
-            )
-        return folded
 
     @torch.no_grad()
     def take(self, new: Histogram, batches: int = 0) -> Context:

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import lru_cache
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from qact import checks
 from qact.context import Context
-from qact.kernels import eager, reference
-from qact.kernels import passes as plain
-from qact.kernels.block import block, fusable
+from qact.kernels import eager, engines, reference
+from qact.kernels.block import Running, block
 from qact.kernels.plan import fuse
-from qact.kernels.stored import Stored, lookup
+from qact.kernels.stored import Stored
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.bandwidth import parse as parse_bandwidth
 from qact.rank.histogram import Histogram, merge
-from qact.rank.layout import channel_dim, fold, unfold
+from qact.rank.layout import Channels
 from qact.rank.levels import Level
 from qact.rank.rule import Rule
-
-ENGINES = ("eager", "cpu", "triton", "reference")
 
 
 def quantile_activation(
@@ -95,63 +88,77 @@ def quantile_activation(
     """
     rule = Rule(grounded, smooth, parse_bandwidth(bandwidth), gradient, sentinels)
     level = _levels.parse(levels)
-    check(input, dim, weight, bias, context)
+    channels = Channels.of(input, dim)
+    for name, tensor in (("weight", weight), ("bias", bias)):
+        if tensor is not None and tensor.shape != (channels.number,):
+            raise ValueError(
+                f"{name} has shape {tuple(tensor.shape)}; expected ({channels.number},)"
+            )
+    if context is not None and not isinstance(context, Context):
+        raise TypeError(f"context={context!r} must be a qact.Context, or None for the batch")
     if prior is not None:
         if context is None:
             raise ValueError(f"prior={prior!r} weighs a stored context, and none was given")
         checks.number("prior", prior, "a positive number of samples", 0)
     if weight is not None or bias is not None:
         level = level.affine(weight, bias)
-    return transform(input, dim, rule, level, context, prior, engine)
+    return transform(channels, rule, level, context, prior, engine)
 
 
 def transform(
-    input: Tensor,
-    dim: int,
+    channels: Channels,
     rule: Rule,
     level: Level,
     context: Context | None,
     prior: float | None = None,
     engine: str | None = None,
-    running: tuple[Context, float | None] | None = None,
+    running: Running | None = None,
 ) -> Tensor:
-    """The checked core. A ``running`` context, with its momentum, follows the batch."""
-    checks.choice("engine", engine, (None, *ENGINES))
-    home = {"cpu": "cpu", "triton": "cuda"}.get(engine or "", input.device.type)
-    if home != input.device.type:
-        raise ValueError(f"engine={engine!r} cannot read an input on {input.device}; choose None")
+    """The core, on an input that has been asked. A ``running`` context follows the batch."""
+    input = channels.input
+    engines.fits(engine, input.device)
+    if context is None:
+        channels.filled()
+    else:
+        context.ready(channels)
+        if channels.empty:
+            return input.clone()
     with torch.autocast(input.device.type, enabled=False):
-        z = fold(input, dim)
-        plan = fuse(rule, level) if context is None and fusable(engine, input) else None
+        z = channels.z
+        plan = None
+        if context is None and engines.fused(engine, input) and _single(running):
+            plan = fuse(rule, level)
         if plan is not None:
             affine = (None, None, *_columns(level), None, None)
-            return unfold(block(z, plan, affine, running)[0], input, dim)
+            return channels.back(block(z, plan, affine, running)[0])
         if engine == "reference":
-            output, seen = _reference(z, input, dim, rule, level, context, prior), None
+            output, seen = _reference(channels, rule, level, context, prior), None
         else:
-            output, seen = _counted(z, input, dim, rule, level, context, prior, engine)
+            output, seen = _counted(channels, rule, level, context, prior, engine)
         if running is not None:
             with torch.no_grad():
                 # The reference engine keeps no histogram.
                 seen = eager.observe(z.detach(), rule) if seen is None else seen.detach()
                 running[0].follow(seen, running[1])
-        return unfold(output, input, dim)
+        return channels.back(output)
 
 
-def recall(input: Tensor, dim: int, stored: Stored, engine: str | None) -> Tensor:
-    """The activation of ``input`` in a context that was made ready for inference."""
-    z = fold(input, dim)
-    wide = z.float().contiguous()
-    output = _lookup(engine, input)(wide, stored)
-    if stored.after is not None:
-        output = stored.after(output)
-    return unfold(output.to(z.dtype), input, dim)
+def _single(running: Running | None) -> bool:
+    """Whether what follows is kept in float32, as fused kernels have it."""
+    return running is None or running[0].mass.dtype == torch.float32
+
+
+def recall(channels: Channels, stored: Stored, engine: str | None) -> Tensor:
+    """The activation of an input in a context that was made ready for inference."""
+    if channels.empty:
+        return channels.input.clone()
+    wide = channels.z.float().contiguous()
+    output = engines.lookup(engine, wide)(wide, stored)
+    return channels.back(output if stored.after is None else stored.after(output))
 
 
 def _counted(
-    z: Tensor,
-    input: Tensor,
-    dim: int,
+    channels: Channels,
     rule: Rule,
     level: Level,
     context: Context | None,
@@ -159,14 +166,14 @@ def _counted(
     engine: str | None,
 ) -> tuple[Tensor, Histogram | None]:
     """The output by the five general passes, and the batch's histogram if one was made."""
-    passes = passes_for(engine, input)
+    z = channels.z
     if context is not None and prior is None:
-        return eager.apply(z, context.histogram, level, rule, passes=passes), None
-    batch = eager.observe(z, rule, passes=passes)
+        return eager.apply(z, context.histogram, level, rule, engine=engine), None
+    batch = eager.observe(z, rule, engine=engine)
     joint = batch
     if context is not None and prior is not None:
-        joint = merge(_scaled(context, input, dim, prior).to(batch.mass.dtype), batch)
-    return eager.apply(z, joint, level, rule, own=joint is batch, passes=passes), batch
+        joint = merge(_scaled(context, channels, prior).to(batch.mass.dtype), batch)
+    return eager.apply(z, joint, level, rule, own=joint is batch, engine=engine), batch
 
 
 def _columns(level: Level) -> tuple[Tensor | None, Tensor | None]:
@@ -174,81 +181,20 @@ def _columns(level: Level) -> tuple[Tensor | None, Tensor | None]:
     return tuple(None if t is None else t[:, 0] for t in (level.weight, level.bias))  # type: ignore[return-value]
 
 
-def _lookup(engine: str | None, input: Tensor) -> Callable[[Tensor, Stored], Tensor]:
-    compiled = passes_for(engine, input)
-    if compiled is plain:
-        return lookup
-    from qact.kernels.cpu.lookup import lookup as fast
-
-    return fast
-
-
-def passes_for(engine: str | None, input: Tensor) -> ModuleType:
-    """The module of data passes for this engine and device."""
-    traced = torch.compiler.is_compiling() or torch.jit.is_tracing()
-    traced = traced or torch._C._are_functorch_transforms_active()
-    if engine == "eager" or input.device.type != "cpu" or traced:
-        return plain
-    compiled = _compiled()
-    if compiled is None and engine == "cpu":
-        raise ModuleNotFoundError("engine='cpu' needs Numba; pip install 'qact[cpu]'")
-    return compiled or plain
-
-
-@lru_cache(maxsize=1)
-def _compiled() -> ModuleType | None:
-    try:
-        from qact.kernels.cpu import passes
-    except ModuleNotFoundError:
-        return None
-    return passes
-
-
 def _reference(
-    z: Tensor,
-    input: Tensor,
-    dim: int,
-    rule: Rule,
-    level: Level,
-    context: Context | None,
-    prior: Any,
+    channels: Channels, rule: Rule, level: Level, context: Context | None, prior: float | None
 ) -> Tensor:
+    z = channels.z
     if context is None:
         return reference.apply(z, reference.observe(z), level, rule)
     if prior is None:
         return reference.apply(z, reference.recall(context.histogram), level, rule)
-    stored = reference.recall(_scaled(context, input, dim, prior))
+    stored = reference.recall(_scaled(context, channels, prior))
     return reference.apply(z, reference.join(stored, reference.observe(z)), level, rule)
 
 
-def _scaled(context: Context, input: Tensor, dim: int, prior: float) -> Histogram:
+def _scaled(context: Context, channels: Channels, prior: float) -> Histogram:
     """The stored context, weighing as much as ``prior`` samples of this input."""
-    stored = context.histogram
-    dim = channel_dim(input, dim)
-    sizes = [size for i, size in enumerate(input.shape) if i != dim]
-    positions = float(math.prod(sizes[1:]))  # the first other dimension counts the samples
+    stored, z = context.histogram, channels.input
+    positions = z.numel() / (channels.number * channels.samples)
     return stored.scaled(prior * positions / stored.count)
-
-
-def check(
-    input: Tensor, dim: int, weight: Tensor | None, bias: Tensor | None, context: Context | None
-) -> None:
-    """Refuse what cannot be ranked, with the value that was wrong."""
-    if not input.is_floating_point():
-        raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
-    channels = input.shape[channel_dim(input, dim)]
-    if input.numel() == 0:
-        raise ValueError(f"the input has shape {tuple(input.shape)}: an empty batch has no ranks")
-    for name, tensor in (("weight", weight), ("bias", bias)):
-        if tensor is not None and tensor.shape != (channels,):
-            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; expected ({channels},)")
-    if context is not None:
-        if not isinstance(context, Context):
-            raise TypeError(f"context={context!r} must be a qact.Context, or None for the batch")
-        if context.num_features != channels:
-            raise ValueError(
-                f"the input has {channels} channels at dim {dim} (shape {tuple(input.shape)}), "
-                f"the context has {context.num_features}"
-            )
-        if not torch.compiler.is_compiling():  # a compiler cannot ask the data
-            context.require_data()

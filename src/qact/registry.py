@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from fnmatch import fnmatchcase
 from importlib import import_module
 from threading import RLock
@@ -33,12 +33,19 @@ class Entry:
     make: Callable[..., Any]
     paper: str
 
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call what is behind the name."""
+        return self.make(*args, **options)
+
 
 E = TypeVar("E", bound=Entry)
 
 
 class Registry(Generic[E]):
     """Entries by name; names are unique, sorted when listed, and every entry names its paper.
+
+    A room hands on ``register``, ``entry`` (``registry[name]``), ``names`` and ``create`` (look up
+    and call), so that every room has the same four verbs.
 
     Args:
         kind: what an entry is, in error messages: ``"activation"``.
@@ -76,7 +83,7 @@ class Registry(Generic[E]):
         """Return a decorator that enters a class or function as ``name``, and hands it back.
 
         Raises:
-            ValueError: the name is taken or empty, or ``paper`` is empty.
+            ValueError: the name is taken or empty, or a fact that has no default, as ``paper``, is.
             TypeError: there is no such fact.
         """
         self._check(name, facts)
@@ -89,6 +96,10 @@ class Registry(Generic[E]):
 
     def add(self, name: str, make: Callable[..., Any], **facts: Any) -> E:
         """Enter ``make`` as ``name``; see :meth:`register`."""
+        # The room's own entries come first: a stranger who takes one of their names is refused here
+        # and now, and not the room when it is imported.
+        if self._room and make.__module__.partition(".")[0] != self._room.partition(".")[0]:
+            self._known()
         self._check(name, facts)
         self._entries[name] = self.entry(name, make, **facts)
         return self._entries[name]
@@ -113,6 +124,15 @@ class Registry(Generic[E]):
 
     def __len__(self) -> int:
         return len(self._known())
+
+    def create(self, name: str, *args: Any, **options: Any) -> Any:
+        """Call what ``name`` stands for with the arguments that follow it, and return the result.
+
+        Raises:
+            ValueError: the name is unknown.
+            TypeError: it does not take these arguments.
+        """
+        return self[name](*args, **options)
 
     def names(self, pattern: str = "*", **facts: Any) -> list[str]:
         """Return the names that match a shell pattern, sorted.
@@ -144,8 +164,10 @@ class Registry(Generic[E]):
         for fact in facts:
             if fact not in self._facts():
                 raise self._no_fact(fact, TypeError)
-        if not facts.get("paper"):
-            raise self.error(f"{name!r} must name its paper, got {facts.get('paper')!r}")
+        for field in fields(self.entry)[2:]:
+            if field.default is MISSING and not facts.get(field.name):
+                got = facts.get(field.name)
+                raise self.error(f"{name!r} must name its {field.name}, got {got!r}")
 
     def _known(self) -> dict[str, E]:
         """The entries, after the modules of the room have made theirs."""

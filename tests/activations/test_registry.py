@@ -12,7 +12,8 @@ from qact.activations import Entry, entry, register, registry
 @pytest.fixture
 def own(monkeypatch):
     """Register for one test only."""
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    qact.list_activations()
+    monkeypatch.setattr(registry.ACTIVATIONS, "_entries", dict(registry.ACTIVATIONS._entries))
 
 
 def test_by_name_class_or_none():
@@ -30,7 +31,7 @@ def test_what_is_no_activation(bad):
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ValueError, match="unknown activation 'swosh'; known: aglu, "):
+    with pytest.raises(ValueError, match=r"'swosh'; did you mean 'swish' or .*known: aglu, "):
         qact.activation("swosh")
 
 
@@ -74,6 +75,8 @@ def test_a_taken_name_is_refused(own):
         register("relu", paper="p", formula="f")
     with pytest.raises(ValueError, match="must name its paper"):
         register("mine", paper="", formula="f")
+    with pytest.raises(ValueError, match="must name its formula"):
+        register("mine", paper="p", formula="")
 
 
 def test_a_registered_class_is_found(own):

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from qact.activations.registry import ACTIVATIONS
 from qact.bench import Data, Model, Recipe, Shift, Training
 from qact.bench.recipe import rivals
 
@@ -16,7 +17,8 @@ def _one_thread():
 @pytest.fixture
 def register(monkeypatch):
     """Register rivals for one test only."""
-    monkeypatch.setattr(rivals, "_RIVALS", dict(rivals._RIVALS))
+    ACTIVATIONS.names()
+    monkeypatch.setattr(ACTIVATIONS, "_entries", dict(ACTIVATIONS._entries))
     return rivals.register
 
 

@@ -34,7 +34,7 @@ def test_bench_then_report(small, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--activation", "swosh"], "unknown activation 'swosh'; known: "),
+        (["--activation", "swosh"], "unknown activation 'swosh'; did you mean "),
         (["--data", "nowhere"], "nowhere"),
         (["--loss", "hinge"], "got 'hinge'"),
         (["--corruption", "haze"], "unknown corruption 'haze'"),
@@ -45,7 +45,7 @@ def test_bench_then_report(small, tmp_path):
         (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
         (["--epochs", "0"], "epochs must be positive, got 0"),
-        (["--model", "vit"], "model.name must be one of resnet_small, resnet18"),
+        (["--model", "vit"], "model.name must be one of densenet40, lenet"),
         (["--width", "0"], "width_multiplier must be positive, got 0"),
         (["--placement", "nowhere"], "model.placement must be one of everywhere, paper"),
         (["--preset", "best"], "preset must be one of digits, paper, authors, modern; got 'best'"),

@@ -183,7 +183,7 @@ def test_mistakes_are_told_with_the_adaptation(model, inputs):
 
 
 def test_a_method_of_ones_own(model, inputs, monkeypatch):
-    monkeypatch.setattr(registry, "_ENTRIES", dict(registry._ENTRIES))
+    monkeypatch.setattr(registry.METHODS, "_entries", dict(registry.METHODS._entries))
 
     @adapt.register("my-own", paper="here", learns="nothing")
     class Mine(adapt.Method):

@@ -157,7 +157,10 @@ def test_digits_limit_and_corrupt():
 
 def test_digits_without_scikit_learn(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
-    with pytest.raises(ImportError, match=r"pip install 'qact\[bench\]'"):
+    with pytest.raises(
+        ImportError,
+        match=r'pip install "qact\[sklearn\]", or in a clone',
+    ):
         load("digits")
 
 

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from qact import Context, levels
 from qact.functional import quantile_activation
-from qact.kernels import eager, passes, reference
+from qact.kernels import eager, reference
 from qact.kernels.block import block
-from qact.kernels.cpu import passes as cpu
 from qact.kernels.plan import fuse
 from qact.rank.bandwidth import parse
 from qact.rank.rule import Rule
 
-PASSES = {"eager": passes, "cpu": cpu}
+PASSES = ("eager", "cpu")
 RULES = ("sides", "continuous", False)
 SMOOTH_BOUND = 1 / 400
 
@@ -124,10 +123,10 @@ def test_ungrounded_rank_and_density_are_those_of_scipy(name, word):
     rule = Rule(grounded=False, bandwidth=parse(word))
     q = everywhere(z)
     exact = np.array([kde.integrate_box_1d(-np.inf, float(x)) for x in q[0]])
-    for engine, one in PASSES.items():
-        seen = eager.observe(z[:, None, None], rule, passes=one)
+    for engine in PASSES:
+        seen = eager.observe(z[:, None, None], rule, engine=engine)
         level = levels.parse("uniform")
-        got = eager.apply(q.T[:, :, None], seen, level, rule, passes=one).flatten()
+        got = eager.apply(q.T[:, :, None], seen, level, rule, engine=engine).flatten()
         assert np.abs(got.numpy() - exact).max() <= SMOOTH_BOUND, engine
         slope = eager.density(q.T[:, :, None], seen, rule).flatten().numpy()
         peak = kde(q[0].numpy()).max()
@@ -147,8 +146,8 @@ def test_smooth_rank_within_one_in_400_everywhere(name, bandwidth, engine):
         q = q.float().double()
         for grounded in RULES:
             rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
-            seen = eager.observe(z, rule, passes=PASSES[engine])
-            got = eager.apply(q.T[:, :, None].float(), seen, level, rule, passes=PASSES[engine])
+            seen = eager.observe(z, rule, engine=engine)
+            got = eager.apply(q.T[:, :, None].float(), seen, level, rule, engine=engine)
             want = reference.rank(q, reference.observe(z), rule)[0]
             assert (got.flatten() - want).abs().max() <= SMOOTH_BOUND, (n, grounded)
 
@@ -205,8 +204,8 @@ def clear_of_kinks(z: Tensor, word: str, rule: Rule, margin: float = 1e-4) -> Te
 def in_own_context(z: Tensor, rule: Rule, level: levels.Level, engine: str) -> Tensor:
     if engine == "fused":
         return block(z, fuse(rule, level), (None,) * 6)[0]
-    seen = eager.observe(z, rule, passes=PASSES[engine])
-    return eager.apply(z, seen, level, rule, own=True, passes=PASSES[engine])
+    seen = eager.observe(z, rule, engine=engine)
+    return eager.apply(z, seen, level, rule, own=True, engine=engine)
 
 
 def gradients(z: Tensor, grad: Tensor, rule: Rule, level: levels.Level, engine: str):

@@ -46,5 +46,5 @@ def test_channels_last_is_viewed_and_kept(rank, form):
 
 @pytest.mark.parametrize(("shape", "dim"), [((2, 3), 2), ((2, 3), -3), ((4,), 1), ((), 0)])
 def test_a_missing_dim_is_named(shape, dim):
-    with pytest.raises(IndexError, match=f"dim={dim} "):
+    with pytest.raises(ValueError, match=f"dim={dim} "):
         channel_dim(torch.zeros(shape), dim)

@@ -6,28 +6,14 @@ Example:
     ['alpha_bn', 'aqr', 'batch', 'mixed', 'prior', 'safe']
 """
 
-from qact.adapt import (
-    aqr,
-    batch,
-    cotta,
-    delta,
-    eata,
-    lame,
-    note,
-    prior,
-    pseudo_label,
-    roid,
-    rotta,
-    safe,
-    sar,
-    source,
-    t3a,
-    tent,
-)
-from qact.adapt.contexts import adapting
-from qact.adapt.drifting import Drift, LayerDrift, drift
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
+from qact.adapt.drifting import drift
 from qact.adapt.method import Method
-from qact.adapt.registry import Entry, create, entry, methods, register
+from qact.adapt.registry import Entry, create, entry, methods, names, register
+from qact.statistics import Drift, LayerDrift, adapting
 
 __all__ = [
     "Drift",
@@ -35,25 +21,17 @@ __all__ = [
     "LayerDrift",
     "Method",
     "adapting",
-    "aqr",
-    "batch",
-    "cotta",
     "create",
-    "delta",
     "drift",
-    "eata",
     "entry",
-    "lame",
     "methods",
-    "note",
-    "prior",
-    "pseudo_label",
+    "names",
     "register",
-    "roid",
-    "rotta",
-    "safe",
-    "sar",
-    "source",
-    "t3a",
-    "tent",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    """Import the file of a method when it is first asked for: ``qact.adapt.tent``."""
+    if name.startswith("_") or find_spec(f"{__name__}.{name}") is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return import_module(f"{__name__}.{name}")

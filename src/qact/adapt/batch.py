@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 
-from qact.adapt.contexts import adapting
 from qact.adapt.method import Method
 from qact.adapt.registry import register
+from qact.statistics.lend import adapting
 
 
 @register(

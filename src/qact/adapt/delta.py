@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact import checks
 from qact.adapt.entropy import entropy
-from qact.adapt.following import following
 from qact.adapt.gradient import Gradient
 from qact.adapt.registry import register
-from qact.adapt.statistics import folded, lending
 from qact.nn.layer import QAct
 from qact.rank.layout import unfold
+from qact.rank.moments import Moments, moments
+from qact.statistics.lend import lend
+from qact.statistics.running import folded
 
 
 class Renormalised:
@@ -29,22 +29,19 @@ class Renormalised:
 
     def __init__(self, keep: float) -> None:
         self.keep = keep
-        self.mean: Tensor | None = None
-        self.std: Tensor | None = None
+        self.running: dict[nn.Module, Moments] = {}  # mean and standard deviation
 
-    def __call__(self, module: Any, input: Tensor) -> Tensor:
+    def __call__(self, norm: Any, input: Tensor) -> Tensor:
         """The input, renormalised; the running means move."""
-        z = folded(module, input)
-        variance, mean = torch.var_mean(z, (0, 2), correction=0)
-        std = (variance + module.eps).sqrt()
-        now_mean, now_std = mean.detach(), std.detach()
-        old_mean = now_mean if self.mean is None else self.mean
-        old_std = now_std if self.std is None else self.std
-        r, d = now_std / old_std, (now_mean - old_mean) / old_std
-        self.mean = self._moved(old_mean, now_mean)
-        self.std = self._moved(old_std, now_std)
+        z = folded(norm, input)
+        mean, variance = moments(z)
+        std = (variance + norm.eps).sqrt()
+        now = mean.detach(), std.detach()
+        old = self.running.get(norm, now)
+        r, d = now[1] / old[1], (now[0] - old[0]) / old[1]
+        self.running[norm] = self._moved(old[0], now[0]), self._moved(old[1], now[1])
         z = (z - mean[:, None]) / std[:, None] * r[:, None] + d[:, None]
-        return unfold(z.to(input.dtype), input, getattr(module, "dim", 1))
+        return unfold(z.to(input.dtype), input, getattr(norm, "dim", 1))
 
     def _moved(self, old: Tensor, now: Tensor) -> Tensor:
         """The running mean; a value that overflowed does not enter it."""
@@ -86,7 +83,7 @@ class DELTA(Gradient):
         """No batch has been seen: no running means, uniform shares."""
         super().begin()
         self.shares: Tensor | None = None
-        self.rules: dict[_BatchNorm, Renormalised] = {}
+        self.rule = Renormalised(self.keep_statistics)
 
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """Predict, then take a step; the first batch begins the running means and contexts."""
@@ -94,17 +91,11 @@ class DELTA(Gradient):
             for module in self.model.modules():
                 if isinstance(module, QAct):
                     module.context.decay(0.0)
-                elif isinstance(module, _BatchNorm):
-                    self.rules[module] = Renormalised(self.keep_statistics)
         return super().forward_and_adapt(x)
 
     def statistics(self) -> AbstractContextManager:
         """Running over the test batches."""
-        stack = ExitStack()
-        stack.enter_context(following(self.model, 1 - self.keep_statistics))
-        for module, rule in self.rules.items():
-            stack.enter_context(lending(module, rule))
-        return stack
+        return lend(self.model, "running", rule=self.rule, rate=1 - self.keep_statistics)
 
     def loss(self, logits: Tensor, x: Tensor) -> Tensor | None:
         """Entropy of the sure samples, weighted against dominant classes."""

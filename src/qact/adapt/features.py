@@ -8,6 +8,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from qact.nn.lending import listening
+
 
 def head_of(model: nn.Module, head: str | None = None) -> nn.Linear:
     """The linear layer that makes the logits: the one named, or the last in the model.
@@ -31,7 +33,7 @@ def head_of(model: nn.Module, head: str | None = None) -> nn.Linear:
 def watching(head: nn.Linear) -> Iterator[list[Tensor]]:
     """Within the block, inputs (N, D) of ``head`` are collected in the list."""
     seen: list[Tensor] = []
-    with head.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach())):
+    with listening(head, lambda input: seen.append(input.detach())):
         yield seen
 
 

@@ -10,15 +10,15 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact.adapt.shrinkage import by_sample, correlation, drift, normal_distance, share
-from qact.adapt.statistics import folded
 from qact.context import Context
-from qact.functional import passes_for
 from qact.kernels import eager, tables
 from qact.nn.layer import QAct
 from qact.rank.histogram import Histogram
 from qact.rank.layout import fold
+from qact.rank.moments import union
 from qact.rank.moving import moved
 from qact.rank.rule import Rule
+from qact.statistics.running import folded
 
 LEVELS = (torch.arange(64, dtype=torch.float32) + 0.5) / 64  # where two contexts are compared
 PLAIN = Rule(grounded=False, smooth=False)
@@ -70,8 +70,8 @@ class MomentFollower(Follower):
         variance = torch.where(sound, variance, self.variance)
         apart = normal_distance(gap, self.variance, variance)
         s = share(drift(apart, self.variance, variance), rho, size, caution)
-        spread = (1 - s) * self.variance + s * variance + s * (1 - s) * gap**2
-        self.layer.running_mean.copy_(self.mean + s * gap)
+        gap, spread = union((torch.zeros_like(gap), self.variance), (gap, variance), s)
+        self.layer.running_mean.copy_(self.mean + gap)
         self.layer.running_var.copy_(spread)
         return s
 
@@ -88,7 +88,7 @@ class ContextFollower(Follower):
         """The mixture of both contexts; a channel that is not finite keeps the source."""
         z = fold(input, self.layer.dim)
         z = z if z.dtype == torch.float64 else z.float()
-        seen = eager.observe(z, self.layer.rule, self.source.bins, passes_for(None, z))
+        seen = eager.observe(z, self.layer.rule, self.source.bins)
         seen = seen.to(self.source.mass.dtype)
         rho = correlation(by_sample(z, len(input)), seen.std**2)
         s = share(self._drift(seen), rho, size, caution)

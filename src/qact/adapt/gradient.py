@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact import checks
-from qact.adapt.contexts import adapting
 from qact.adapt.method import Method
 from qact.adapt.parameters import affine_parameters
-from qact.adapt.statistics import from_batch, lending
 from qact.nn.layer import MODES
+from qact.statistics.lend import lend, rule_of
+from qact.statistics.rules import batch_with_gradient
 
 OPTIMIZERS = ("adam", "sgd")
 NARROW = (torch.float16, torch.bfloat16)
@@ -106,12 +105,7 @@ class Gradient(Method):
         self.optimizer.zero_grad()
 
 
-def reading(model: nn.Module, context: str) -> ExitStack:
+def reading(model: nn.Module, context: str) -> AbstractContextManager:
     """:func:`qact.adapting`, with gradients through the statistics of the batch."""
-    stack = ExitStack()
-    stack.enter_context(adapting(model, context))
-    if context == "batch":
-        for module in model.modules():
-            if isinstance(module, _BatchNorm):
-                stack.enter_context(lending(module, from_batch))
-    return stack
+    rule = batch_with_gradient if context == "batch" else rule_of(context)
+    return lend(model, context, rule=rule)

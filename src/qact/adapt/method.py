@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.adapt.contexts import adapting
 from qact.adapt.parameters import has_norms
 from qact.adapt.rows import checked, finite_rows
+from qact.adapt.transaction import Transactions, exclusive
+from qact.statistics.lend import adapting
 from qact.surgery import Flags
 
 
@@ -25,6 +26,9 @@ class Method(nn.Module):
     from them, and their logits are NaN. A ``state_dict`` holds parameters and buffers (and the
     memory of ``"safe"``); what else a stream has built up (optimiser, bank, averages) begins anew
     where it is loaded. Moved to another device or dtype, a method begins its stream anew.
+
+    A batch is a transaction: threads that call the same method wait for each other, and one that
+    raises leaves the method as it was before the batch.
 
     Subclasses override some of: ``collect_params`` (what may change), ``begin`` (the state that a
     stream builds up), ``statistics`` (what norms and contexts read), ``forward_and_adapt`` (one
@@ -45,6 +49,7 @@ class Method(nn.Module):
 
     def __init__(self, model: nn.Module, *, episodic: bool = False, inplace: bool = False) -> None:
         super().__init__()
+        self.transactions = Transactions()
         if not isinstance(model, nn.Module):
             raise TypeError(f"model={model!r} must be a torch.nn.Module")
         self.episodic = checks.flag("episodic", episodic)
@@ -59,6 +64,7 @@ class Method(nn.Module):
         tensors = (*self.model.named_parameters(), *self.model.named_buffers())
         self._start = {name: tensor.detach().clone() for name, tensor in tensors}
         self._begun = False
+        self._state: set[str] = set()  # names of what the stream changes
 
     @property
     def mode(self) -> str:
@@ -80,7 +86,11 @@ class Method(nn.Module):
         return [], []
 
     def begin(self) -> None:
-        """Make the state that a stream builds up: optimiser, memory, averages."""
+        """Make the state that a stream builds up: optimiser, memory, averages.
+
+        What is set here is what comes back after an error; a method that overrides neither this nor
+        ``collect_params`` changes nothing.
+        """
 
     def statistics(self) -> AbstractContextManager:
         """A block in which norms and contexts read what this method wants them to."""
@@ -106,7 +116,11 @@ class Method(nn.Module):
             raise TypeError(f"x={x!r} must be a tensor (N, ...)")
         if x.dim() < 1 or x.numel() == 0:
             raise ValueError(f"x has shape {tuple(x.shape)}; expected (N, ...) with N >= 1")
-        with torch.inference_mode(False), torch.set_grad_enabled(bool(self.params)):
+        with (
+            torch.inference_mode(False),
+            torch.set_grad_enabled(bool(self.params)),
+            self.transactions.batch(self, self._changing()),
+        ):
             if self.episodic or not self._begun:
                 self.reset()
             x = x.detach().clone() if x.is_inference() else x.detach()
@@ -126,16 +140,37 @@ class Method(nn.Module):
         logits[sound] = good
         return logits
 
+    def _changing(self) -> set[str]:
+        """Names of the attributes that a batch may change; none if it changes nothing at all."""
+        if type(self).begin is Method.begin and not self.params:
+            return set()
+        return {"_begun", *self._state}
+
+    @exclusive
     @torch.inference_mode(False)
-    @torch.no_grad()
     def reset(self) -> None:
         """Put every parameter and buffer back, bit for bit, and forget the stream."""
-        for name, tensor in (*self.model.named_parameters(), *self.model.named_buffers()):
+        self._put_back(self.model)
+        before = dict(vars(self))
+        with torch.no_grad():
+            self.begin()
+        new = {name for name, value in vars(self).items() if before.get(name, self) is not value}
+        self._begun, self._state = True, self._state | new
+
+    @property
+    @exclusive
+    def source(self) -> nn.Module:
+        """A copy of the model as the method began with it."""
+        return self._put_back(copy.deepcopy(self.model))
+
+    @torch.no_grad()
+    def _put_back(self, model: nn.Module) -> nn.Module:
+        for name, tensor in (*model.named_parameters(), *model.named_buffers()):
             tensor.copy_(self._start[name])
             tensor.grad = None
-        self._begun = True
-        self.begin()
+        return model
 
+    @exclusive
     def release(self) -> nn.Module:
         """Return the adapted model, every flag of training and ``requires_grad`` as it was."""
         return self._before.restore(self.model)
@@ -144,6 +179,7 @@ class Method(nn.Module):
         """Stay in ``eval()``, teachers too: adapting is not training."""
         return super().train(False)
 
+    @exclusive
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Method:
         """Move the start with the model; a stream ends there, for its state is not moved."""
         super()._apply(fn, recurse)
@@ -152,11 +188,28 @@ class Method(nn.Module):
             self._start, self._begun = moved, False
         return self
 
+    @exclusive
+    def state_dict(self, *args: Any, **named: Any) -> dict[str, Any]:  # type: ignore[override]
+        """Parameters, buffers and some of the memory, see the class; never halfway a batch."""
+        return super().state_dict(*args, **named)
+
+    @exclusive
+    def load_state_dict(self, *args: Any, **named: Any) -> Any:
+        """Load what :meth:`state_dict` has given."""
+        return super().load_state_dict(*args, **named)
+
     def _load_from_state_dict(self, *args: Any, **named: Any) -> None:
         """Begin before a state is loaded: the first batch would put the source back."""
         if not self._begun:
             self.reset()
         super()._load_from_state_dict(*args, **named)
+
+    @exclusive
+    def __deepcopy__(self, memo: dict[int, Any]) -> Method:
+        """A copy goes on from here by itself."""
+        twin = memo[id(self)] = type(self).__new__(type(self))
+        vars(twin).update(copy.deepcopy(vars(self), memo))
+        return twin
 
     def __enter__(self) -> Method:
         return self

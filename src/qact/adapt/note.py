@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.adapt.contexts import adapting
 from qact.adapt.entropy import entropy
-from qact.adapt.following import following, keep, normalising
 from qact.adapt.gradient import Gradient
 from qact.adapt.memory import ReservoirBank
 from qact.adapt.registry import register
 from qact.adapt.rows import finite_rows
-from qact.adapt.statistics import running
+from qact.statistics.lend import lend
+from qact.statistics.running import running, store
 
 
 @dataclass(frozen=True)
@@ -41,7 +40,8 @@ class InstanceAware:
         mean, variance = running(module, z)
         if self.rate is not None and z.shape[0] * z.shape[2] > 1:
             batch_variance, batch_mean = torch.var_mean(z, (0, 2), correction=1)
-            keep(module, mean.lerp(batch_mean, self.rate), variance.lerp(batch_variance, self.rate))
+            new = mean.lerp(batch_mean, self.rate), variance.lerp(batch_variance, self.rate)
+            store(module, new)
             mean, variance = batch_mean, batch_variance
         mean, variance, places = mean[:, None], variance[:, None], z.shape[2]
         if places > 1:
@@ -105,10 +105,7 @@ class NOTE(Gradient):
 
     def statistics(self) -> AbstractContextManager:
         """Stored ones, corrected image by image."""
-        stack = ExitStack()
-        stack.enter_context(adapting(self.model, "running"))
-        stack.enter_context(normalising(self.model, InstanceAware(self.k)))
-        return stack
+        return lend(self.model, "running", rule=InstanceAware(self.k))
 
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """Predict up to the next update, learn, and go on."""
@@ -129,6 +126,6 @@ class NOTE(Gradient):
         if self.count % self.every == 0 and len(self.bank):
             rule = InstanceAware(self.k, self.momentum)
             for _ in range(self.steps):
-                with following(self.model, self.momentum, rule):
+                with lend(self.model, "running", rule=rule, rate=self.momentum):
                     loss = entropy(self.model(self.bank.samples)).mean()
                 self.step(loss)

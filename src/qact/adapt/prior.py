@@ -9,9 +9,9 @@ from numbers import Real
 from torch import Tensor, nn
 
 from qact import checks
-from qact.adapt.contexts import adapting
 from qact.adapt.method import Method
 from qact.adapt.registry import register
+from qact.statistics.lend import adapting
 
 
 @register("prior", paper="Schneider et al. 2020, arXiv 2006.16971, equation 2", learns="statistics")

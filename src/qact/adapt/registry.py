@@ -1,24 +1,26 @@
-"""One registry of adaptation methods: by name, with the paper and the family of each."""
+"""The adaptation methods by name, with the paper and the family of each."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
+from qact import checks
+from qact import registry as _registry
 from qact.adapt.method import Method
 from qact.surgery import Flags
 
 Kind = TypeVar("Kind", bound=type[Method])
+LEARNS = ("nothing", "statistics", "outputs", "parameters")
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(_registry.Entry):
     """What the registry knows of a method.
 
     Args:
@@ -28,25 +30,24 @@ class Entry:
         learns: what it changes: ``"nothing"``, ``"statistics"``, ``"outputs"`` or ``"parameters"``.
     """
 
-    name: str
-    make: type[Method]
-    paper: str
     learns: str
 
     def options(self) -> dict[str, Any]:
         """Its options with their defaults."""
-        return options_of(self.make)
+        return options_of(self.make)  # type: ignore[arg-type]
 
 
-_ENTRIES: dict[str, Entry] = {}
-LEARNS = ("nothing", "statistics", "outputs", "parameters")
+METHODS = _registry.Registry("method", Entry, room="qact.adapt")
 
 
 def register(name: str, *, paper: str, learns: str) -> Callable[[Kind], Kind]:
     """Enter the decorated :class:`Method` as ``name``; a name that is taken is refused.
 
+    A file in ``qact/adapt`` is all that a new method takes.
+
     Raises:
         ValueError: the name is taken, ``paper`` is empty, or ``learns`` is unknown.
+        TypeError: what is decorated is no method.
 
     Example:
         >>> from qact.adapt import Method, register
@@ -55,28 +56,21 @@ def register(name: str, *, paper: str, learns: str) -> Callable[[Kind], Kind]:
         Traceback (most recent call last):
         ValueError: a method named 'tent' is registered already
     """
-    if name in _ENTRIES:
-        raise ValueError(f"a method named {name!r} is registered already")
-    if not paper:
-        raise ValueError(f"{name!r} must name its paper, got {paper!r}")
-    if learns not in LEARNS:
-        raise ValueError(f"learns={learns!r} is unknown; choose one of {LEARNS}")
+    checks.choice("learns", learns, LEARNS)
+    enter = METHODS.register(name, paper=paper, learns=learns)
 
-    def enter(kind: Kind) -> Kind:
+    def entered(kind: Kind) -> Kind:
         if not (isinstance(kind, type) and issubclass(kind, Method)):
             raise TypeError(f"{kind!r} must be a class derived from qact.adapt.Method")
-        _ENTRIES[name] = Entry(name, kind, paper, learns)
-        kind.name = name
+        enter(kind).name = name
         return kind
 
-    return enter
+    return entered
 
 
 def entry(name: str) -> Entry:
     """Return what is known of a method, or say which ones there are."""
-    if name not in _ENTRIES:
-        raise ValueError(f"unknown method {name!r}; known: {', '.join(sorted(_ENTRIES))}")
-    return _ENTRIES[name]
+    return METHODS[name]
 
 
 def methods(pattern: str = "*", *, learns: str | None = None) -> list[str]:
@@ -89,13 +83,12 @@ def methods(pattern: str = "*", *, learns: str | None = None) -> list[str]:
         >>> qact.adapt.methods(learns="outputs")
         ['lame', 't3a']
     """
-    if learns is not None and learns not in LEARNS:
-        raise ValueError(f"learns={learns!r} is unknown; choose one of {LEARNS}")
-    return sorted(
-        name
-        for name, found in _ENTRIES.items()
-        if fnmatchcase(name, pattern) and learns in (None, found.learns)
-    )
+    if learns is None:
+        return METHODS.names(pattern)
+    return METHODS.names(pattern, learns=checks.choice("learns", learns, LEARNS))
+
+
+names = methods  # the verb of every room
 
 
 def create(name: str | type[Method], model: nn.Module, **options: Any) -> Method:
@@ -122,15 +115,14 @@ def create(name: str | type[Method], model: nn.Module, **options: Any) -> Method
         'continual'
     """
     if isinstance(name, str):
-        kind = entry(name).make
+        kind: Any = entry(name).make
     elif isinstance(name, type) and issubclass(name, Method):
         kind = name
     else:
         raise TypeError(f"name={name!r} must be a string or a class derived from Method")
     known = options_of(kind)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(f"{kind.name!r} has no option {unknown[0]!r}; it has {', '.join(known)}")
+    for option in sorted(set(options) - set(known)):
+        raise TypeError(f"{kind.name!r} has no option {option!r}; it has {', '.join(known)}")
     before = Flags.of(model) if isinstance(model, nn.Module) else None
     try:
         with torch.inference_mode(False):  # tensors made in that mode could not be adapted

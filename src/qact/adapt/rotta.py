@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
 
 from qact import checks
 from qact.adapt.augment import View, Views, given
-from qact.adapt.contexts import adapting
 from qact.adapt.entropy import entropy, soft_cross_entropy
-from qact.adapt.following import following
 from qact.adapt.gradient import Gradient
 from qact.adapt.memory import TimelyBank
 from qact.adapt.registry import register
 from qact.adapt.rows import checked
 from qact.adapt.teacher import copy_, follow_, twin
+from qact.statistics.lend import adapting, lend
+from qact.statistics.rules import Moving
 
 
 @register(
@@ -94,11 +95,14 @@ class RoTTA(Gradient):
         if not len(bank):
             return
         x = bank.samples
-        with torch.no_grad(), following(self.teacher, self.alpha):
+        with torch.no_grad(), self._moving(self.teacher):
             target = self.teacher(x)
         for _ in range(self.steps):
-            with following(self.model, self.alpha):
+            with self._moving(self.model):
                 logits = self.model(self.augment(x))
             weights = torch.sigmoid(-bank.ages).to(logits)
             self.step((weights * soft_cross_entropy(logits, target)).mean())
         follow_(self.teacher, self.model, 1 - self.nu)
+
+    def _moving(self, model: nn.Module) -> AbstractContextManager:
+        return lend(model, "running", rule=Moving(self.alpha), rate=self.alpha)

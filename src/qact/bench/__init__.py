@@ -1,14 +1,17 @@
 """The bench: recipe, train, adapt, evaluate, report; every rival is measured the same way."""
 
-from qact.bench.recipe.recipe import Recipe, quick
-from qact.bench.recipe.rivals import Rival, list_rivals, register, rival
-from qact.bench.recipe.shift import Shift
-from qact.bench.recipe.subject import Data, Model
-from qact.bench.recipe.training import Training
-from qact.bench.report.stat import Stat
-from qact.bench.report.summary import Summary
-from qact.bench.runner.bench import run
-from qact.bench.store.results import Results, load_results
+from qact.extras import needed
+
+with needed("qact.bench", "bench"):
+    from qact.bench.recipe.recipe import Recipe, quick
+    from qact.bench.recipe.rivals import Rival, list_rivals, register, rival
+    from qact.bench.recipe.shift import Shift
+    from qact.bench.recipe.subject import Data, Model
+    from qact.bench.recipe.training import Training
+    from qact.bench.report.stat import Stat
+    from qact.bench.report.summary import Summary
+    from qact.bench.runner.bench import run
+    from qact.bench.store.results import Results, load_results
 
 __all__ = [
     "Data",

@@ -24,6 +24,7 @@ from qact.calibration.metrics import accuracy, brier_score, negative_log_likelih
 from qact.calibration.quantile import QuantileClassifier
 from qact.calibration.quantile_temperature import QuantileTemperature
 from qact.calibration.quantprob import QuantProb
+from qact.calibration.registry import create, entry, names, register
 from qact.calibration.retrieval import mean_average_precision
 from qact.calibration.risk_control import ConformalRiskControl, risk_control
 from qact.calibration.selective import area_under_risk_coverage, risk_coverage
@@ -57,8 +58,12 @@ __all__ = [
     "context_weights",
     "coverage",
     "coverage_by",
+    "create",
+    "entry",
     "mean_average_precision",
+    "names",
     "negative_log_likelihood",
+    "register",
     "reliability",
     "risk_control",
     "risk_coverage",

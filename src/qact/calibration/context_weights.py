@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.adapt.distance import kolmogorov
 from qact.context import Context
+from qact.statistics.distance import kolmogorov
 
 
 def context_distance(a: Context, b: Context) -> float:

@@ -8,8 +8,10 @@ from torch import Tensor
 from qact import checks
 from qact.calibration.bins import inner_edges
 from qact.calibration.calibrator import Calibrator, row_normalised
+from qact.calibration.registry import register
 
 
+@register("histogram", paper="Zadrozny and Elkan 2001")
 class HistogramBinning(Calibrator):
     """Each class's probability becomes the frequency of the class in its bin, then normalised.
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from qact.calibration.calibrator import Calibrator, log_odds, row_normalised
+from qact.calibration.registry import register
 
 
+@register("isotonic", paper="Zadrozny and Elkan 2002")
 class IsotonicCalibration(Calibrator):
     """The monotone function of each class's log-odds that is nearest to the labels, normalised.
 

@@ -8,8 +8,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from qact.calibration.calibrator import Calibrator, log_odds, row_normalised
 from qact.calibration.minimize import minimize
+from qact.calibration.registry import register
 
 
+@register("platt", paper="Platt 1999")
 class PlattScaling(Calibrator):
     """``sigmoid(a_c s_c + b_c)`` per class, divided by their sum; ``s_c`` the softmax's log-odds.
 

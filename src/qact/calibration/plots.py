@@ -1,7 +1,7 @@
 """One call each: reliability diagrams, calibration against severity, risk against coverage.
 
 Every function draws on matplotlib axes and returns what they drew on; give ``axes`` to place a
-drawing in a figure of your own. Needs ``pip install "qact[bench]"``, or matplotlib alone.
+drawing in a figure of your own. Needs the extra ``bench``, or matplotlib alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact import extras
 from qact.calibration.bins import Binning, Reliability
 from qact.calibration.error import reliability
 from qact.calibration.selective import risk_coverage
@@ -144,13 +145,9 @@ def risk_coverage_curves(
 
 
 def _axes(rows: int, **ratios: Any) -> Any:
-    try:
+    with extras.needed("a plot", "bench"):
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "plots need matplotlib, which is not installed: pip install 'qact[bench]'"
-        ) from error
     figure = Figure((4.5, 4.5 if rows > 1 else 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     return figure.subplots(rows, 1, sharex=True, **ratios)

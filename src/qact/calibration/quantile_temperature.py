@@ -21,10 +21,12 @@ from torch.nn.functional import cross_entropy
 from qact import checks
 from qact.calibration.calibrator import Calibrator, log_odds
 from qact.calibration.minimize import minimize
+from qact.calibration.registry import register
 from qact.calibration.temperature import HIGHEST
 from qact.context import Context
 
 
+@register("quantile_temperature", paper="Chakraborty et al. 2026, arXiv 2606.21749")
 class QuantileTemperature(Calibrator):
     """``softmax(z / exp(a + b (1 - q)))``, with ``q`` the quantile of the sample's confidence.
 

@@ -10,10 +10,12 @@ from torch.nn.functional import cross_entropy
 
 from qact.calibration.calibrator import Calibrator
 from qact.calibration.minimize import minimize
+from qact.calibration.registry import register
 
 LOWEST, HIGHEST = 0.01, 100.0  # temperatures: beyond, the likelihood has no minimum worth a name
 
 
+@register("temperature", paper="Guo et al. 2017, arXiv 1706.04599, sec. 4.2")
 class TemperatureScaling(Calibrator):
     """``softmax(z / T)``, with ``T > 0`` of the least negative log-likelihood.
 
@@ -60,6 +62,7 @@ class TemperatureScaling(Calibrator):
         return (z / self.temperature).softmax(1)
 
 
+@register("vector", paper="Guo et al. 2017, arXiv 1706.04599, sec. 4.2")
 class VectorScaling(Calibrator):
     """``softmax(w * z + b)``, a scale and a shift per class. The order of classes may change.
 

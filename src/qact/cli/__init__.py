@@ -1,19 +1,29 @@
-"""The console script ``qact``: a door that opens only if the extra behind it is installed."""
+"""The console script ``qact``: a door that says what is behind it where the extra is missing."""
 
 from __future__ import annotations
 
 import sys
 
-_EXTRA = {"typer", "rich", "sklearn", "matplotlib", "safetensors", "scipy", "tomli"}
+from qact import __version__
+from qact.extras import MissingExtraError, hint, needed
+
+COMMANDS = ("bench", "corrupt", "download", "evaluate", "list", "report", "train")
 
 
 def app() -> None:
-    """Run the command line; without the extra, say how to install it and exit with 2."""
+    """Run the command line; without the extra, there is help, and a command exits with 2."""
+    asked = sys.argv[1:]
+    if asked == ["--version"]:
+        print(f"qact {__version__}")
+        return
     try:
-        from qact.cli.bench import commands
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] not in _EXTRA:
-            raise
-        print(f'qact: {error.name} is not installed; pip install "qact[bench]"', file=sys.stderr)
-        raise SystemExit(2) from None
+        with needed("the command line", "bench"):
+            from qact.cli.bench import commands
+    except MissingExtraError as error:
+        if asked and asked != ["--help"]:
+            print(f"qact: {error}", file=sys.stderr)
+            raise SystemExit(2) from None
+        print(f"Usage: qact COMMAND ...\n\nThe commands {', '.join(COMMANDS)} need an extra:\n")
+        print(f"    {hint('bench')}\n\nThe library itself, import qact, does without.")
+        return
     commands()

@@ -12,6 +12,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from qact._compat import without_torch_function
+
 
 def _named(*names: str) -> set[Any]:
     """The functions of torch that have one of these names."""
@@ -93,7 +95,7 @@ def _dim_of(
 def _order(func: Any, args: Any, kwargs: Any, n: int) -> list[int] | None:
     """Where each dimension of the result comes from."""
     try:
-        with torch._C.DisableTorchFunction():
+        with without_torch_function():
             probe = torch.empty(tuple(range(2, n + 2)), device="meta")
             return [size - 2 for size in func(probe, *args[1:], **kwargs).shape]
     except (TypeError, RuntimeError, IndexError):

@@ -1,4 +1,4 @@
-"""A new `forward` for a module that keeps its class, attributes, hooks, copies and pickles."""
+"""A new class for a module that keeps its name, attributes, hooks, copies and pickles."""
 
 from __future__ import annotations
 
@@ -45,31 +45,45 @@ class Home(str):
     """The name of a module; the module itself cannot be pickled."""
 
 
+Forwards = tuple[Forward, Forward] | None
+
+
 class Grafted(nn.Module):
     """Marks a class that was made here; ``base`` is what the module was before."""
 
     base: type[nn.Module]
-    forwards: tuple[Forward, Forward]
+    forwards: Forwards
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Keep what stands in its places: nn.TransformerDecoderLayer puts F.relu before it."""
+        super().__setstate__(state)
+        for key in self._modules:
+            self.__dict__.pop(key, None)
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
         return _blank, (self.base, self.forwards), self.__dict__.copy()
 
 
-def _blank(base: type[nn.Module], forwards: tuple[Forward, Forward]) -> nn.Module:
+def _blank(base: type[nn.Module], forwards: Forwards) -> nn.Module:
     return object.__new__(grafted(base, forwards))
 
 
-def grafted(base: type[nn.Module], forwards: tuple[Forward, Forward]) -> type[nn.Module]:
-    """A subclass of ``base`` with these forwards for training and ``eval()``, by the same name."""
+def grafted(base: type[nn.Module], forwards: Forwards) -> type[nn.Module]:
+    """A subclass of ``base`` with these forwards for training and ``eval()``, by the same name.
+
+    None keeps the forward: the copies of the module then keep what was put into it.
+    """
     if (base, forwards) not in _MADE:
         _MADE[base, forwards] = _made(base, forwards)
     return _MADE[base, forwards]
 
 
-def _made(base: type[nn.Module], forwards: tuple[Forward, Forward]) -> type[nn.Module]:
+def _made(base: type[nn.Module], forwards: Forwards) -> type[nn.Module]:
     body: dict[str, Any] = {"base": base, "forwards": forwards, "__doc__": base.__doc__}
     body |= {"__module__": base.__module__, "__qualname__": base.__qualname__}
-    if forwards[0] == forwards[1]:
+    if forwards is None:
+        pass
+    elif forwards[0] == forwards[1]:
         body["forward"] = forwards[0].function
     else:
         body |= {"_in_training": forwards[0].function, "_in_eval": forwards[1].function}

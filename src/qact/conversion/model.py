@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from qact.conversion.build import Maker, home
+from qact.conversion.graft import Grafted, grafted
 from qact.conversion.plan import Plan, plan
 from qact.conversion.report import NOTE, note
 from qact.conversion.sites import Site
@@ -145,7 +146,10 @@ def _carry_out(model: nn.Module, found: Plan, make: Maker, inputs: Any, source: 
 
 
 def _unfuse(model: nn.Module, owners: set[nn.Module], edit: Edit) -> None:
-    """Close the ways of torch in eval() that go round the activation: layers fused and packed."""
+    """Close the ways of torch round an activation: layers fused and packed, copies with another."""
+    for layer in owners:
+        if isinstance(layer, nn.TransformerDecoderLayer) and not isinstance(layer, Grafted):
+            edit.become(layer, grafted(type(layer), None))
     fused = {m for m in owners if isinstance(m, nn.TransformerEncoderLayer)}
     for layer in fused:
         edit.set(layer, "activation_relu_or_gelu", 0)

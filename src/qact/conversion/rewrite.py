@@ -53,7 +53,8 @@ def trace(owner: nn.Module, constants: dict[str, Any], training: bool) -> fx.Gra
     """
     # The twin shares everything but the flag and, with constants, the signature.
     kind: Any = type(owner)
-    forward = kind.forwards[not training].function if issubclass(kind, Grafted) else kind.forward
+    graft = kind.forwards if issubclass(kind, Grafted) else None
+    forward = kind.forward if graft is None else graft[not training].function
     if constants:
         forward = _narrowed(forward, signature(kind), constants)
     kind = type(kind.__name__, (kind,), {"forward": forward})

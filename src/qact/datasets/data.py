@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
+from qact import extras
 from qact.datasets.arrays import part
 from qact.datasets.download import download as fetch_all
 from qact.datasets.local import from_folder, from_npz
@@ -99,12 +100,8 @@ def data_folder(
 
 
 def _digits(size: int, limit: int | None) -> Splits:
-    try:
+    with extras.needed("data='digits'", "sklearn"):
         from sklearn.datasets import load_digits
-    except ImportError as error:
-        raise ImportError(
-            "the digits come with scikit-learn, which is not installed: pip install 'qact[bench]'"
-        ) from error
     bunch = load_digits()
     images = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
     images = interpolate(images, (size, size), mode="bilinear", align_corners=False)

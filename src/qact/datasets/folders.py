@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qact import extras
 from qact.datasets.formats import Arrays
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -91,12 +92,8 @@ def read_files(files: Sequence[tuple[Path, int]], size: int | None = None) -> Ar
 
 
 def _pixels(path: Path, size: int | None) -> np.ndarray:
-    try:
+    with extras.needed("a folder of image files", "images"):
         from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError(
-            "image files are read by Pillow, which is not installed: pip install 'qact[images]'"
-        ) from error
     try:
         with Image.open(path) as file:
             image = file.convert("RGB")

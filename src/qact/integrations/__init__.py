@@ -1,1 +1,1 @@
-"""Other people's frameworks: scikit-learn and Lightning, imported only when asked for."""
+"""Other people's frameworks: scikit-learn, Lightning, torchmetrics, imported when asked for."""

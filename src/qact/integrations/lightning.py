@@ -9,18 +9,14 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import Any
 
-from qact import checks
+from qact import checks, extras
 from qact.recalibrate import BINS, Where, attach, record
 
 try:
     from lightning.pytorch import Callback
 except ModuleNotFoundError:
-    try:
+    with extras.needed("qact.lightning", "lightning"):
         from pytorch_lightning import Callback
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "qact.integrations.lightning needs Lightning; pip install lightning"
-        ) from (error)
 
 
 class RecordContexts(Callback):

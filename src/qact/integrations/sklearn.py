@@ -1,6 +1,6 @@
 """A scikit-learn classifier whose neurons know their context: fit, predict_proba, adapt.
 
-Needs the extra ``qact[sklearn]``.
+Needs the extra ``sklearn``.
 """
 
 from __future__ import annotations
@@ -13,21 +13,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qact import checks
+from qact import checks, extras
 from qact.context import Context
 from qact.nn.layer import QAct
 from qact.surgery import hooking
 
-try:
+with extras.needed("qact.sklearn", "sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin
     from sklearn.model_selection import train_test_split
     from sklearn.utils import check_random_state
     from sklearn.utils.multiclass import check_classification_targets
     from sklearn.utils.validation import check_is_fitted, validate_data
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        "qact.integrations.sklearn needs scikit-learn; pip install 'qact[sklearn]'"
-    ) from (error)
 
 
 class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):

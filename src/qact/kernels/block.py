@@ -6,37 +6,27 @@ see it as one operator: the same kernels, the same numbers.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qact.kernels import library
+from qact import _compat
+from qact.kernels import engines, library
+from qact.kernels.once import refusing
 from qact.kernels.plan import Plan
-
-if TYPE_CHECKING:
-    from qact.context import Context
 
 # Scale and shift of the norm before, of the score, and of the norm behind.
 Affine = tuple[Tensor | None, ...]
-
-
-def fusable(engine: str | None, input: Tensor) -> bool:
-    """Whether a compiled engine is asked for, or may be chosen, and is there for this input."""
-    if engine not in (None, "cpu", "triton") or input.dtype == torch.float64:
-        return False
-    there = library.available(input.device.type)
-    if engine == "triton" and not there:
-        raise ModuleNotFoundError("engine='triton' needs Triton: pip install 'qact[triton]'")
-    return there
+# A context that follows the batch, and its momentum.
+Running = tuple[Any, float | None]
 
 
 def block(
     z: Tensor,
     plan: Plan,
     affine: Affine,
-    running: tuple[Context, float | None] | None = None,
+    running: Running | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The output for ``z`` (N, C, L), like it, and what each channel said of itself (C, 12).
 
@@ -66,7 +56,7 @@ class _Block(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         rate = 0.0 if context is None else library.rate(context.batches, momentum)
         buffers = None if context is None else context.tensors
-        run = library.engine(z.device.type)
+        run = engines.block(z.device.type)
         return run.forward(z.contiguous(), plan, affine, buffers, rate, keep)  # type: ignore[union-attr]
 
     @staticmethod
@@ -77,13 +67,13 @@ class _Block(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @once_differentiable
+    @refusing
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         if grad is None:
             return (None,) * 11
         z, *rest = ctx.saved_tensors
         affine, saved = rest[:6], rest[6:]
-        if torch._C._are_functorch_transforms_active():
+        if _compat.transforming():
             numbers = ctx.plan.numbers()
             dz, grads = torch.ops.qact.block_backward(z, grad, *affine, *saved, numbers)
         else:

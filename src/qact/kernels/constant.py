@@ -7,26 +7,16 @@ graph, by an FFT that no other runtime has. Made of the numbers themselves it is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 
-Function = TypeVar("Function", bound=Callable[..., object])
-
-
-def constant_result(function: Function) -> Function:
-    """Mark a function whose result a compiler may take for a constant.
-
-    It is what ``torch.compiler.assume_constant_result`` does, less the import of the compiler: that
-    takes longer than all the rest of qact, and most programs never compile.
-    """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
-    return function
+from qact import _compat
+from qact._compat import constant_result
 
 
 def exporting() -> bool:
@@ -75,29 +65,25 @@ def constant(module: nn.Module, make: str) -> tuple[Any, ...]:
 def _concrete(module: nn.Module) -> Iterator[None]:
     swapped = [
         (held, name, tensor, _number(tensor))
-        for part in module.modules()
-        for held in (part._parameters, part._buffers)
+        for held in _compat.tensors_by_name(module)
         for name, tensor in held.items()
         if tensor is not None
     ]
     for held, name, _, number in swapped:
-        held[name] = number  # type: ignore[assignment]
+        held[name] = number
     try:
         yield
     finally:
         for held, name, tensor, _ in swapped:
-            held[name] = tensor  # type: ignore[assignment]
+            held[name] = tensor
 
 
-def _number(fake: Tensor) -> Tensor:
-    """The tensor that a fake one stands for: its mode remembers what it was made of."""
-    if not isinstance(fake, FakeTensor):
-        return fake.detach()
-    made = fake.fake_mode.fake_tensor_converter.meta_converter
-    for number, identity in made.describer.lookup_tensor.items():
-        if made.tensor_memo.get(identity) is fake:
-            return number.detach()
-    raise RuntimeError(
-        "this tracer gives no access to the stored context; export the layer with torch.export or "
-        "torch.onnx.export(dynamo=True)"
-    )
+def _number(tensor: Tensor) -> Tensor:
+    """The tensor itself, or the one that a fake one stands for."""
+    number = _compat.real(tensor) if _compat.is_fake(tensor) else tensor
+    if number is None:
+        raise RuntimeError(
+            "this tracer gives no access to the stored context; export the layer with torch.export "
+            "or torch.onnx.export(dynamo=True)"
+        )
+    return number.detach()

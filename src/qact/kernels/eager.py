@@ -15,10 +15,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from qact.kernels import engines
 from qact.kernels import passes as plain
+from qact.kernels.once import refusing
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
 from qact.rank.grid import Grid, spanning
@@ -32,19 +33,18 @@ REACH = 20.0
 FINENESS, FEWEST, MOST = 8, 256, 2048
 
 
-def observe(z: Tensor, rule: Rule, bins: int | None = None, passes: Any = plain) -> Histogram:
-    """The context of a batch (N, C, L), differentiable through moment, mean and std.
+def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None = None) -> Histogram:
+    """The context of a batch (N, C, L), differentiable once through moment, mean and std.
 
-    ``passes`` is the module that reads the data: :mod:`qact.kernels.passes` or another with the
-    same five functions. A channel that holds something not finite has a mean and spread that are
-    not numbers, and so have all ranks in it.
+    A channel that holds something not finite has a mean and spread that are not numbers, and so
+    have all ranks in it. ``engine`` is a word of `qact.kernels.engines`.
     """
     z = z if z.dtype == torch.float64 else z.float()
-    low, high, mean, std = _Statistics.apply(z, passes)
+    low, high, mean, std = _Statistics.apply(z, engine)
     finite = torch.isfinite(low) & torch.isfinite(high)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
-    mass, moment = _Count.apply(z, grid, passes, rule.grounded == "sides")
+    mass, moment = _Count.apply(z, grid, engine, rule.grounded == "sides")
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
 
@@ -72,7 +72,7 @@ def apply(
     rule: Rule,
     *,
     own: bool = False,
-    passes: Any = plain,
+    engine: str | None = None,
     exact: Callable[[Tensor, Rule], Tensor] = own_rank,
 ) -> Tensor:
     """The activation of ``z`` (N, C, L) in a context: level of rank, in the dtype of ``z``.
@@ -92,9 +92,9 @@ def apply(
     if rule.smooth and level.interpolable:
         sharp = level.activation is F.relu  # a table would smear its kink over a bin
         table = (level.linear() if sharp else level)(knots, count).to(z.dtype)
-        value = _Lookup.apply(z, table, live, context.grid, passes, kinked)
+        value = _Lookup.apply(z, table, live, context.grid, engine, kinked)
         return (F.relu(value) if sharp else value).to(dtype)
-    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, passes, kinked)
+    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, engine, kinked)
     if rule.smooth:
         return leveled(rank, level, count).to(dtype)
     if own:
@@ -112,7 +112,7 @@ def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
     wide = z if z.dtype == torch.float64 else z.float()
     context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
     rise = rank_table(context.to(torch.float64), rule).diff(dim=1).to(wide.dtype)
-    return plain.slope(wide, rise, context.grid, rule.grounded == "continuous").to(z.dtype)
+    return _slope(wide, rise, context.grid, None, rule.grounded == "continuous").to(z.dtype)
 
 
 def _extent(
@@ -137,8 +137,8 @@ class _Statistics(torch.autograd.Function):
     """Extent, mean and standard deviation per channel; the last two are differentiable."""
 
     @staticmethod
-    def forward(z: Tensor, passes: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return passes.statistics(z)
+    def forward(z: Tensor, engine: str | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return engines.passes(engine, z).statistics(z)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -147,7 +147,7 @@ class _Statistics(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], mean, std)
 
     @staticmethod
-    @once_differentiable
+    @refusing
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         z, mean, std = ctx.saved_tensors
         n = z.shape[0] * z.shape[2]
@@ -163,63 +163,85 @@ class _Count(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(z: Tensor, grid: Grid, passes: Any, sided: bool) -> tuple[Tensor, Tensor]:
-        return passes.count(z, grid)
+    def forward(z: Tensor, grid: Grid, engine: str | None, sided: bool) -> tuple[Tensor, Tensor]:
+        return engines.passes(engine, z).count(z, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        z, ctx.grid, ctx.passes, ctx.sided = inputs
+        z, ctx.grid, ctx.engine, ctx.sided = inputs
         ctx.save_for_backward(z)
         ctx.mark_non_differentiable(output[0])
 
     @staticmethod
-    @once_differentiable
+    @refusing
     def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (z,) = ctx.saved_tensors
-        return ctx.passes.slope(z, grad, ctx.grid, ctx.sided), None, None, None
+        passes = engines.passes(ctx.engine, z)
+        return passes.slope(z, grad, ctx.grid, ctx.sided), None, None, None
 
 
-def interpolate(z: Tensor, table: Tensor, grid: Grid, passes: Any) -> Tensor:
+def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Return what a table of edge values (C, bins + 1) says at ``z`` (outer, C, inner)."""
     live = torch.ones_like(table[:, 0], dtype=torch.bool)
-    return _Lookup.apply(z, table, live, grid, passes, False)
+    return _Lookup.apply(z, table, live, grid, None, False)
 
 
 class _Lookup(torch.autograd.Function):
-    """Linear interpolation in a table of edge values (C, bins + 1), perhaps ``kinked`` at zero."""
+    """Linear interpolation in a table of edge values (C, bins + 1); differentiable twice.
+
+    ``kinked`` says that the table's slope jumps at zero.
+    """
 
     @staticmethod
     def forward(
-        z: Tensor, table: Tensor, live: Tensor, grid: Grid, passes: Any, kinked: bool
+        z: Tensor, table: Tensor, live: Tensor, grid: Grid, engine: str | None, kinked: bool
     ) -> Tensor:
-        return passes.interpolate(z, table, grid)
+        return engines.passes(engine, z).interpolate(z, table, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, table, live, ctx.grid, ctx.passes, ctx.kinked = inputs
+        z, table, live, ctx.grid, ctx.engine, ctx.kinked = inputs
         ctx.save_for_backward(z, table, live)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, table, live = ctx.saved_tensors
         grad_z = grad_table = None
         if ctx.needs_input_grad[0]:
             rise = table.diff(dim=1) * live[:, None]
-            grad_z = grad * ctx.passes.slope(z, rise, ctx.grid, ctx.kinked)
+            grad_z = grad * _slope(z, rise, ctx.grid, ctx.engine, ctx.kinked)
         if ctx.needs_input_grad[1]:
-            grad_table = ctx.passes.spread(z, grad, ctx.grid)
+            grad_table = _spread(z, grad, ctx.grid, ctx.engine)
         return grad_z, grad_table, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
         """A mapped dimension is more channels."""
-        size, (*_, grid, passes, kinked) = info.batch_size, args
+        size, (*_, grid, engine, kinked) = info.batch_size, args
         z, table, live = (
             t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
             for t, d in zip(args[:3], in_dims[:3], strict=True)
         )
         wide = z.movedim(0, 1).flatten(1, 2)
         more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
-        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, passes, kinked)
+        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, engine, kinked)
         return output.unflatten(1, (size, -1)).movedim(1, 0), 0
+
+
+def _slope(z: Tensor, rise: Tensor, grid: Grid, engine: str | None, kinked: bool) -> Tensor:
+    """The derivative at ``z``; if that is wanted, by operations which are themselves derived."""
+    passes = plain if _twice(z, rise) else engines.passes(engine, z)
+    return passes.slope(z, rise, grid, kinked)
+
+
+def _spread(z: Tensor, grad: Tensor, grid: Grid, engine: str | None) -> Tensor:
+    """The transpose of interpolation, likewise."""
+    passes = plain if _twice(z, grad) else engines.passes(engine, z)
+    return passes.transposed(z, grad, grid) if _twice(z, grad) else passes.spread(z, grad, grid)
+
+
+def _twice(*tensors: Tensor) -> bool:
+    """Whether a gradient is asked of what is about to be made."""
+    if torch.compiler.is_compiling():  # a compiled backward pass is derived no further
+        return False
+    return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)

@@ -8,8 +8,6 @@ qact::follow          moves a running context in place
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -17,28 +15,10 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from qact import extras
+from qact.kernels import engines
 from qact.kernels.columns import STATE
-from qact.kernels.constant import constant_result
 from qact.kernels.plan import Plan, code_columns, table_columns
-
-MODULES = {"cpu": "qact.kernels.cpu.block", "cuda": "qact.kernels.triton.block"}
-
-
-@lru_cache
-def engine(device: str) -> ModuleType | None:
-    """The compiled engine of a kind of device, or None where its package is not installed."""
-    if device not in MODULES:
-        return None
-    try:
-        return import_module(MODULES[device])
-    except ModuleNotFoundError:
-        return None
-
-
-@constant_result
-def available(device: str) -> bool:
-    """Whether there is one; a constant for a compiler."""
-    return engine(device) is not None
 
 
 def rate(batches: Tensor, momentum: float | None) -> float:
@@ -210,9 +190,8 @@ def _mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:
 
 
 def _engine(z: Tensor) -> ModuleType:
-    found = engine(z.device.type)
+    found = engines.block(z.device.type)
     if found is None:
-        raise ModuleNotFoundError(
-            f"qact::block on {z.device.type} needs Numba or Triton: pip install 'qact[cpu]'"
-        )
+        extra, package = ("cpu", "Numba") if z.device.type == "cpu" else ("triton", "Triton")
+        raise extras.missing(f"qact::block on {z.device.type}", package, extra)
     return found

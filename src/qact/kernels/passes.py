@@ -58,6 +58,15 @@ def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
     return (pad(whole - right, (0, 1)) + pad(right, (1, 0))).to(grad.dtype) * unit
 
 
+def transposed(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
+    """:func:`spread` in sums that autograd can follow, to a second derivative."""
+    cell, place = locate(z, grid)
+    right = grad * place
+    left, right = _scatter(grad - right, cell, grid.bins), _scatter(right, cell, grid.bins)
+    pad = torch.nn.functional.pad
+    return pad(left, (0, 1)) + pad(right, (1, 0))
+
+
 def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
     """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid.
 

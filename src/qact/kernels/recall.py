@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from qact.kernels import library
-from qact.kernels.stored import Stored, lookup, store
+from qact.kernels import engines
+from qact.kernels.stored import Stored, store
 from qact.rank import levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.grid import Grid
@@ -67,7 +67,7 @@ def recall(
     if now is None or kept is None or kept[0] != (now, level, *rule):
         kept = (now, level, *rule), _store(context, weight, bias, table, level, rule)
         _kept[context[0]] = kept
-    return _lookup(z)(z.contiguous(), kept[1])
+    return engines.lookup(None, z)(z.contiguous(), kept[1])
 
 
 @recall.register_fake
@@ -91,11 +91,3 @@ def _known(name: str) -> Level:
     if name.startswith("steps("):
         return levels.steps(int(name[6:-1]))
     return levels.parse(name)
-
-
-def _lookup(z: Tensor):  # type: ignore[no-untyped-def]
-    if z.device.type != "cpu" or library.engine("cpu") is None:
-        return lookup
-    from qact.kernels.cpu.lookup import lookup as fast
-
-    return fast

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qact.losses.checks import embedded
+from qact.losses.registry import register
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
@@ -36,6 +37,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
     return torch.nn.functional.cross_entropy(z, y, label_smoothing=label_smoothing)
 
 
+@register("cross_entropy", paper="Szegedy et al. 2016, arXiv 1512.00567, sec. 7", of="logits")
 class CrossEntropy(nn.Module):
     """:func:`cross_entropy` as a module.
 

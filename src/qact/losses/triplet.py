@@ -8,6 +8,7 @@ from qact import checks
 from qact.losses.checks import embedded
 from qact.losses.distances import pairwise_distances
 from qact.losses.mining import MINERS
+from qact.losses.registry import register
 
 
 def triplet_loss(
@@ -58,6 +59,7 @@ def hinge(d: Tensor, a: Tensor, p: Tensor, n: Tensor, margin: float, active: boo
     return terms.mean() if len(terms) else (d * 0).sum()
 
 
+@register("triplet", paper="Schroff et al. 2015, arXiv 1503.03832, eq. 3")
 class TripletLoss(nn.Module):
     """:func:`triplet_loss` as a module.
 

@@ -17,6 +17,7 @@ from qact.losses.checks import embedded
 from qact.losses.distances import pairwise_distances
 from qact.losses.forest import propagate
 from qact.losses.mining import MINERS
+from qact.losses.registry import register
 from qact.losses.seeds import choose_seeds
 from qact.losses.triplet import hinge
 
@@ -78,6 +79,7 @@ def _features(size: int, features: int | None, generator: torch.Generator | None
     return torch.randperm(size, generator=generator, device=device)[:count]
 
 
+@register("triplet_watershed", paper="Challa et al. 2022, arXiv 2103.09384")
 class TripletWatershedLoss(nn.Module):
     """:func:`triplet_watershed_loss` as a module.
 

@@ -28,6 +28,7 @@ from torch.nn.functional import cross_entropy
 from qact.losses.checks import embedded
 from qact.losses.distances import distances_to, pairwise_distances
 from qact.losses.forest import propagate
+from qact.losses.registry import register
 from qact.losses.seeds import choose_seeds
 
 
@@ -77,6 +78,7 @@ def watershed_loss(
     return cross_entropy(logits[useful], target[useful])
 
 
+@register("watershed", paper="Challa et al. 2024, arXiv 2402.08405")
 class WatershedLoss(nn.Module):
     """:func:`watershed_loss` as a module.
 

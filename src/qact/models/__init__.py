@@ -4,7 +4,7 @@ from qact.models.densenet import DenseNet, densenet40
 from qact.models.lenet import LeNet, lenet
 from qact.models.mlp import MLP, mlp
 from qact.models.placement import Placement, branches, paper, sums
-from qact.models.registry import MODELS, build, positions
+from qact.models.registry import MODELS, build, create, entry, names, positions, register
 from qact.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet_small
 from qact.models.vgg import VGG, vgg16
 from qact.models.vit import ViT, vit_tiny
@@ -20,11 +20,15 @@ __all__ = [
     "ViT",
     "branches",
     "build",
+    "create",
     "densenet40",
+    "entry",
     "lenet",
     "mlp",
+    "names",
     "paper",
     "positions",
+    "register",
     "resnet18",
     "resnet34",
     "resnet50",

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from qact.models.placement import Act, Placement, placed
+from qact.models.registry import register
 from qact.models.residual import conv
 from qact.models.width import at_least_one, scaled
 
@@ -109,6 +110,7 @@ class DenseNet(nn.Module):
         return self.head(self.embed(x))
 
 
+@register("densenet40", paper="Huang et al. 2017, arXiv 1608.06993")
 def densenet40(
     in_channels: int = 3,
     num_classes: int = 10,

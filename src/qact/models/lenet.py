@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qact.models.placement import Act, placed
+from qact.models.registry import register
 from qact.models.width import at_least_one, scaled
 
 _LEAST = 16  # pixels: below that the second pooling leaves nothing
@@ -85,6 +86,7 @@ class LeNet(nn.Module):
         return self.head(self.embed(x))
 
 
+@register("lenet", paper="LeCun et al. 1998")
 def lenet(
     in_channels: int = 1,
     num_classes: int = 10,

@@ -8,6 +8,7 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from qact.models.placement import Act, Placement, placed
+from qact.models.registry import register
 from qact.models.width import at_least_one, scaled
 
 
@@ -77,6 +78,7 @@ class MLP(nn.Module):
         return self.head(self.embed(x))
 
 
+@register("mlp", paper="Rumelhart et al. 1986")
 def mlp(
     in_channels: int = 1,
     num_classes: int = 10,

@@ -9,28 +9,13 @@ import torch
 from torch import nn
 
 from qact import checks
-from qact.models.densenet import densenet40
-from qact.models.lenet import lenet
-from qact.models.mlp import mlp
 from qact.models.placement import Act, Placement, branches, paper, placed, sums
-from qact.models.resnet import resnet18, resnet34, resnet50, resnet_small
-from qact.models.vgg import vgg16
-from qact.models.vit import vit_tiny
+from qact.registry import Entry, Registry
 
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    make.__name__: make
-    for make in (
-        resnet_small,
-        resnet18,
-        resnet34,
-        resnet50,
-        mlp,
-        lenet,
-        vgg16,
-        densenet40,
-        vit_tiny,
-    )
-}
+MODELS = Registry("model", Entry, room="qact.models")
+register = MODELS.register
+entry = MODELS.__getitem__
+names = MODELS.names
 PLACEMENTS: dict[str, Callable[..., Act]] = {
     "everywhere": lambda act: act,
     "paper": paper,
@@ -39,7 +24,7 @@ PLACEMENTS: dict[str, Callable[..., Act]] = {
 }
 
 
-def build(
+def create(
     name: str,
     *,
     in_channels: int = 3,
@@ -52,7 +37,7 @@ def build(
     """Return an untrained network.
 
     Args:
-        name: one of ``qact.models.MODELS``.
+        name: one of :func:`names`.
         in_channels: channels of the images.
         num_classes: number of outputs (logits).
         image_size: side of the images; networks that take any size do not look at it.
@@ -65,13 +50,12 @@ def build(
         ValueError: unknown ``name`` or ``placement``, or numbers that do not fit.
 
     Example:
-        >>> from qact.models import build
-        >>> type(build("lenet", in_channels=1, image_size=28, act="qact")).__name__
+        >>> from qact import models
+        >>> type(models.create("lenet", in_channels=1, image_size=28, act="qact")).__name__
         'LeNet'
     """
-    checks.choice("name", name, tuple(MODELS))
+    make = entry(name).make
     checks.choice("placement", placement, tuple(PLACEMENTS))
-    make = MODELS[name]
     sized = "image_size" in inspect.signature(make).parameters
     return make(
         in_channels=in_channels,
@@ -80,6 +64,9 @@ def build(
         width_multiplier=width_multiplier,
         **({"image_size": image_size} if sized else {}),
     )
+
+
+build = create
 
 
 def positions(name: str) -> list[str]:
@@ -92,5 +79,5 @@ def positions(name: str) -> list[str]:
     """
     act = placed(Placement(lambda position: None))
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        build(name, act=act, width_multiplier=0.25)
+        create(name, act=act, width_multiplier=0.25)
     return act.positions

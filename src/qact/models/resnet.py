@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from qact.models.placement import Act, placed
+from qact.models.registry import register
 from qact.models.residual import BasicBlock, Block, Bottleneck, conv, stage
 from qact.models.width import at_least_one, scaled
 
@@ -93,6 +94,7 @@ class ResNet(nn.Module):
         return self.head(self.embed(x))
 
 
+@register("resnet_small", paper="He et al. 2015, arXiv 1512.03385, ours in size")
 def resnet_small(
     in_channels: int = 1,
     num_classes: int = 10,
@@ -113,6 +115,7 @@ def resnet_small(
     return ResNet((1, 1, 1), width, in_channels, num_classes, act, stem_stride=2)
 
 
+@register("resnet18", paper="He et al. 2015, arXiv 1512.03385")
 def resnet18(
     in_channels: int = 3,
     num_classes: int = 10,
@@ -129,6 +132,7 @@ def resnet18(
     return ResNet((2, 2, 2, 2), scaled(64, width_multiplier), in_channels, num_classes, act)
 
 
+@register("resnet34", paper="He et al. 2015, arXiv 1512.03385")
 def resnet34(
     in_channels: int = 3,
     num_classes: int = 10,
@@ -145,6 +149,7 @@ def resnet34(
     return ResNet((3, 4, 6, 3), scaled(64, width_multiplier), in_channels, num_classes, act)
 
 
+@register("resnet50", paper="He et al. 2015, arXiv 1512.03385")
 def resnet50(
     in_channels: int = 3,
     num_classes: int = 10,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from qact.models.placement import Act, Placement, placed
+from qact.models.registry import register
 from qact.models.width import at_least_one, scaled
 
 _VGG16 = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -86,6 +87,7 @@ class VGG(nn.Module):
         return self.head(self.embed(x))
 
 
+@register("vgg16", paper="Simonyan and Zisserman 2014, arXiv 1409.1556")
 def vgg16(
     in_channels: int = 3,
     num_classes: int = 10,

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
 from qact.models.placement import Act, Placement, placed
+from qact.models.registry import register
 from qact.models.width import at_least_one, scaled
 
 
@@ -124,6 +125,7 @@ class ViT(nn.Module):
         return self.head(self.embed(x))
 
 
+@register("vit_tiny", paper="Dosovitskiy et al. 2021, arXiv 2010.11929")
 def vit_tiny(
     in_channels: int = 3,
     num_classes: int = 10,

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from qact import checks
 from qact.context import Context
-from qact.functional import ENGINES, check, recall, transform
+from qact.functional import recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
+from qact.kernels.engines import ENGINES
 from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
+from qact.nn.lending import lending, lent
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.bandwidth import parse as parse_bandwidth
-from qact.rank.layout import channel_dim, fold, unfold
+from qact.rank.layout import Channels
 from qact.rank.levels import Level, leveled
-from qact.rank.moving import followers
 from qact.rank.rule import Rule
 
-if TYPE_CHECKING:
-    from qact.nn.normed import PaperQAct
-
 MODES = ("running", "batch", "mixed")
+READS = "_reads"  # under this key a thread is lent what it reads in eval()
 KNOTS = 33
 
 
@@ -46,9 +46,9 @@ class QAct(nn.Module):
         num_features: channels ``C`` of the input at ``dim``.
         dim: the channel dimension; 1 for convolutions and features, -1 for tokens.
         levels: what a rank becomes; ``"table"`` learns it, one table of 33 knots per channel.
-        grounded: each side of zero owns half of the mass, so zero is the median: ``"sides"`` (by the
-            signs), ``"continuous"`` (no jump where a value crosses zero), True for the default of
-            the two, or False.
+        grounded: each side of zero owns half of the mass, so zero is the median: ``"sides"`` (by
+            the signs), ``"continuous"`` (no jump where a value crosses zero), True for the default
+            of the two, or False.
         smooth: the kernel rank; ``False`` for the exact step rank.
         bandwidth: width of the kernel, a number or a rule for the channel's spread.
         gradient: ``"full"`` through the context too, or ``"density"`` with the context held still.
@@ -71,6 +71,7 @@ class QAct(nn.Module):
     """
 
     same_in_eval = True  # see qact.nn.normed
+    paper: ClassVar[Callable[..., Any]]  # the published block around this layer: qact.nn.normed
     weight: nn.Parameter | None
     bias: nn.Parameter | None
     table: nn.Parameter | None
@@ -126,13 +127,6 @@ class QAct(nn.Module):
         self.register_parameter("table", None if knots is None else nn.Parameter(knots))
         self.reset_parameters()
 
-    @classmethod
-    def paper(cls, num_features: int, *, dim: int = 1, **options: Any) -> PaperQAct:
-        """The published block: BatchNorm, 100 steps of the grounded rank, BatchNorm."""
-        from qact.nn.normed import PaperQAct
-
-        return PaperQAct(num_features, dim=dim, **options)
-
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Scale one, shift zero; a table starts as the ReLU of the normal score.
@@ -149,6 +143,39 @@ class QAct(nn.Module):
             )
 
     @property
+    def mode(self) -> str:
+        """What ``eval()`` reads: in a block of :meth:`reading` what that says, else ``context``."""
+        reads = lent(self, READS)
+        return self._mode if reads is None else reads[0]
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        self._mode = mode
+
+    @property
+    def prior(self) -> float:
+        """For how many samples the stored context counts in ``"mixed"``."""
+        reads = lent(self, READS)
+        return self._prior if reads is None or reads[1] is None else reads[1]
+
+    @prior.setter
+    def prior(self, prior: float) -> None:
+        self._prior = prior
+
+    def reading(self, context: str, prior: float | None = None) -> AbstractContextManager[None]:
+        """Within the block, ``eval()`` reads ``context`` in this thread; see :func:`qact.adapting`.
+
+        Example:
+            >>> layer = QAct(3)
+            >>> with layer.reading("batch"):
+            ...     layer.mode
+            'batch'
+            >>> layer.mode
+            'running'
+        """
+        return lending(self, READS, (context, prior))
+
+    @property
     def level(self) -> Level:
         """The level map with the layer's present parameters."""
         if self.table is not None:
@@ -158,30 +185,18 @@ class QAct(nn.Module):
     def forward(self, input: Tensor) -> Tensor:
         """Map ``input`` by its rank; in training, let the running context follow."""
         mode = "batch" if self.training else self.mode
-        self._expect(input)
-        context = None if mode == "batch" else self.context
-        check(input, self.dim, None, None, context)
+        channels = Channels.of(input, self.dim, self.num_features)
         refuse_live_context(self, mode)
+        if channels.empty and not self.training:  # nothing to rank, as a BatchNorm has it
+            return input.clone()
         if mode == "running" and self._frozen():
             if torch.compiler.is_compiling() and not exporting() and self._named:
-                return self._recalled(input)
-            return recall(input, self.dim, self.stored(), self.engine)
+                return self._recalled(channels)
+            return recall(channels, self.stored(), self.engine)
+        context = None if mode == "batch" else self.context
         prior = self.prior if mode == "mixed" else None
-        running = followers(self.context, self.momentum) if self.training else None
-        return transform(
-            input, self.dim, self.rule, self.level, context, prior, self.engine, running
-        )
-
-    def _expect(self, input: Tensor) -> None:
-        """Refuse another number of channels, and what is no floating dtype."""
-        if not input.is_floating_point():
-            raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
-        channels = input.shape[channel_dim(input, self.dim)]
-        if channels != self.num_features:
-            raise ValueError(
-                f"the input has {channels} channels at dim {self.dim} "
-                f"(shape {tuple(input.shape)}); this layer has {self.num_features}"
-            )
+        running = self.context.following(self.momentum) if self.training else None
+        return transform(channels, self.rule, self.level, context, prior, self.engine, running)
 
     def _frozen(self) -> bool:
         """Whether this call needs no gradient of the stored context, and a table can answer it."""
@@ -189,14 +204,13 @@ class QAct(nn.Module):
             return True
         return not torch.is_grad_enabled() and storable(self.rule, self.level)
 
-    def _recalled(self, input: Tensor) -> Tensor:
+    def _recalled(self, channels: Channels) -> Tensor:
         """For compilers: one operator, which makes the table once."""
-        z, context = fold(input, self.dim), self.context
+        context = self.context
         tensors = [*context.tensors, context.batches]
         level = self._level.name
         rest = (self.weight, self.bias, self.table, level, self._numbers)
-        output = torch.ops.qact.recall(z.float(), tensors, *rest)
-        return unfold(output.to(z.dtype), input, self.dim)
+        return channels.back(torch.ops.qact.recall(channels.z.float(), tensors, *rest))
 
     def stored(self) -> Stored:
         """The stored context made ready for inference; kept until something in it changes."""

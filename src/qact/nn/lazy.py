@@ -9,9 +9,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.parameter import UninitializedParameter
 
 from qact.context import Context
-from qact.functional import check
 from qact.nn.layer import KNOTS, QAct
-from qact.rank.layout import channel_dim
+from qact.rank.layout import Channels
 
 
 class LazyQAct(LazyModuleMixin, QAct):
@@ -43,8 +42,7 @@ class LazyQAct(LazyModuleMixin, QAct):
     def initialize_parameters(self, input: Tensor) -> None:
         """Take the number of channels from ``input``."""
         if self.num_features == 0:
-            check(input, self.dim, None, None, None)
-            self._take(input.shape[channel_dim(input, self.dim)], self.context.bins)
+            self._take(Channels.of(input, self.dim).filled().number, self.context.bins)
             for name in ("weight", "bias", "table"):
                 blank = getattr(self, name)
                 if isinstance(blank, UninitializedParameter):

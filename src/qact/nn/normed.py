@@ -7,17 +7,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact.functional import check, recall
-from qact.kernels.block import block, fusable
+from qact.functional import recall
+from qact.kernels import engines
+from qact.kernels.block import block
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.plan import Plan, fuse
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.nn.layer import QAct
+from qact.nn.lending import RULE, untouched
 from qact.rank import levels as _levels
-from qact.rank.layout import fold, unfold
-from qact.rank.moving import followers
+from qact.rank.layout import Channels, fold, unfold
 
 
 class ChannelNorm(nn.BatchNorm1d):
@@ -94,14 +95,13 @@ class NormedQAct(nn.Module):
         quantile = self.quantile
         refuse_live_context(quantile, quantile.mode)
         plan = self._plan()
+        channels = Channels.of(input, quantile.dim, quantile.num_features)
         if plan is not None:
-            check(input, quantile.dim, self.norm_in.weight, None, None)
-            several = input.numel() > input.shape[quantile.dim]
-            if several and fusable(quantile.engine, input):
-                return self._fused(input, plan)
+            several = channels.filled().input.numel() > channels.number
+            if several and engines.fused(quantile.engine, input):
+                return self._fused(channels, plan)
         elif self._ready() and _frozen():
-            check(input, quantile.dim, self.norm_in.weight, None, quantile.context)
-            return recall(input, quantile.dim, self.stored(), quantile.engine)
+            return recall(channels, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))
         return middle if self.norm_out is None else self.norm_out(middle)
 
@@ -109,7 +109,8 @@ class NormedQAct(nn.Module):
         """What to fuse, if every part is as this class made it and in training."""
         parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
-        if not ours or not all(part.training and _untouched(part) for part in parts):
+        ours = ours and self.quantile.context.mass.dtype == torch.float32  # as kernels keep it
+        if not ours or not all(part.training and untouched(part, RULE) for part in parts):
             return None
         plan = fuse(self.quantile.rule, self.quantile.level)
         if plan is None:
@@ -117,17 +118,16 @@ class NormedQAct(nn.Module):
         after = None if self.norm_out is None else self.norm_out.eps
         return Plan(plan.rule, plan.kind, plan.steps, self.norm_in.eps, after)
 
-    def _fused(self, input: Tensor, plan: Plan) -> Tensor:
+    def _fused(self, channels: Channels, plan: Plan) -> Tensor:
         quantile, before, after = self.quantile, self.norm_in, self.norm_out
         scales = (before.weight, before.bias, quantile.weight, quantile.bias)
         outer = (None, None) if after is None else (after.weight, after.bias)
-        running = followers(quantile.context, quantile.momentum)
-        with torch.autocast(input.device.type, enabled=False):
-            z = fold(input, quantile.dim)
-            output, state = block(z, plan, (*scales, *outer), running)
+        running = quantile.context.following(quantile.momentum)
+        with torch.autocast(channels.input.device.type, enabled=False):
+            output, state = block(channels.z, plan, (*scales, *outer), running)
         if running is not None:
-            self._follow(state, z.shape[0] * z.shape[2])
-        return unfold(output, input, quantile.dim)
+            self._follow(state, channels.input.numel() // channels.number)
+        return channels.back(output)
 
     def _follow(self, state: Tensor, values: int) -> None:
         before, after = self.norm_in, self.norm_out
@@ -143,9 +143,9 @@ class NormedQAct(nn.Module):
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         parts = (*norms, self.quantile)
         ours = all(vars(type(part)).get("same_in_eval", False) for part in parts)
-        untouched = ours and all(_untouched(part) and not part.training for part in parts)
+        plain = ours and all(untouched(part, RULE) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
-        return untouched and known and storable(self.quantile.rule, self.quantile.level)
+        return plain and known and storable(self.quantile.rule, self.quantile.level)
 
     def stored(self) -> Stored:
         """Stored context and running statistics as one table; kept until something changes."""
@@ -219,20 +219,12 @@ class PaperQAct(NormedQAct):
         )
 
 
+QAct.paper = PaperQAct
+
+
 def _frozen() -> bool:
     """Whether a folded table may answer. A compiler fuses the norms itself, and keeps no table."""
     return exporting() or not (torch.is_grad_enabled() or torch.compiler.is_compiling())
-
-
-def _untouched(module: nn.Module) -> bool:
-    """No hook that a fused pass would leave out."""
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
-    return not any(hooks)
 
 
 def _affine(norm: ChannelNorm) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 # Widths and their reciprocals are normal numbers of the dtype, and integers up to this are exact.
-LIMITS = {torch.float32: (-120, 120, 2.0**23), torch.float64: (-1000, 1000, 2.0**50)}
+LIMITS = {torch.float32: (-120, 126, 2.0**23), torch.float64: (-1000, 1022, 2.0**50)}
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def spanning(low: Tensor, high: Tensor, bins: int, dtype: torch.dtype = torch.fl
     low, high = low.double(), high.double()
     magnitude = torch.maximum(low.abs(), high.abs())
     # Finer than the numbers' own spacing is of no use, and offsets would no longer be exact.
-    width = torch.maximum((high - low) / bins, magnitude / exact)
+    width = torch.maximum(high / bins - low / bins, magnitude / exact)
     mantissa, exponent = torch.frexp(width)
     exponent = torch.where(mantissa == 0.5, exponent - 1, exponent)
     exponent = torch.where(mantissa == 0, smallest, exponent).clamp(smallest, largest)

@@ -3,17 +3,89 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from qact import checks
 
 
+@dataclass(frozen=True)
+class Channels:
+    """An input that has been asked what it is: floating, with so many channels at ``dim``."""
+
+    input: Tensor
+    dim: int
+
+    @classmethod
+    def of(
+        cls, input: Tensor, dim: int, expected: int | None = None, whose: str = "this layer"
+    ) -> Channels:
+        """Ask it; ``whose`` says who expects that number of channels.
+
+        Raises:
+            TypeError: no floating dtype, or a nested tensor. ValueError: no such dimension, or
+                another number.
+        """
+        if input.is_nested:
+            raise TypeError(
+                "the input is a nested tensor, which has no channels of one length: convert the "
+                "nn.TransformerEncoder as a whole, or set its use_nested_tensor = False"
+            )
+        if not input.is_floating_point():
+            raise TypeError(f"the input has dtype {input.dtype}; a floating dtype is needed")
+        found = cls(input, channel_dim(input, dim))
+        if expected is not None and found.number != expected:
+            raise ValueError(
+                f"the input has {found.number} channels at dim {dim} "
+                f"(shape {tuple(input.shape)}); {whose} has {expected}"
+            )
+        return found
+
+    @property
+    def number(self) -> int:
+        """How many channels."""
+        return self.input.shape[self.dim]
+
+    @property
+    def empty(self) -> bool:
+        """Whether it holds no value."""
+        return self.input.numel() == 0
+
+    @property
+    def samples(self) -> int:
+        """Size of the first dimension that is not the channels'."""
+        sizes = [n for i, n in enumerate(self.input.shape) if i != self.dim]
+        return sizes[0] if sizes else 1
+
+    @property
+    def z(self) -> Tensor:
+        """The values as (N, C, L)."""
+        return fold(self.input, self.dim)
+
+    @property
+    def wide(self) -> Tensor:
+        """The same in the dtype of the computation: float32 or float64."""
+        return self.z if self.input.dtype == torch.float64 else self.z.float()
+
+    def back(self, folded: Tensor) -> Tensor:
+        """Give (N, C, L) the shape, memory order and dtype of the input."""
+        return unfold(folded.to(self.input.dtype), self.input, self.dim)
+
+    def filled(self) -> Channels:
+        """Itself, or ValueError if it holds no value."""
+        if self.empty:
+            shape = tuple(self.input.shape)
+            raise ValueError(f"the input has shape {shape}: an empty batch has no ranks")
+        return self
+
+
 def channel_dim(input: Tensor, dim: int) -> int:
-    """The non-negative index of the channel dimension; a clear error if ``dim`` does not exist."""
+    """The non-negative index of the channel dimension; ValueError if ``dim`` does not exist."""
     checks.integer("dim", dim)
     if input.dim() < 1 or not -input.dim() <= dim < input.dim():
-        raise IndexError(
+        raise ValueError(
             f"dim={dim} is out of range for an input of shape {tuple(input.shape)}; "
             f"valid values are {-input.dim()} to {input.dim() - 1}"
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -11,29 +10,10 @@ from torch import Tensor
 from qact.rank.grid import Grid, spanning
 from qact.rank.histogram import Histogram, merge_on, recentred
 
-if TYPE_CHECKING:
-    from qact.context import Context
-
 # Mass that a running context may sweep into its end bins to keep its grid on what is common.
 TRIM = 1e-4
 # Share of one value below which a bin is forgotten, long before its mass would be a denormal.
 TRACE = 2.0**-64
-
-
-def followers(context: Context, momentum: float | None) -> tuple[Context, float | None] | None:
-    """What a training pass moves: nothing, if a backward pass runs it once more.
-
-    That is gradient checkpointing, and what it sees has been counted already.
-    """
-    if torch.compiler.is_compiling():
-        return context, momentum
-    if torch._C._are_functorch_transforms_active():
-        raise RuntimeError(
-            "no running context can follow under torch.func: under vmap every slice is a context "
-            "of its own, and grad lets no buffer change; use "
-            "qact.functional.quantile_activation, or the layer in eval()"
-        )
-    return None if torch._C._current_autograd_node() is not None else (context, momentum)
 
 
 def moved(stored: Histogram, seen: Histogram, rate: Tensor) -> Histogram:

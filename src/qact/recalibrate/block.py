@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.context import Context
+from qact.nn.lending import lending, lent
 from qact.recalibrate.sites import NAME, Site, sites
 from qact.recalibrate.transfer import Stream, by_rank
-from qact.surgery import Where, hooking, lent
+from qact.surgery import Where, hooking
 
 CONTEXTS = ("batch", "mixed", "running")
 PRIOR = 32.0
@@ -41,8 +42,8 @@ def recalibrated(
     - ``"running"``: the stream of batches since the block began, forgotten with a ``memory``
       measured in samples, and the source as in ``"mixed"``.
 
-    The block leaves no trace, and blocks nest; the innermost one holds. Layers in training mode are
-    left alone.
+    The block leaves no trace, and blocks nest; the innermost one holds. Other threads that use
+    ``model`` meanwhile see none of it. Layers in training mode are left alone.
 
     Args:
         prior: how many samples the source counts for (32); ``"batch"`` has none.
@@ -108,12 +109,12 @@ def _mapping(site: Site, options: dict[str, Any]) -> Iterator[None]:
 
     def change(z: Tensor) -> Tensor | None:
         context = site.context
-        if site.module.training or site.module.__dict__.get(TOKEN) is not own or context is None:
+        if site.module.training or lent(site.module, TOKEN) is not own or context is None:
             return None
         try:
             return by_rank(z, context, dim=site.dim, **options)
         except (ValueError, TypeError) as error:
             raise type(error)(f"at layer {site.name!r}: {error}") from error
 
-    with lent(site.module, TOKEN, own), site.hook(change):
+    with lending(site.module, TOKEN, own), site.hook(change):
         yield

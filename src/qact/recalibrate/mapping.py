@@ -9,6 +9,7 @@ from qact.kernels.passes import interpolate
 from qact.kernels.tables import edge_weights
 from qact.rank.grid import Grid
 from qact.rank.histogram import Histogram, varied
+from qact.rank.moments import union
 from qact.rank.rule import Rule
 
 PLAIN = Rule(grounded=False, smooth=False)
@@ -56,9 +57,7 @@ def _inverse(rank: Tensor, known: Tensor, grid: Grid) -> Tensor:
 
 def _line(edges: Tensor, test: Histogram, source: Histogram, share: float) -> Tensor:
     """The line that takes mean and spread of the mixture to those of the source."""
-    gap = test.mean - source.mean
-    mean = source.mean + share * gap
-    variance = share * test.std**2 + (1 - share) * source.std**2 + share * (1 - share) * gap**2
+    mean, variance = union((source.mean, source.std**2), (test.mean, test.std**2), share)
     std = variance.sqrt()
     some = varied(mean.float(), std.float())
     omega = torch.where(some, source.std / torch.where(some, std, 1.0), 1.0)

@@ -11,10 +11,6 @@ from torch import Tensor, nn
 
 from qact import surgery
 from qact.context import Context
-from qact.functional import passes_for
-from qact.kernels import eager
-from qact.rank.histogram import merge
-from qact.recalibrate.mapping import PLAIN
 from qact.recalibrate.sites import NAME, Site, sites
 from qact.surgery import Where, call, evaluating, hooking
 
@@ -105,16 +101,8 @@ def _blank(site: Site, bins: int) -> Context:
     return Context(site.channels, bins, device=own.device, dtype=dtype)
 
 
-@torch.no_grad()
 def _count(z: Tensor, site: Site, context: Context) -> None:
-    """:meth:`qact.Context.add`, by the fastest passes that are installed."""
     try:
-        folded = context.folded(z.detach(), site.dim)
-        wide = folded.to(context.mass.dtype).contiguous()
-        seen = eager.observe(wide, PLAIN, context.bins, passes_for(None, wide))
-        if not torch.isfinite(seen.mean).all():
-            bad = folded[~torch.isfinite(folded)][0].item()
-            raise ValueError(f"the output holds {bad}, which has no rank; nothing was recorded")
-        context.take(merge(context.histogram, seen, context.bins), 1)
-    except (ValueError, TypeError, IndexError) as error:
+        context.add(z.detach(), dim=site.dim)
+    except (ValueError, TypeError) as error:
         raise ValueError(f"at layer {site.name!r}: {error}") from error

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from qact.context import Context
-from qact.functional import passes_for
 from qact.kernels import eager
 from qact.rank.histogram import Histogram
 from qact.rank.layout import channel_dim, fold, unfold
@@ -78,18 +77,17 @@ def by_rank(
     _check(input, source, dim)
     z = fold(input, dim)
     wide = z if z.dtype == torch.float64 else z.float()
-    passes = passes_for(None, input)
     with torch.no_grad():
         samples = next(n for i, n in enumerate(input.shape) if i != channel_dim(input, dim))
         bins = _bins(wide.shape[0] * wide.shape[2]) if stream is None else 512
-        batch = eager.observe(wide.detach(), PLAIN, bins, passes)
+        batch = eager.observe(wide.detach(), PLAIN, bins)
         test, count = batch, float(samples)
         if stream is not None:
             test, count = stream.follow(batch, samples), stream.samples
         share = count / (count + prior)
         table = rank_map(test, source.histogram, share, shape).to(wide.dtype)
         sound = torch.isfinite(batch.mean)
-    new = eager.interpolate(wide.contiguous(), table.contiguous(), test.grid, passes)
+    new = eager.interpolate(wide.contiguous(), table.contiguous(), test.grid)
     if not bool(sound.all()):
         new = torch.where(sound[:, None], new, wide)
     return unfold(new.to(z.dtype), input, dim)

@@ -43,6 +43,7 @@ class Edit(AbstractContextManager["Edit"]):
     def put(self, owner: nn.Module, key: str, new: nn.Module) -> None:
         """Let ``owner`` have ``new`` as its attribute ``key``, whatever was there."""
         self._undo.append(_restorer(owner, key))
+        vars(owner).pop(key, None)  # a plain attribute would be found first
         if key in owner._modules:
             owner._modules[key] = new
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from inspect import signature
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+from qact._compat import compiler
 
 # Newer versions of torch have renamed it.
 SYNC = (
@@ -28,7 +29,7 @@ def inner(model: nn.Module) -> nn.Module:
 
 def compiled(model: nn.Module) -> bool:
     """Whether ``torch.compile`` wraps it; where nobody has imported the compiler, nothing does."""
-    dynamo = sys.modules.get("torch._dynamo")
+    dynamo = compiler()
     return dynamo is not None and isinstance(model, dynamo.OptimizedModule)
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor, nn
 
 from qact import adapt
-from qact.adapt.registry import options_of
 from qact.bench.data import Inputs
 from qact.bench.errors import RecipeError
 from qact.bench.measure.clock import Clock
@@ -26,7 +25,7 @@ def create(
     """
     check_adaptation(kind.name)
     options = dict(kind.options)
-    if "source" in options_of(adapt.entry(kind.method).make):
+    if "source" in adapt.entry(kind.method).options():
         options.setdefault("source", inputs.train[0][:source])
     try:
         method = adapt.create(kind.method, model, **options)

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from qact.adapt import entry, methods
-from qact.adapt.registry import options_of
 from qact.bench.errors import RecipeError
 from qact.recalibrate.block import PRIOR
 
@@ -91,7 +90,7 @@ def check_adaptation(name: str) -> None:
     found = parse_adaptation(name)
     if found.method not in methods():
         raise RecipeError(_expected(name))
-    known = options_of(entry(found.method).make)
+    known = entry(found.method).options()
     for option in found.options:
         if option not in known:
             listed = ", ".join(sorted(known))

@@ -1,7 +1,7 @@
 """The activations that the bench compares: every drop-in entry of the registry, and users' own.
 
-What :mod:`qact.activations` knows, the bench knows. A free-form rival enters by registering one
-object here.
+What :mod:`qact.activations` knows, the bench knows: a class of your own enters there, by
+``qact.activations.register``. A factory of the channels enters here, by one object.
 
 Example:
     >>> from torch import nn
@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 from torch import nn
 
-from qact.activations import Entry, entry, list_activations
+from qact import activations
 from qact.bench.errors import RecipeError
+from qact.registry import unknown
 
 
 @dataclass(frozen=True)
@@ -42,28 +42,26 @@ class Rival:
         return f"{self.name}: {self.factory(8)!r}"
 
 
-_RIVALS: dict[str, Rival] = {}
-
-
 def register(rival: Rival) -> Rival:
-    """Enter a rival; a name that is taken is refused."""
-    if rival.name in _names():
+    """Enter a rival among the activations; a name that is taken is refused."""
+    if rival.name in activations.names():
         raise RecipeError(f"an activation named {rival.name!r} is registered already")
-    _RIVALS[rival.name] = rival
+    facts = {"paper": rival.paper, "formula": "its own", "control": rival.control}
+    activations.register(rival.name, **facts)(lambda num_features: rival.factory(num_features))
     return rival
 
 
 def rival(name: str) -> Rival:
     """Return the rival of that name, or say which names there are."""
-    if name in _RIVALS:
-        return _RIVALS[name]
-    if name in list_activations(drop_in=True):
-        return _from(entry(name))
-    if name in list_activations():
+    known = activations.names(drop_in=True)
+    if name in known:
+        found = activations.entry(name)
+        return Rival(name, found, found.paper, found.control)
+    if name in activations.names():
         raise RecipeError(
             f"{name!r} cannot stand where ReLU stood: it changes the channels, or is fitted first"
         )
-    raise RecipeError(f"unknown activation {name!r}; known: {', '.join(sorted(_names()))}")
+    raise unknown("activation", name, known, error=RecipeError)
 
 
 def list_rivals(pattern: str = "*") -> list[Rival]:
@@ -77,13 +75,5 @@ def list_rivals(pattern: str = "*") -> list[Rival]:
         ['relu', 'celu', 'clipped_shifted_relu']
     """
     pattern = "*" if pattern == "all" else pattern
-    found = [rival(name) for name in _names() if fnmatchcase(name, pattern)]
+    found = [rival(name) for name in activations.names(pattern, drop_in=True)]
     return sorted(found, key=lambda r: (r.control, r.name != "relu", r.name))
-
-
-def _names() -> list[str]:
-    return [*list_activations(drop_in=True), *_RIVALS]
-
-
-def _from(known: Entry) -> Rival:
-    return Rival(known.name, known, known.paper, known.control)

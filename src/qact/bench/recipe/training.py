@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from math import inf
 from typing import Any
@@ -106,7 +107,7 @@ class Training:
         return {k: v for k, v in asdict(self).items() if k in _ALWAYS or v != usual[k]}
 
 
-_CHOICES = {
+_CHOICES: dict[str, Collection[str]] = {
     "optimizer": OPTIMIZERS,
     "loss": LOSSES,
     "schedule": SCHEDULES,

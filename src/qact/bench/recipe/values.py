@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any
@@ -41,7 +41,7 @@ def truth(where: str, **flags: Any) -> None:
             raise RecipeError(f"{where}.{name} must be true or false, got {value!r}")
 
 
-def one_of(name: str, value: Any, known: Sequence[str]) -> None:
+def one_of(name: str, value: Any, known: Collection[str]) -> None:
     """Refuse what is not one of ``known``."""
     if value not in known:
         raise RecipeError(f"{name} must be one of {', '.join(known)}; got {value!r}")

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from qact.bench.errors import RecipeError
 from qact.bench.runner.progress import TimeLeft
+from qact.extras import hint
 
 
 class Watch:
@@ -97,7 +98,7 @@ def tensorboard(folder: Path, done: int) -> Iterator[Any]:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise RecipeError(
-            "--tensorboard needs the package tensorboard: pip install 'qact[tensorboard]'"
+            f"--tensorboard needs tensorboard, which is not installed: {hint('tensorboard')}"
         ) from error
     writer = SummaryWriter(folder, purge_step=done + 1)
 

@@ -13,18 +13,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from qact import losses
 from qact.bench.errors import RecipeError
-from qact.losses import cross_entropy, triplet_loss, triplet_watershed_loss, watershed_loss
+from qact.losses.registry import LOSSES  # ours, and what users register
 
 Objective = Callable[[nn.Module, Tensor, Tensor], Tensor]
-
-# On embeddings, with their defaults; random seeds of the watershed follow (seed, epoch).
-EMBEDDING_LOSSES: dict[str, Callable[..., Tensor]] = {
-    "triplet": triplet_loss,
-    "watershed": watershed_loss,
-    "triplet_watershed": triplet_watershed_loss,
-}
-LOSSES = ("cross_entropy", *EMBEDDING_LOSSES)
 
 
 def objective(name: str, label_smoothing: float = 0.0) -> Objective:
@@ -37,11 +30,13 @@ def objective(name: str, label_smoothing: float = 0.0) -> Objective:
         >>> objective("watershed")(resnet_small(), images, labels).shape
         torch.Size([])
     """
-    if name == "cross_entropy":
-        return lambda model, x, y: cross_entropy(model(x), y, label_smoothing=label_smoothing)
-    if name not in EMBEDDING_LOSSES:
+    if name not in LOSSES:
         raise RecipeError(f"training.loss must be one of {', '.join(LOSSES)}; got {name!r}")
-    loss = EMBEDDING_LOSSES[name]
+    head_loss = losses.CrossEntropy(label_smoothing)
+    # With their defaults; random seeds of the watershed follow (seed, epoch).
+    loss = head_loss if name == "cross_entropy" else losses.create(name)
+    if losses.entry(name).of == "logits":
+        return lambda model, x, y: loss(model(x), y)
 
     def with_probe(model: Any, x: Tensor, y: Tensor) -> Tensor:
         if not (hasattr(model, "embed") and hasattr(model, "head")):
@@ -50,7 +45,6 @@ def objective(name: str, label_smoothing: float = 0.0) -> Objective:
                 " them; use cross_entropy"
             )
         embedding = model.embed(x)
-        probe = cross_entropy(model.head(embedding.detach()), y, label_smoothing=label_smoothing)
-        return loss(embedding, y) + probe
+        return loss(embedding, y) + head_loss(model.head(embedding.detach()), y)
 
     return with_probe

@@ -42,7 +42,7 @@ def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
 
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation of ``z`` in a table of edge values (C, bins + 1)."""
-    out = torch.empty_like(z)
+    out = torch.empty_like(z, memory_format=torch.contiguous_format)
     _split(_interpolate, z, _numpy(z), *_scale(grid, z), _numpy(table), _numpy(out))
     return out
 
@@ -56,14 +56,14 @@ def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
 
 def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
     """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid."""
-    out = torch.empty_like(z)
+    out = torch.empty_like(z, memory_format=torch.contiguous_format)
     slopes = _numpy((rise / grid.width(rise.dtype)[:, None]).contiguous())
     _split(_slope, z, _numpy(z), *_scale(grid, z), slopes, sided, _numpy(out))
     return out
 
 
 def _numpy(tensor: Tensor) -> Any:
-    return tensor.detach().numpy()
+    return tensor.detach().contiguous().numpy()
 
 
 def _scale(grid: Grid, like: Tensor) -> tuple[Any, Any]:
@@ -117,13 +117,20 @@ def _statistics(first, last, z, out):  # type: ignore[no-untyped-def]
                 gap = np.float64(value) - start
                 total += gap
                 square += gap * gap
-        count = outer * inner
+        unit, count = 1.0, outer * inner
+        if low < high and not 1e-280 < square < 1e280:  # squares of float64 that are no numbers
+            unit, total, square = max(abs(low), abs(high)), 0.0, 0.0
+            for n in range(outer):
+                for i in range(inner):
+                    gap = z[n, c, i] / unit - start / unit
+                    total += gap
+                    square += gap * gap
         mean = total / count
         out[0, c], out[1, c] = low, high
         if not np.isfinite(total):
             out[0, c] = np.nan
-        out[2, c] = start + mean
-        out[3, c] = np.sqrt(max(square / count - mean * mean, 0.0))
+        out[2, c] = start + mean * unit
+        out[3, c] = np.sqrt(max(square / count - mean * mean, 0.0)) * unit
 
 
 @njit(nogil=True, cache=True)

@@ -7,12 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.functional import passes_for
+from qact._compat import uncompiled
 from qact.nn.distributed.exchange import joined_group
 from qact.nn.distributed.observe import joined
 from qact.nn.layer import QAct
-from qact.rank.layout import fold, unfold
-from qact.rank.moving import followers
+from qact.rank.layout import Channels
 
 
 class SyncQAct(QAct):
@@ -54,13 +53,11 @@ class SyncQAct(QAct):
         group = joined_group(self.process_group) if self.training else None
         return super().forward(input) if group is None else self._joined(input, group)
 
-    @torch._disable_dynamo  # torch.compiler.disable, less the import of the compiler
+    @uncompiled
     def _joined(self, input: Tensor, group: Any) -> Tensor:
-        self._expect(input)
+        channels = Channels.of(input, self.dim, self.num_features)
         with torch.autocast(input.device.type, enabled=False):
-            z = fold(input, self.dim)
-            passes = passes_for(self.engine, input)
-            output, seen = joined(z, self.level, self.rule, group, passes)
-            if followers(self.context, self.momentum) is not None:
+            output, seen = joined(channels.z, self.level, self.rule, group, self.engine)
+            if self.context.following(self.momentum) is not None:
                 self.context.follow(seen.detach(), self.momentum)
-            return unfold(output, input, self.dim)
+            return channels.back(output)

@@ -11,10 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qact.kernels import eager
-from qact.kernels import passes as plain
+from qact.kernels import eager, engines
+from qact.kernels.once import refusing
 from qact.kernels.steps import own_rank
 from qact.nn.distributed.exchange import columns, summed
 from qact.nn.distributed.statistics import slope, statistics
@@ -30,22 +29,21 @@ class Exchange:
 
     rule: Rule
     group: Any
-    passes: Any = plain
+    engine: str | None = None
     grid: Grid | None = field(default=None)
 
 
 def joined(
-    z: Tensor, level: Level, rule: Rule, group: Any, passes: Any = plain
+    z: Tensor, level: Level, rule: Rule, group: Any, engine: str | None = None
 ) -> tuple[Tensor, Histogram]:
     """The activation of ``z`` (N, C, L) in the context of all processes, and that context."""
-    passes = plain if z.numel() == 0 else passes
     wide = z if z.dtype == torch.float64 else z.float()
-    context = observe(wide, Exchange(rule, group, passes))
+    context = observe(wide, Exchange(rule, group, engine))
 
     def exact(z: Tensor, rule: Rule) -> Tensor:
         return joint_rank(z, rule, group)
 
-    options: dict[str, Any] = {"own": True, "passes": passes, "exact": exact}
+    options: dict[str, Any] = {"own": True, "engine": engine, "exact": exact}
     return eager.apply(wide, context, level, rule, **options).to(z.dtype), context
 
 
@@ -68,12 +66,12 @@ class _Observe(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        joint = statistics(z, exchange.group, exchange.passes)
+        joint = statistics(z, exchange.group, exchange.engine)
         rule, group = exchange.rule, exchange.group
         mean, std, count = (t.to(z.dtype) for t in (joint.mean, joint.std, joint.count))
         grid = exchange.grid = eager.covering(joint.low, joint.high, mean, std, count, rule)
         # Counts, and places in 256ths, are whole numbers: their sums do not depend on the order.
-        local = torch.stack([t.double() for t in exchange.passes.count(z, grid)])
+        local = torch.stack([t.double() for t in engines.passes(exchange.engine, z).count(z, grid)])
         mass, moment = summed(local, group).to(z.dtype)
         ctx.exchange = exchange
         ctx.save_for_backward(z, mean, std, joint.count)
@@ -83,7 +81,7 @@ class _Observe(torch.autograd.Function):
         return mass, moment, mean + nothing, std + nothing
 
     @staticmethod
-    @once_differentiable
+    @refusing
     def backward(ctx: Any, _: Tensor, *grads: Tensor) -> tuple[Tensor, None]:
         z, mean, std, count = ctx.saved_tensors
         exchange = ctx.exchange
@@ -92,6 +90,7 @@ class _Observe(torch.autograd.Function):
         moment, grad_mean, grad_std = total[:, :-2].contiguous(), total[:, -2], total[:, -1]
         grad = slope(z, mean, std, count, grad_mean, grad_std)
         if z.numel():
+            passes = engines.passes(exchange.engine, z)
             sided = exchange.rule.grounded == "sides"
-            grad = grad + exchange.passes.slope(z, moment, exchange.grid, sided)
+            grad = grad + passes.slope(z, moment, exchange.grid, sided)
         return grad, None

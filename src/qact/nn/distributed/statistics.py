@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from qact.kernels import passes as plain
+from qact.kernels import engines
+from qact.kernels.once import refusing
 from qact.nn.distributed.exchange import rows, summed
+from qact.rank.moments import union
 
 
 @dataclass(frozen=True)
@@ -28,23 +29,24 @@ class Statistics:
     std: Tensor
 
 
-def statistics(z: Tensor, group: Any, passes: Any = plain) -> Statistics:
+def statistics(z: Tensor, group: Any, engine: str | None = None) -> Statistics:
     """The statistics of ``z`` (N, C, L) over all processes, by one exchange."""
     n = float(z.shape[0] * z.shape[2])
     if n:
-        local = [t.double() for t in passes.statistics(z)]
+        local = [t.double() for t in engines.passes(engine, z).statistics(z)]
     else:
         far = torch.full((z.shape[1],), torch.inf, dtype=torch.float64, device=z.device)
         local = [far, -far, torch.zeros_like(far), torch.zeros_like(far)]
     gathered = rows(torch.stack([torch.full_like(local[0], n), *local]), group)
     counts, low, high, mean, std = gathered.unbind(1)
-    count = counts.sum(0)
-    if not bool((count > 0).all()):
+    count = counts.cumsum(0)
+    if not bool((count[-1] > 0).all()):
         raise ValueError("no process has a sample; an empty batch has no ranks")
-    share = counts / count
-    centre = (share * mean).sum(0)
-    variance = (share * (std**2 + (mean - centre) ** 2)).sum(0)
-    return Statistics(count, low.amin(0), high.amax(0), centre, variance.sqrt())
+    shares = counts / count.clamp_min(1)  # of each process among those up to it
+    joint = mean[0], std[0] ** 2
+    for part in zip(mean[1:], std[1:] ** 2, shares[1:], strict=True):
+        joint = union(joint, part[:2], part[2])
+    return Statistics(count[-1], low.amin(0), high.amax(0), joint[0], joint[1].sqrt())
 
 
 def moments(z: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -63,7 +65,7 @@ class _Moments(torch.autograd.Function):
         return mean, std, joint.count
 
     @staticmethod
-    @once_differentiable
+    @refusing
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         total = summed(torch.stack(grads[:2]), ctx.group)
         return slope(*ctx.saved_tensors, *total), None

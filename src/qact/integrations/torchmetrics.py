@@ -6,7 +6,7 @@ debiased error, no likelihood or Brier parts, and no risk-coverage. These classe
 probabilities and labels and call the functions of :mod:`qact.calibration` on all of them at once,
 so the numbers are the same however the data were cut into batches or spread over processes.
 
-Needs ``pip install torchmetrics``.
+Needs the extra ``torchmetrics``; the functions of :mod:`qact.calibration` do without.
 """
 
 from __future__ import annotations
@@ -17,16 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact import calibration
+from qact import calibration, extras
 
-try:
+with extras.needed("the API of torchmetrics", "torchmetrics"):
     from torchmetrics import Metric
     from torchmetrics.utilities import dim_zero_cat
-except ImportError as error:
-    raise ImportError(
-        "qact.calibration.torchmetric gives torchmetrics' API to our metrics, and torchmetrics is "
-        "not installed: pip install torchmetrics. The functions of qact.calibration need it not"
-    ) from error
 
 
 class _Pooled(Metric):

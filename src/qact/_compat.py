@@ -1,0 +1,89 @@
+"""Names of PyTorch that are not public, each with the versions that have it, and what it is for.
+
+All of them are in torch 2.6 to 2.13. No other module of qact reaches into PyTorch.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+def transforming() -> bool:
+    """Whether ``torch.func`` is looking on (``torch._C``, since 2.2)."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def in_backward() -> bool:
+    """Whether a backward pass runs: gradient checkpointing then repeats a forward pass in it.
+
+    ``torch._C``, since 2.0.
+    """
+    return torch._C._current_autograd_node() is not None
+
+
+def without_torch_function() -> AbstractContextManager[Any]:
+    """Leave ``__torch_function__`` aside within a block (``torch._C``, since 1.7)."""
+    return torch._C.DisableTorchFunction()
+
+
+def constant_result(function: Function) -> Function:
+    """Mark a function whose result a compiler may take for a constant.
+
+    It is what ``torch.compiler.assume_constant_result`` does (the mark since 2.0), less the import
+    of the compiler: that takes longer than all the rest of qact, and most programs never compile.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+def uncompiled(function: Function) -> Function:
+    """``torch.compiler.disable``, less the import of the compiler (``torch._disable_dynamo``, 2.1).
+
+    The wrapper imports it at the first call.
+    """
+    return torch._disable_dynamo(function)  # type: ignore[return-value]
+
+
+def compiler() -> Any:
+    """``torch._dynamo`` (since 2.0) where it has been imported, or None."""
+    return sys.modules.get("torch._dynamo")
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape and no numbers (``torch._subclasses``, since 2.0)."""
+    return isinstance(tensor, FakeTensor)
+
+
+def real(fake: Tensor) -> Tensor | None:
+    """The tensor that a fake one stands for: its mode remembers what it was made of (since 2.3)."""
+    made = fake.fake_mode.fake_tensor_converter.meta_converter  # type: ignore[attr-defined]
+    for number, identity in made.describer.lookup_tensor.items():
+        if made.tensor_memo.get(identity) is fake:
+            return number
+    return None
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Whether a module of its own, as no global one, has hooks (``nn.Module``, since 2.0)."""
+    return bool(
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+    )
+
+
+def tensors_by_name(module: nn.Module) -> Iterator[dict[str, Any]]:
+    """The dictionaries that hold the parameters and buffers of a module and of all in it."""
+    for part in module.modules():
+        yield part._parameters
+        yield part._buffers

@@ -1,0 +1,125 @@
+"""A batch as a transaction: one thread at a time, and an error puts everything back.
+
+While a batch passes, a method changes parameters, stored statistics and what it remembers of the
+stream, one after the other. A second thread would find it changed in part, and so would the next
+batch after an error halfway.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import wraps
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+import torch
+from torch import nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+_LIVE: WeakSet[Transactions] = WeakSet()
+
+
+class Transactions:
+    """The lock of a method, and what the method was before the batch that passes now."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.before: Before | None = None
+        _LIVE.add(self)
+
+    def __reduce__(self) -> tuple[type[Transactions], tuple[()]]:
+        """A copy, and what was pickled, has a lock of its own."""
+        return Transactions, ()
+
+    @contextmanager
+    def batch(self, method: nn.Module, state: set[str]) -> Iterator[None]:
+        """Within the block no other thread is in one; an error puts ``method`` back.
+
+        Args:
+            method: whose tensors come back, those that may change.
+            state: names of its attributes that come back; empty if nothing ever changes.
+        """
+        with self.lock:
+            if not state:
+                yield
+                return
+            self.before = Before(method, state)
+            try:
+                yield
+            except BaseException:
+                self.before.restore()
+                raise
+            finally:
+                self.before = None
+
+    def after_fork(self) -> None:
+        """In a child process: the thread that held the lock halfway through a batch is gone."""
+        if self.lock.acquire(blocking=False):  # free, or held by the thread that has forked
+            self.lock.release()
+            return
+        self.lock = threading.RLock()
+        if self.before is not None:
+            self.before.restore()
+            self.before = None
+
+
+class Before:
+    """What a method was when this was made: copies of its tensors and of its state.
+
+    Args:
+        method: its parameters that learn, its buffers, and all of the modules beside its model
+            (teachers) are copied.
+        state: names of attributes that are copied too, if they can be.
+    """
+
+    def __init__(self, method: nn.Module, state: set[str]) -> None:
+        self.method = method
+        model = {id(p) for p in method.model.parameters() if not p.requires_grad}  # type: ignore[union-attr]
+        tensors = (*method.parameters(), *method.buffers())
+        self.tensors = [(t, t.detach().clone()) for t in tensors if id(t) not in model]
+        own = vars(method)
+        # These stay the same objects: parts of the model, and what the user has given.
+        same: list[Any] = [*method.modules(), *tensors]
+        same += [value for name, value in own.items() if name not in state]
+        memo: dict[int, Any] = {id(value): value for value in same}
+        self.state = {name: _copied(own[name], memo) for name in state if name in own}
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put all of it back; gradients go."""
+        for tensor, before in self.tensors:
+            tensor.copy_(before)
+            tensor.grad = None
+        vars(self.method).update(self.state)
+
+
+def _copied(value: Any, memo: dict[int, Any]) -> Any:
+    """A deep copy, or the object itself where there is none: an open file, say."""
+    try:
+        return copy.deepcopy(value, memo)
+    except Exception:
+        return value
+
+
+def exclusive(function: Function) -> Function:
+    """Let a method of a :class:`qact.adapt.Method` wait for the batch of another thread."""
+
+    @wraps(function)
+    def waiting(self: Any, *args: Any, **named: Any) -> Any:
+        with self.transactions.lock:
+            return function(self, *args, **named)
+
+    return waiting  # type: ignore[return-value]
+
+
+def _after_fork() -> None:
+    for one in list(_LIVE):
+        one.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

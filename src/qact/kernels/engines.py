@@ -1,0 +1,84 @@
+"""Which code runs: chosen here, below all that counts and ranks, and nowhere else.
+
+An engine's word says what may be used: ``"reference"`` (exact, float64), ``"eager"`` (PyTorch),
+``"cpu"`` (Numba), ``"triton"``, or None for the fastest that is installed and fits the moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from importlib import import_module
+from types import ModuleType
+
+import torch
+from torch import Tensor
+
+from qact import _compat, checks, extras
+from qact._compat import constant_result
+from qact.kernels import passes as plain
+from qact.kernels import stored
+
+ENGINES = ("eager", "cpu", "triton", "reference")
+DEVICES = {"cpu": "cpu", "triton": "cuda"}
+BLOCKS = {"cpu": "qact.kernels.cpu.block", "cuda": "qact.kernels.triton.block"}
+
+
+def fits(engine: str | None, device: torch.device) -> None:
+    """Raise ValueError where there is no such engine, or it cannot read that device."""
+    checks.choice("engine", engine, (None, *ENGINES))
+    if DEVICES.get(engine or "", device.type) != device.type:
+        raise ValueError(f"engine={engine!r} cannot read an input on {device}; choose None")
+
+
+def fused(engine: str | None, input: Tensor) -> bool:
+    """Whether a compiled engine is asked for, or may be chosen, and is there for this input."""
+    if engine not in (None, "cpu", "triton") or input.dtype == torch.float64:
+        return False
+    there = available(input.device.type)
+    if engine == "triton" and not there:
+        raise extras.missing("engine='triton'", "Triton", "triton")
+    return there
+
+
+def passes(engine: str | None, z: Tensor) -> ModuleType:
+    """The five passes over data as this: `qact.kernels.passes`, or the same compiled."""
+    if engine in ("eager", "reference", "triton") or not _concrete(z):
+        return plain
+    compiled = _imported("qact.kernels.cpu.passes")
+    if compiled is None and engine == "cpu":
+        raise extras.missing("engine='cpu'", "Numba", "cpu")
+    return compiled or plain
+
+
+def lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], Tensor]:
+    """The lookup in a stored context for values as these."""
+    if passes(engine, z) is plain:
+        return stored.lookup
+    return import_module("qact.kernels.cpu.lookup").lookup
+
+
+def block(device: str) -> ModuleType | None:
+    """The fused block of a kind of device, or None where its compiler is not installed."""
+    return _imported(BLOCKS[device]) if device in BLOCKS else None
+
+
+@constant_result
+def available(device: str) -> bool:
+    """Whether there is one; a constant for a compiler."""
+    return block(device) is not None
+
+
+def _concrete(z: Tensor) -> bool:
+    """Whether the numbers can be read now, on a CPU: no compiler or transform is looking on."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _compat.transforming():
+        return False
+    return z.device.type == "cpu" and z.numel() > 0 and not _compat.is_fake(z)
+
+
+@lru_cache
+def _imported(name: str) -> ModuleType | None:
+    try:
+        return import_module(name)
+    except ModuleNotFoundError:
+        return None

@@ -1,0 +1,39 @@
+"""Mean and variance by channel, of values and of the union of two sets of values.
+
+A pair ``(mean, variance)`` of (C,) has the variance without Bessel's correction, by which
+normalisation layers normalise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+Moments = tuple[Tensor, Tensor]
+
+
+def moments(z: Tensor) -> Moments:
+    """Mean and variance of ``z`` (N, C, L) by channel.
+
+    Example:
+        >>> moments(torch.tensor([[[0.0], [3.0]], [[2.0], [3.0]]]))
+        (tensor([1., 3.]), tensor([1., 0.]))
+    """
+    variance, mean = torch.var_mean(z, (0, 2), correction=0)
+    return mean, variance
+
+
+def union(old: Moments, new: Moments, share: float | Tensor) -> Moments:
+    """Mean and variance of two sets of values together, of which ``new`` has the given share.
+
+    ``m = m_0 + s (m_1 - m_0)`` and ``v = (1 - s) v_0 + s v_1 + s (1 - s) (m_1 - m_0)^2`` (Chan,
+    Golub, LeVeque 1979): the distance of the means counts too.
+
+    Example:
+        >>> zero, one = torch.zeros(1), torch.ones(1)
+        >>> union((zero, zero), (one, zero), 0.5)
+        (tensor([0.5000]), tensor([0.2500]))
+    """
+    gap = new[0] - old[0]
+    variance = (1 - share) * old[1] + share * new[1] + share * (1 - share) * gap**2
+    return old[0] + share * gap, variance
