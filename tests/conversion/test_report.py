@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from html.parser import HTMLParser
 
 import torch
 from torch import nn
@@ -70,3 +71,50 @@ def test_a_second_conversion_remembers_the_first():
     qact.convert_(model, "golu", where=nn.GELU, example_inputs=x)
     rows = {row.name: (row.was, row.now) for row in qact.summary(model).rows}
     assert rows == {"1": ("ReLU", "QAct"), "2": ("GELU", "GoLU")}
+
+
+class _Cells(HTMLParser):
+    """The texts of the cells of each row, as a browser reads them."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self.tags: list[str] = []
+        self.inside = False
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th"):
+            self.rows[-1].append("")
+        self.inside = tag in ("td", "th")
+
+    def handle_data(self, data):
+        if self.inside:
+            self.rows[-1][-1] += data
+
+
+def test_in_notebooks_it_is_a_table_with_every_text_escaped():
+    sneaky = type("<script>alert(1)</script>", (nn.ReLU,), {})
+    model = nn.ModuleDict({"<img src=x>": sneaky(), "b": nn.Sigmoid()})
+    found = qact.summary(qact.convert(nn.Sequential(model["<img src=x>"], nn.Sigmoid()), "golu"))
+    row = type(found.rows[0])("<img src=x>", "<script>alert(1)</script>", "GoLU", "")
+    found = type(found)("<b>", (row, *found.left))
+    html = _Cells(found._repr_html_())
+    assert not {"script", "img", "b"} & set(html.tags)
+    assert html.rows[:2] == [["converted", "was", "is", ""], [row.name, row.was, "GoLU", ""]]
+    assert html.rows[2][0] == "left"
+    assert [r[0] for r in html.rows[3:]] == [r.name for r in found.left]
+    assert "0 converted" in qact.summary(nn.Linear(2, 2))._repr_html_()
+
+
+def test_a_drift_in_notebooks_has_the_numbers_that_are_printed():
+    model = nn.Sequential(nn.Linear(3, 4), qact.QAct(4))
+    model(torch.randn(64, 3))
+    found = qact.drift(model.eval(), 3 * torch.randn(64, 3))
+    html = _Cells(found._repr_html_())
+    assert html.rows[0] == ["layer", "KS mean", "max", "W1 mean", "max"]
+    assert html.rows[1] == str(found).splitlines()[1].split()
+    assert "color:" not in found._repr_html_().replace("currentColor", "")  # the page's own

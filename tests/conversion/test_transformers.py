@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import qact
@@ -28,3 +29,24 @@ def test_gelu_becomes_qact_at_the_last_dimension():
         assert (act.dim, act.num_features, act.levels) == (-1, 24, "gelu")
         assert [row.name for row in qact.summary(new).left] == ["pooler.activation"]
     assert max(map(len, str(qact.summary(new)).splitlines())) <= 80
+
+
+@pytest.mark.parametrize("where", [None, "encoder.layer.1", "*"])
+def test_the_way_through_save_pretrained(where, tmp_path):
+    """As docs/convert.md has it: transformers builds the plain network, `convert` the rest."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    tokens = {"input_ids": torch.randint(0, 20, (3, 6))}
+    asked = {"where": where, "example_inputs": tokens}
+    torch.manual_seed(1)
+    model = qact.convert(bert(), **asked)
+    for _ in range(3):
+        model(**{"input_ids": torch.randint(0, 20, (8, 6))})  # contexts follow
+    wanted = model.eval()(**tokens).last_hidden_state
+    model.save_pretrained(tmp_path)
+
+    plain = BertModel.from_pretrained(tmp_path)
+    assert not qact.summary(plain).converted
+    again = qact.convert(plain, **asked)
+    again.load_state_dict(safetensors.load_file(tmp_path / "model.safetensors"))
+    assert qact.summary(again).converted == qact.summary(model).converted
+    torch.testing.assert_close(again.eval()(**tokens).last_hidden_state, wanted, rtol=0, atol=0)

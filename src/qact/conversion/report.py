@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
+from qact import notebook
 from qact.conversion.plan import Plan, unasked
 from qact.conversion.sites import Site
 from qact.surgery import kinds
@@ -30,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """Rows of :func:`summary`; ``print`` shows them as two tables of at most 80 columns."""
+    """Rows of :func:`summary`: two tables, of at most 80 columns where they are printed."""
 
     model: str
     rows: tuple[Row, ...]
@@ -45,16 +46,25 @@ class Summary:
         """What is another activation, with the reason."""
         return tuple(row for row in self.rows if row.now is None)
 
-    def __str__(self) -> str:
-        title = f"{self.model}: {len(self.converted)} converted, {len(self.left)} left"
-        parts = [title]
+    @property
+    def title(self) -> str:
+        """One line: how many were converted, and how many left."""
+        return f"{self.model}: {len(self.converted)} converted, {len(self.left)} left"
+
+    def _tables(self) -> Iterator[tuple[Sequence[str], Sequence[Sequence[str]]]]:
         if self.converted:
             rows = [(r.name, r.was, r.now or "", r.note) for r in self.converted]
-            parts.append(_table(("converted", "was", "is", ""), rows))
+            yield ("converted", "was", "is", ""), rows
         if self.left:
-            rest = [(r.name, r.was, r.note) for r in self.left]
-            parts.append(_table(("left", "is", "why"), rest))
-        return "\n\n".join(parts)
+            yield ("left", "is", "why"), [(r.name, r.was, r.note) for r in self.left]
+
+    def __str__(self) -> str:
+        return "\n\n".join([self.title, *(_table(*part) for part in self._tables())])
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks."""
+        parts = [notebook.table(self.title, *part) for part in self._tables()]
+        return "".join(parts) or notebook.table(self.title, (), ())
 
 
 def summary(model: nn.Module) -> Summary:
@@ -134,7 +144,7 @@ def _note(module: nn.Module, how: str) -> str:
     return f"{size}; {how}" if how else size
 
 
-def _table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Columns side by side; a name that is too long for the line has a line of its own."""
     widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
     widths[0] = max(len(heads[0]), min(widths[0], WIDTH - sum(widths[1:]) - 2 * len(widths[1:])))

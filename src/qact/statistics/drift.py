@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact import extras
+from qact import extras, notebook
 from qact.context import Context
 from qact.kernels import eager
 from qact.nn.layer import QAct
@@ -22,6 +22,9 @@ from qact.surgery import batches as batches_of
 from qact.surgery import call, evaluating, hooking
 
 Contexts = dict[str, Context]
+
+
+HEADS = ("layer", "KS mean", "max", "W1 mean", "max")
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class LayerDrift:
 
 @dataclass(frozen=True)
 class Drift:
-    """All layers, in the order of the model; ``print`` shows a table."""
+    """All layers, in the order of the model; printed and in notebooks a table."""
 
     layers: tuple[LayerDrift, ...]
 
@@ -50,16 +53,23 @@ class Drift:
         """The layer of the largest mean Kolmogorov-Smirnov statistic."""
         return max(self.layers, key=lambda layer: float(layer.ks.mean()))
 
+    def _rows(self) -> list[tuple[str, ...]]:
+        numbers = [(d.ks.mean(), d.ks.max(), d.w1.mean(), d.w1.max()) for d in self.layers]
+        return [
+            (d.name, *map("{:.3f}".format, n)) for d, n in zip(self.layers, numbers, strict=True)
+        ]
+
     def __str__(self) -> str:
         width = max(len(layer.name) for layer in self.layers)
-        lines = [f"{'layer':{width}}  KS mean   max  W1 mean   max"]
-        for layer in self.layers:
-            ks, w1 = layer.ks, layer.w1
-            lines.append(
-                f"{layer.name:{width}}  {ks.mean():7.3f} {ks.max():5.3f}"
-                f"  {w1.mean():7.3f} {w1.max():5.3f}"
-            )
-        return "\n".join(lines)
+        lines = [HEADS, *self._rows()]
+        return "\n".join(
+            f"{name:{width}}  {ks:>7} {most:>5}  {w1:>7} {far:>5}"
+            for name, ks, most, w1, far in lines
+        )
+
+    def _repr_html_(self) -> str:
+        """Shown by notebooks."""
+        return notebook.table("Drift from the stored contexts", HEADS, self._rows())
 
     def plot(self, ax: Any = None) -> Any:
         """Draw mean and range of the KS statistic of each layer; return the matplotlib axes."""
