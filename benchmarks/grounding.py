@@ -26,15 +26,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from benchmarks.cifar10 import RECIPE, chosen
-from benchmarks.defaults import validation
-from qact.bench.adapt import predict
-from qact.bench.inputs import Inputs, load_inputs, permutation
 from torch import nn
 
 import qact
+from cifar10 import RECIPE, chosen
+from defaults import validation
 from qact.bench import Recipe, Rival
-from qact.bench.train import train_cell
+from qact.bench.data import Inputs, load_inputs, permutation
+from qact.bench.measure.adapt import predict
+from qact.bench.train.network import train_cell
 from qact.datasets.sources import SOURCES
 
 CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
