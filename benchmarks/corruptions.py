@@ -43,8 +43,7 @@ from qact.bench.recipe.training import Training
 from qact.bench.train import epoch
 from qact.bench.train import network as train
 from qact.corruptions.augment import AUGMENTATIONS, augment
-from qact.corruptions.constants import constants
-from qact.corruptions.registry import GROUPS, _apply
+from qact.corruptions.registry import _apply, constants, entry
 from qact.shift import corrupt, corrupt_mnist, corruptions
 
 HERE = Path(__file__).resolve().parent
@@ -61,7 +60,7 @@ LOOPS = (
 
 
 def beside(name: str) -> Any:
-    path = HERE.parent / "tests" / "shift" / f"{name}.py"
+    path = HERE.parent / "tests" / "corruptions" / f"{name}.py"
     spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -138,7 +137,7 @@ def by_plain(function: Any, name: str, images: torch.Tensor) -> Callable[[], Non
 def measure(name: str, images: torch.Tensor, runs: int, script: Any, plain: Any) -> dict[str, Any]:
     usual = constants(name, SEVERITY, 224)
     index = torch.arange(len(images), device=images.device)
-    function = GROUPS["all"][name]
+    function = entry(name).make
     ours = settled(images, lambda: corrupt(images, name, SEVERITY))
     alike = settled(images, lambda: _apply(function, usual, name, images, 0, index))
     row: dict[str, Any] = {}

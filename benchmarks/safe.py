@@ -44,8 +44,8 @@ FIELDS = (
 )
 
 
-def every_sample_counts(labels: Tensor, classes: int) -> float:
-    return float(len(labels))
+def every_sample_counts(shares: Tensor, count: int) -> float:
+    return float(count)
 
 
 def plain_stein(drift: float, correlation: float, size: float, caution: float) -> float:

@@ -96,7 +96,9 @@ def test_reset_is_exact_and_a_second_run_is_the_first(name, kind):
 
 @pytest.mark.parametrize("name", ["tent", "safe", "rotta"])
 def test_episodic_forgets_continual_does_not(name):
-    options = {"lr": 0.1} if name == "tent" else {"every": 4}
+    options = {"tent": {"lr": 0.1}, "safe": {"every": 4, "caution": 1.0}, "rotta": {"every": 4}}[
+        name
+    ]
     other = 2 * torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(4)) + 1
     episodic, continual = create(name, episodic=True, **options), create(name, **options)
     for method in (episodic, continual):
@@ -160,12 +162,39 @@ def test_no_affinity_is_the_source():
     assert torch.equal(lame(X), create("source")(X))
 
 
-def test_lame_ends_at_the_fixed_point():
-    logits = torch.randn(6, 3)
-    weights = 0.1 * torch.rand(6, 6)
-    found = adapt.lame.agreed(logits, weights)
-    y = found.softmax(1)
-    torch.testing.assert_close((logits + weights @ y).softmax(1), y, atol=1e-3, rtol=1e-3)
+def fixed_point(logits: list[list[float]], weights: list[list[float]]) -> list[list[float]]:
+    """Equation 7 of LAME written down a second time, entry by entry, until nothing moves."""
+    p = [[math.exp(v) / sum(map(math.exp, row)) for v in row] for row in logits]
+    y, samples, classes = p, range(len(p)), range(len(p[0]))
+    for _ in range(100_000):
+        pull = [[sum(w[j] * y[j][k] for j in samples) for k in classes] for w in weights]
+        raised = [[p[i][k] * math.exp(pull[i][k]) for k in classes] for i in samples]
+        new = [[v / sum(row) for v in row] for row in raised]
+        if (
+            max(abs(a - b) for r, q in zip(new, y, strict=True) for a, b in zip(r, q, strict=True))
+            < 1e-15
+        ):
+            return new
+        y = new
+    raise AssertionError("the iteration does not converge")
+
+
+def test_lame_by_hand():
+    logits = torch.tensor([[2.0, 0.0], [0.0, 0.5], [0.0, 0.2]])
+    found = adapt.lame.agreed(logits, 1 - torch.eye(3)).softmax(1)[:, 0]
+    torch.testing.assert_close(found, torch.tensor([0.9496, 0.7128, 0.7548]), atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 2e-5), (torch.float32, 2e-4)])
+@pytest.mark.parametrize("scale", [0.1, 0.5, 2.0])
+def test_lame_ends_at_the_fixed_point(dtype, near, scale):
+    draw = torch.Generator().manual_seed(3)
+    logits = 2 * torch.randn(9, 4, generator=draw, dtype=torch.float64)
+    weights = scale * torch.rand(9, 9, generator=draw, dtype=torch.float64)
+    weights = (weights + weights.T).fill_diagonal_(0)  # symmetric: the bound falls at every step
+    wanted = torch.tensor(fixed_point(logits.tolist(), weights.tolist()), dtype=torch.float64)
+    found = adapt.lame.agreed(logits.to(dtype), weights.to(dtype)).softmax(1)
+    torch.testing.assert_close(found.double(), wanted, atol=near, rtol=0)
 
 
 def test_affinities_by_hand():

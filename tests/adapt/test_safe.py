@@ -70,6 +70,18 @@ def test_a_sorted_stream_does_no_harm_and_a_shift_is_followed(kind):
     assert safe_["shifted"] >= source["shifted"] + 0.9 * (batch["shifted"] - source["shifted"])
 
 
+def test_a_drift_that_helps_nobody_is_not_followed():
+    """Noise on every pixel: a sure source says as much as what has followed, and stays."""
+    model, (x, y) = MODELS["relu"], blobs(480, 2)
+    model = copy.deepcopy(model)
+    model[1].running_mean += 0.3  # drift is proven for every sample, and the next layers bear it
+    order = y.argsort(stable=True)
+    method = adapt.create("safe", model)
+    source = adapt.create("source", model)
+    lost = score(source, x[order], y[order]) - score(method, x[order], y[order])
+    assert lost <= 0.01
+
+
 def test_a_prediction_is_made_from_what_is_stored():
     method = adapt.create("safe", MODELS["qact"], every=8)
     x = blobs(32, 3)[0] + 1
@@ -105,7 +117,7 @@ def test_the_memory_holds_the_latest_of_each_class():
     method = adapt.create("safe", MODELS["relu"], capacity=9, every=4)
     for step in range(6):
         method(blobs(32, step)[0])
-    assert len(method.memory) == len(method.labels) == 9
+    assert {len(part) for part in method.memory} == {9}
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -135,11 +147,11 @@ def test_a_new_domain_replaces_the_memory_and_a_new_class_does_not(batch):
     order = y[:64].argsort(stable=True)
     for part in x[:64][order].split(batch):
         method(part)
-    assert len(method.memory) > 32
+    assert len(method.memory.samples) > 32
     for part in (x[64:] + 9).split(batch):
         method(part)
-    assert len(method.memory) <= 32
-    assert float(method.memory.mean((1, 2, 3)).min()) > 6
+    assert len(method.memory.samples) <= 32
+    assert float(method.memory.samples.mean((1, 2, 3)).min()) > 6
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -183,7 +195,7 @@ def test_drift_by_the_batch_and_by_the_method():
     assert flags == [m.training for m in model.modules()]
     assert "KS mean" in str(far)
     method = adapt.create("safe", model)
-    method(2 * x + 1)
+    method(0.4 * x + 2)
     followed = qact.drift(method)
     assert followed.layers[0].ks.mean() > 0.1
     method.reset()
@@ -249,3 +261,20 @@ def test_drift_takes_what_loaders_yield_and_leaves_every_flag():
 def test_bad_input_is_refused(call, error, text):
     with pytest.raises(error, match=text):
         call()
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_the_source_beside_the_model_moves_with_it_and_shares_its_weights(kind):
+    method = adapt.create("safe", MODELS[kind])
+    (twin,) = method._twin
+    assert all(a is b for a, b in zip(method.model.parameters(), twin.parameters(), strict=True))
+    assert not {id(b) for b in method.model.buffers()} & {id(b) for b in twin.buffers()}
+    assert not any("twin" in name for name in method.state_dict())
+    x = 0.4 * blobs(64, 5)[0] + 2
+    for _ in range(2):
+        method(x)
+    assert method.following
+    torch.testing.assert_close(method._from_source(x), MODELS[kind](x))
+    wide, x = method.double(), x.double()
+    assert wide(x).dtype == torch.float64
+    torch.testing.assert_close(wide._from_source(x), copy.deepcopy(MODELS[kind]).double()(x))

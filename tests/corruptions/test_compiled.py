@@ -1,6 +1,8 @@
 """What Numba compiles gives the bits of what torch does, corruption by corruption."""
 
-import io
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -8,11 +10,8 @@ import torch
 
 from qact.corruptions import random as random_module
 from qact.corruptions.augment import augment
-from qact.corruptions.constants import constants
-from qact.corruptions.random import Draws
-from qact.corruptions.registry import GROUPS
 from qact.corruptions.spatter import distance
-from qact.shift import corrupt, corrupt_mnist, corruptions
+from qact.shift import corrupt
 
 pytest.importorskip("numba")
 X = torch.rand(5, 3, 21, 24, generator=torch.Generator().manual_seed(0))
@@ -20,12 +19,24 @@ X = torch.rand(5, 3, 21, 24, generator=torch.Generator().manual_seed(0))
 
 def test_every_room_is_found():
     """An error while a room is imported would pass for a missing Numba, and only cost time."""
-    from qact.corruptions.compiled import twins
+    rooms = ("motion", "augmix")
+    assert all(random_module.on_cpu(X, room) for room in rooms)
 
-    rooms = ("levels", "random", "linear", "motion", "gather", "affine", "plasma", "spatter")
-    assert all(random_module.on_cpu(X, room) for room in (*rooms, "augmix", "twins"))
-    plain = {name for name in corruptions("all") if GROUPS["all"][name] not in twins.TWINS}
-    assert plain == {"glass_blur", "zoom_blur", "snow", "frost"}
+
+def test_a_corruption_compiles_itself_alone(tmp_path):
+    """In a fresh cache: what Numba keeps are the passes of the corruption that was asked for."""
+    code = "import sys, torch; from qact.shift import corrupt; "
+    code += "corrupt(torch.rand(2, 3, 8, 8), sys.argv[1], 3); print('numba' in sys.modules)"
+    for name, kept in (("fog", []), ("snow", ["_motion"])):
+        cache = tmp_path / name
+        run = subprocess.run(
+            [sys.executable, "-c", code, name],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(cache)},
+            capture_output=True,
+            text=True,
+        )
+        assert run.stdout.strip() == str(bool(kept)), run.stderr
+        assert [p.name.split(".")[1].split("-")[0] for p in cache.rglob("*.nbi")] == kept
 
 
 @pytest.fixture
@@ -39,7 +50,10 @@ def both(monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", corruptions("all"))
+PASSES = ("motion_blur", "snow")
+
+
+@pytest.mark.parametrize("name", PASSES)
 def test_corruptions(name, both):
     for severity in (1, 5):
         one, two = both(lambda severity=severity: corrupt(X, name, severity, seed=2))
@@ -47,7 +61,7 @@ def test_corruptions(name, both):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (9, 33), (64, 18)])
-@pytest.mark.parametrize("name", corruptions("all"))
+@pytest.mark.parametrize("name", PASSES)
 def test_corruptions_of_any_size(name, size, both):
     x = torch.rand(3, 3, *size, generator=torch.Generator().manual_seed(1))
     for images in (x, x[:, :1]):
@@ -55,19 +69,8 @@ def test_corruptions_of_any_size(name, size, both):
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("name", corruptions("mnist"))
-def test_mnist_c(name, both):
-    one, two = both(lambda: corrupt_mnist(X[:2, :1], name))
-    assert torch.equal(one, two)
-
-
-def test_draws_and_augmentation(both):
-    index = torch.tensor([3, -1, 2**40])
+def test_augmentation(both):
     for work in (
-        lambda: Draws(1, "a", index).bits(7),
-        lambda: Draws(1, "a", index).uniform(7, low=-2.0, high=0.3),
-        lambda: Draws(1, "a", index).normal(300),
-        lambda: Draws(1, "a", index).poisson(torch.arange(256).expand(3, 256), 60.0),
         lambda: augment(X, "crop_flip_augmix", seed=1),
         lambda: augment((X * 255).byte()[:, :1], "augmix", seed=2),
     ):
@@ -75,19 +78,12 @@ def test_draws_and_augmentation(both):
         assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("name", ["elastic_transform", "pixelate", "motion_blur", "fog"])
+@pytest.mark.parametrize("name", PASSES)
 def test_every_kind_of_input(name, both):
     for x in (X.half(), X.double(), X.to(memory_format=torch.channels_last), X[:, :, ::2]):
         one, two = both(lambda x=x: corrupt(x, name, 4))
         assert torch.equal(one, two)
         assert one.dtype == x.dtype
-
-
-@pytest.mark.parametrize("name", corruptions("all"))
-def test_chunks_leave_no_trace(name, monkeypatch):
-    whole = corrupt(X, name, 3, seed=1)
-    monkeypatch.setattr("qact.corruptions.compiled.levels._CHUNK", 2 * X[0].numel())
-    assert torch.equal(corrupt(X, name, 3, seed=1), whole)
 
 
 def test_distances_are_roots_rounded_once():
@@ -97,17 +93,3 @@ def test_distances_are_roots_rounded_once():
     for one, (row, column) in zip(distance(edge), ((0, 0), (9, 12), (18, 3)), strict=True):
         square = np.minimum((rows - row) ** 2 + (columns - column) ** 2, 400)
         assert np.array_equal(one.numpy(), np.sqrt(square.astype(np.float32)))
-
-
-def test_blocks_coded_eight_at_a_time_equal_pillow():
-    image = pytest.importorskip("PIL.Image")
-    x = torch.randint(0, 256, (2, 3, 23, 50), generator=torch.Generator().manual_seed(0)) / 255
-    for severity in range(1, 6):
-        ours = (corrupt(x, "jpeg_compression", severity) * 255).round().byte()
-        for before, after in zip(x, ours, strict=True):
-            file = io.BytesIO()
-            levels = (before * 255).round().byte().permute(1, 2, 0).numpy()
-            quality = constants("jpeg_compression", severity, 23)
-            image.fromarray(levels).save(file, "JPEG", quality=quality)
-            theirs = np.asarray(image.open(file))
-            assert np.array_equal(after.permute(1, 2, 0).numpy(), theirs)

@@ -1,6 +1,8 @@
 """Every corruption against a plain per-image reference, and the promises of ``corrupt``."""
 
 import importlib.util
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -10,8 +12,15 @@ import torch
 from scipy import ndimage
 
 from qact.corruptions import blur, corrupt, corruptions, elastic, glass
-from qact.corruptions.constants import constants, scale_of
 from qact.corruptions.random import Draws
+from qact.corruptions.registry import (
+    CORRUPTIONS,
+    constants,
+    entry,
+    expanded,
+    register,
+    scale_of,
+)
 
 _spec = importlib.util.spec_from_file_location(
     "per_image", Path(__file__).with_name("per_image.py")
@@ -316,11 +325,45 @@ def test_randomness_follows_seed_severity_and_index():
     assert abs(torch.corrcoef(torch.stack(noise))[0, 1]) < 0.3
 
 
+def ice(count, size=32):
+    """The texture of severity 5 on black, before the weight of the image would cut it."""
+    return corrupt(torch.zeros(count, 3, size, size), "frost", 5) / (0.45 if size < 46 else 0.55)
+
+
 def test_frost_is_bright_and_varies():
-    y = corrupt(torch.zeros(500, 3, 32, 32), "frost", 5) / 0.45
-    assert y.mean().item() == pytest.approx(0.645, abs=0.03)  # that of the published photographs
+    y = ice(500)
+    assert y.mean().item() == pytest.approx(0.632, abs=0.03)  # that of the published photographs
+    assert y.std((2, 3)).mean().item() == pytest.approx(0.088, abs=0.01)
     assert y.mean((2, 3)).std(0).mean() > 0.05
     assert (y[:, 2] >= y[:, 0]).float().mean() > 0.9  # bluish
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_frost_has_the_spectrum_of_the_photographs(size):
+    """Ratio of the power of rings, an octave wide, to that of crops of the pictures."""
+    cv2, found = pytest.importorskip("cv2"), importlib.util.find_spec("imagecorruptions")
+    if found is None:
+        pytest.skip("no imagecorruptions")
+    rng, crops = np.random.default_rng(0), []
+    for name in ("frost1.png", "frost2.png", "frost3.png", "frost4.jpg", "frost5.jpg"):
+        scale = 0.2 if size == 32 else 0.3
+        picture = cv2.imread(str(Path(found.origin).parent / "frost" / name))[..., ::-1]
+        picture = cv2.resize(picture, (0, 0), fx=scale, fy=scale) / 255
+        for _ in range(150):
+            i, j = (rng.integers(0, n - size) for n in picture.shape[:2])
+            crops.append(picture[i : i + size, j : j + size])
+    theirs, ours = np.stack(crops), ice(750, size).permute(0, 2, 3, 1).double().numpy()
+    frequency = np.hypot(*np.meshgrid(*[np.fft.fftfreq(size)] * 2))
+    window = np.outer(np.hanning(size), np.hanning(size))[..., None]
+    for edge in (0.5, 0.25, 0.125):
+        ring = (frequency > edge / 2) & (frequency <= edge)
+        one, two = (
+            (np.abs(np.fft.fft2((x - x.mean((1, 2), keepdims=True)) * window, axes=(1, 2))) ** 2)
+            .mean((0, 3))[ring]
+            .mean()
+            for x in (ours, theirs)
+        )
+        assert 0.75 < one / two < 1.35, edge
 
 
 # --- names, constants, errors --------------------------------------------------------------------
@@ -330,8 +373,57 @@ def test_names():
     assert len(corruptions()) == 15
     assert len(corruptions("holdout")) == 4
     assert corruptions() + corruptions("holdout") == ALL
-    with pytest.raises(ValueError, match="'extra'"):
-        corruptions("extra")
+    with pytest.raises(
+        ValueError, match="unknown group of corruptions 'holduot'; did you mean 'ho"
+    ):
+        corruptions("holduot")
+
+
+@pytest.fixture
+def own():
+    """A corruption of a user's."""
+
+    @register("darker", paper="a dark room", constants=[0.9, 0.8, 0.7, 0.6, 0.5])
+    def darker(x, factor, draws):
+        return x * factor
+
+    yield "darker"
+    CORRUPTIONS.remove("darker")
+
+
+def test_a_corruption_of_ones_own(own):
+    x = pictures(3)
+    assert corruptions("own") == (own,)
+    assert own not in corruptions("all")
+    assert expanded(["own"]) == [own]
+    assert (corrupt(x, own, 5) - x / 2).abs().max() * 255 <= 0.5001
+    assert entry(own).paper == "a dark room"
+    with pytest.raises(ValueError, match="did you mean 'darker'"):
+        corrupt(x, "draker", 1)
+    for name in (own, "fog"):
+        with pytest.raises(ValueError, match=f"{name!r} is registered already"):
+            register(name, paper="again", constants=[1] * 5)(lambda x, c, draws: x)
+    with pytest.raises(ValueError, match="must name its constants"):
+        register("none", paper="a paper")(lambda x, c, draws: x)
+
+
+def test_every_entry_names_its_paper_and_five_constants():
+    for name in CORRUPTIONS.names():
+        found = entry(name)
+        assert "arXiv" in found.paper
+        assert all(
+            found.constant(s, 32) is found.constant(s, 32) or found.of_side for s in SEVERITIES
+        )
+    assert {n.removeprefix("mnist/") for n in CORRUPTIONS.names("mnist/*")} == set(
+        corruptions("mnist")
+    )
+    assert set(CORRUPTIONS.names()) - set(CORRUPTIONS.names("mnist/*")) == set(ALL)
+
+
+def test_importing_corruptions_imports_no_compiler():
+    code = "import qact.corruptions as c, sys; c.names(); print('numba' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout.strip() == "False", run.stderr
 
 
 def test_constants_by_size():

@@ -12,8 +12,8 @@ from qact.corruptions.affine import about_centre, warp
 from qact.corruptions.edges import canny
 from qact.corruptions.glass import swapped
 from qact.corruptions.lines import dotted, zigzag
-from qact.corruptions.mnist_c import TABLE
 from qact.corruptions.random import Draws
+from qact.corruptions.registry import entry
 from qact.shift import corrupt_mnist, corruptions, load
 
 NAMES = corruptions("mnist")
@@ -26,8 +26,10 @@ def digits():
 
 def test_names_and_published_severities():
     assert len(NAMES) == 16
-    assert TABLE["shot_noise"][0][TABLE["shot_noise"][1] - 1] == 3
-    assert TABLE["rotate"][0][TABLE["rotate"][1] - 1] == 0.4
+    usual = {name: entry(f"mnist/{name}").usual for name in NAMES}
+    assert entry("mnist/shot_noise").constant(usual["shot_noise"], 28) == 3
+    assert entry("mnist/rotate").constant(usual["rotate"], 28) == 0.4
+    assert usual["stripe"] is None
 
 
 @pytest.mark.parametrize("name", NAMES)

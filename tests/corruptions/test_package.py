@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from qact.corruptions.constants import constants
-from qact.corruptions.registry import GROUPS, _apply
+from qact.corruptions.registry import _apply, constants, entry
 
 
 def _beside(name):
@@ -49,7 +48,7 @@ def both(x, name, severity):
     from PIL import Image
 
     constant = constants(name, severity, 224)
-    ours = _apply(GROUPS["all"][name], constant, name, x, 0, torch.arange(len(x)))
+    ours = _apply(entry(name).make, constant, name, x, 0, torch.arange(len(x)))
     np.random.seed(severity)
     theirs = []
     for image in x:

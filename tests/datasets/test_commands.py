@@ -4,6 +4,8 @@ import numpy as np
 from typer.testing import CliRunner
 
 from qact.cli.bench import commands
+from qact.corruptions.registry import CORRUPTIONS
+from qact.datasets.registry import DATASETS
 
 
 def run(*arguments):
@@ -38,6 +40,29 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch):
         assert code == 2
         assert said in output
         assert "Traceback" not in output
+
+
+def test_corrupt_takes_what_a_module_registers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_dark_room.py").write_text(
+        "import numpy as np\n"
+        "from qact import corruptions, datasets\n"
+        "@corruptions.register('dim', paper='mine', constants=[0.9, 0.8, 0.7, 0.6, 0.5])\n"
+        "def dim(x, factor, draws):\n"
+        "    return x * factor\n"
+        "@datasets.register('white', paper='mine', sized=True)\n"
+        "def white(root, size, limit):\n"
+        "    images = np.full((40, size, size), 255, np.uint8)\n"
+        "    return datasets.from_arrays((images, np.arange(40) % 2), name='white')\n"
+    )
+    request = ("corrupt", "--data", "white", "--size", 4, "--out", tmp_path / "out")
+    try:
+        code, said = run(*request, "--corruption", "own", "--import", "my_dark_room")
+        assert code == 0, said
+        assert np.load(tmp_path / "out" / "dim.npy")[-1].ravel().tolist() == [128] * 16
+    finally:
+        CORRUPTIONS.remove("dim")
+        DATASETS.remove("white")
 
 
 def test_corrupt_knows_the_groups_of_the_bench(tmp_path):

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from qact.datasets import data as data_module
 from qact.datasets.formats import checked_bytes, parse_idx, unpickle
-from qact.datasets.sources import SOURCES
+from qact.datasets.registry import DATASETS, names
 from qact.datasets.splits import stratified_order
 from qact.shift import Splits, corrupt, load
 
@@ -25,6 +24,13 @@ RNG = np.random.default_rng(0)
 
 def md5(content):
     return hashlib.md5(content).hexdigest()
+
+
+def use(monkeypatch, name, **facts):
+    """Let the reader of a data set expect other files."""
+    found = DATASETS[name]
+    changed = replace(found, make=replace(found.make, **facts))
+    monkeypatch.setitem(DATASETS._entries, name, changed)
 
 
 def idx(array):
@@ -48,7 +54,7 @@ def mnist(tmp_path, monkeypatch):
                 (folder / name).write_bytes(content)
             pairs.append((name, md5(content)))
         files[split] = tuple(pairs)
-    monkeypatch.setitem(SOURCES, "mnist", replace(SOURCES["mnist"], files=files))
+    use(monkeypatch, "mnist", files=files)
     return tmp_path
 
 
@@ -74,7 +80,7 @@ def cifar(tmp_path, monkeypatch):
     }
     names = list("abcdefghij")
     meta = (*write("batches.meta", {"label_names": names}), "label_names")
-    monkeypatch.setitem(SOURCES, "cifar10", replace(SOURCES["cifar10"], files=files, meta=meta))
+    use(monkeypatch, "cifar10", files=files, meta=meta)
     return tmp_path
 
 
@@ -204,7 +210,7 @@ def test_damaged_mnist(mnist, damage, file):
         path.write_bytes(content[:-9] if damage == "truncated" else content[:-9] + b"\x01" * 9)
     with pytest.raises((ValueError, FileNotFoundError)) as caught:
         load("mnist", root=mnist)
-    message, source = str(caught.value), SOURCES["mnist"]
+    message, source = str(caught.value), DATASETS["mnist"].make
     assert file.removesuffix(".gz") in message
     assert source.origin in message
     assert any(sum_ in message for pairs in source.files.values() for _, sum_ in pairs)
@@ -343,9 +349,9 @@ def test_stratified_order():
     assert not np.array_equal(order, stratified_order(labels, 1))
 
 
-def test_names_are_the_sources():
-    names = ("digits", "cifar10", "cifar100", "mnist", "fashion_mnist", "tiny_imagenet")
-    assert names == data_module.NAMES
+def test_names_of_sets_to_train_on():
+    expected = ["cifar10", "cifar100", "digits", "fashion_mnist", "mnist", "tiny_imagenet"]
+    assert names(shifted=False) == expected
 
 
 MNIST_TEST = [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]  # of each digit

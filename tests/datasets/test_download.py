@@ -13,7 +13,7 @@ import pytest
 
 from qact.datasets.archives import extract
 from qact.datasets.download import fetch
-from qact.datasets.origins import ORIGINS, Download
+from qact.datasets.registry import DATASETS, DataSet, Download
 from qact.shift import download as download_set
 
 CONTENT = bytes(range(256)) * 4000
@@ -126,7 +126,8 @@ def zipped(**files):
 def test_a_set_is_extracted_once(server, tmp_path, monkeypatch):
     server.files["set.zip"] = zipped(folder__a="one", folder__sub__b="two")
     item = Download(f"{server.url}/set.zip", "set.zip", "md5", md5(server.files["set.zip"]), ".")
-    monkeypatch.setitem(ORIGINS, "mine", (item,))
+    mine = DataSet("mine", print, "mine", "here", (item,))
+    monkeypatch.setitem(DATASETS._entries, "mine", mine)
     assert download_set("mine", tmp_path) == tmp_path
     assert (tmp_path / "folder" / "sub" / "b").read_text() == "two"
     (tmp_path / "folder" / "a").write_text("changed")
@@ -185,7 +186,7 @@ def test_damaged_and_other_files(tmp_path):
 
 
 def test_every_origin_names_a_checksum():
-    for items in ORIGINS.values():
+    for items in (DATASETS[name].downloads for name in DATASETS):
         for item in items:
             assert item.url.startswith("http")
             assert len(item.checksum) == {"md5": 32, "sha256": 64}[item.algorithm]

@@ -1,11 +1,13 @@
 """Folders of images, arrays, and Tiny ImageNet as it is published."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from qact.datasets.sources import SOURCES
-from qact.datasets.tiny_imagenet import TinyImageNet
+from qact.datasets.registry import DATASETS
+from qact.datasets.sets.tiny_imagenet import TinyImageNet
 from qact.shift import from_arrays, from_folder, from_npz, load
 
 RNG = np.random.default_rng(0)
@@ -169,7 +171,8 @@ def tiny(tmp_path, monkeypatch):
     (root / "val" / "val_annotations.txt").write_text("".join(table))
     (root / "wnids.txt").write_text("n02\nn01\n")
     (root / "words.txt").write_text("n01\tgoldfish, Carassius auratus\nn02\tcat\nn03\tx\n")
-    monkeypatch.setitem(SOURCES, "tiny_imagenet", TinyImageNet(sizes=(20, 3)))
+    small = replace(DATASETS["tiny_imagenet"], make=TinyImageNet(sizes=(20, 3)))
+    monkeypatch.setitem(DATASETS._entries, "tiny_imagenet", small)
     return tmp_path
 
 

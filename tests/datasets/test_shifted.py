@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+import qact
 from qact.corruptions.registry import corruptions
 from qact.datasets import writer as writer_module
-from qact.datasets.corrupted import MD5
-from qact.datasets.origins import ORIGINS
-from qact.shift import corrupt, load_shifted, write_corrupted
+from qact.datasets.registry import DATASETS, ShiftedSet, names, register
+from qact.datasets.sets import cifar10_c, cifar100_c
+from qact.datasets.splits import from_arrays
+from qact.shift import corrupt, load, load_shifted, write_corrupted
 
 IMAGES = torch.randint(0, 256, (6, 3, 8, 9), dtype=torch.uint8, generator=torch.Generator())
 LABELS = torch.arange(6) % 3
@@ -118,9 +120,9 @@ def test_originals_are_held_against_their_md5(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"fog\.npy.*md5 is .* expected 7b397314.*zenodo"):
         load_shifted("cifar10-c", "fog", 2, root=tmp_path)
     sums = {p.stem: hashlib.md5(p.read_bytes()).hexdigest() for p in folder.iterdir()}
-    monkeypatch.setitem(MD5, "cifar10-c", sums)
+    monkeypatch.setattr(DATASETS["cifar10-c"].make, "md5", sums)
     assert load_shifted("cifar10-c", "fog", 2, root=tmp_path).images.shape == (2, 3, 4, 4)
-    monkeypatch.setitem(MD5, "cifar10-c", {"snow": "bb238de8", **sums})
+    monkeypatch.setattr(DATASETS["cifar10-c"].make, "md5", {"snow": "bb238de8", **sums})
     with pytest.raises(FileNotFoundError, match=r"snow\.npy is missing.*expected md5 bb238de8"):
         load_shifted("cifar10-c", "snow", 2, root=tmp_path)
 
@@ -129,13 +131,13 @@ def test_arrays_of_objects_are_not_unpickled(tmp_path, monkeypatch):
     np.save(tmp_path / "fog.npy", np.array([{}] * 5, object), allow_pickle=True)
     np.save(tmp_path / "labels.npy", np.zeros(5, int))
     sums = {p.stem: hashlib.md5(p.read_bytes()).hexdigest() for p in tmp_path.iterdir()}
-    monkeypatch.setitem(MD5, "cifar10-c", sums)
+    monkeypatch.setattr(DATASETS["cifar10-c"].make, "md5", sums)
     with pytest.raises(ValueError, match=r"fog\.npy is damaged.*objects"):
         load_shifted("cifar10-c", "fog", 1, root=tmp_path)
 
 
 def test_checksums_of_all_published_files_are_known():
-    for table in MD5.values():
+    for table in (cifar10_c.MD5, cifar100_c.MD5):
         assert set(table) == {*corruptions("all"), "labels"}
         assert len(set(table.values())) == 20
 
@@ -158,7 +160,7 @@ def test_cifar10_1(tmp_path, monkeypatch):
     images = np.random.default_rng(0).integers(0, 256, (9, 32, 32, 3), np.uint8)
     items = []
     for item, array in zip(
-        ORIGINS["cifar10.1"], (images, np.arange(9, dtype=np.int32)), strict=True
+        DATASETS["cifar10.1"].downloads, (images, np.arange(9, dtype=np.int32)), strict=True
     ):
         path = tmp_path / item.file
         path.parent.mkdir(exist_ok=True)
@@ -166,7 +168,8 @@ def test_cifar10_1(tmp_path, monkeypatch):
         items.append(replace(item, checksum=hashlib.sha256(path.read_bytes()).hexdigest()))
     with pytest.raises(ValueError, match=r"sha256 is .*expected 2997188e.*CIFAR-10.1"):
         load_shifted("cifar10.1", root=tmp_path)
-    monkeypatch.setitem(ORIGINS, "cifar10.1", tuple(items))
+    changed = replace(DATASETS["cifar10.1"], downloads=tuple(items))
+    monkeypatch.setitem(DATASETS._entries, "cifar10.1", changed)
     found = load_shifted("cifar10.1", root=tmp_path)
     assert np.array_equal(found.images.permute(0, 2, 3, 1).numpy(), images)
     assert found.labels.tolist() == list(range(9))
@@ -212,3 +215,45 @@ def test_bad_requests(tmp_path):
         load_shifted("mnist-c", "fog", limit=0, root=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"holds no folders.*expected 30000 images.*a613"):
         load_shifted("imagenet-r", root=tmp_path)
+
+
+def test_data_sets_of_ones_own(tmp_path):
+    """A set to train on and one under shift, each registered by its function."""
+
+    @register("stripes", paper="a ruler", sized=True)
+    def stripes(root, size, limit):
+        images = np.zeros((40, size or 6, 8), np.uint8)
+        return from_arrays((images[:limit], (np.arange(40) % 2)[:limit]), name="stripes")
+
+    @register("stripes-c", paper="a ruler", shifted=True, conditions=("corruption",))
+    def stripes_c(root, request):
+        return ShiftedSet("stripes-c", IMAGES[: request.limit], LABELS[: request.limit])
+
+    try:
+        assert load("stripes", size=5).train[0].shape[2] == 5
+        assert len(load("stripes", limit=20).test[1]) == 4
+        assert "stripes-c" in qact.shift.TEST_SETS
+        assert len(load_shifted("stripes-c", "fog", limit=3).labels) == 3
+        with pytest.raises(ValueError, match="'stripes-c' needs a corruption"):
+            load_shifted("stripes-c")
+        with pytest.raises(ValueError, match="unknown data set 'strips'; did you mean 'stripes'"):
+            load("strips")
+        with pytest.raises(ValueError, match="unknown test set 'stripes-d'; did you mean"):
+            load_shifted("stripes-d", "fog")
+        with pytest.raises(ValueError, match="'stripes' is registered already"):
+            register("stripes", paper="again")(stripes)
+        with pytest.raises(ValueError, match="'mnist' is registered already"):
+            register("mnist", paper="again")(stripes)
+    finally:
+        DATASETS.remove("stripes")
+        DATASETS.remove("stripes-c")
+
+
+def test_every_entry_names_its_paper_and_origin():
+    for name in DATASETS:
+        found = DATASETS[name]
+        assert found.paper
+        assert found.origin.startswith("http") or name == "digits"
+        assert name == "imagenet-sketch" or bool(found.downloads) == bool(found.origin)
+    assert "mnist" in names(shifted=False)
+    assert "mnist" not in names(shifted=True)

@@ -73,3 +73,11 @@ def test_mistakes_are_named():
         resnet_small(act="rellu")
     with pytest.raises(TypeError, match="act=3 must be a name"):
         resnet_small(act=3)
+
+
+def test_the_name_of_a_part_means_all_that_is_in_it():
+    by_name = resnet_small(act={"stages.0": "golu", "*": "relu"})
+    by_pattern = resnet_small(act={"stages.0.*": "golu", "*": "relu"})
+    kinds = [[type(m).__name__ for m in net.modules()] for net in (by_name, by_pattern)]
+    assert kinds[0] == kinds[1]
+    assert "GoLU" in kinds[0]

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import qact
-from qact.nn.lending import lending, lent
+from qact.surgery.lending import lending, lent
 
 X = torch.randn(16, 3, 6, 6, generator=torch.Generator().manual_seed(5)) * 2 + 1
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from qact.nn.lending import listening
+from qact.surgery.lending import listening
 
 
 def head_of(model: nn.Module, head: str | None = None) -> nn.Linear:

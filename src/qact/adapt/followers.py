@@ -49,6 +49,10 @@ class Follower(ABC):
     def follow(self, input: Tensor, size: float, caution: float) -> float:
         """Store the source and as much of ``input`` as it earns; return its share."""
 
+    @abstractmethod
+    def restore(self) -> None:
+        """Store the source."""
+
 
 class MomentFollower(Follower):
     """The mean and variance of a BatchNorm; of normals, W_2^2 = gap^2 + (difference of std)^2."""
@@ -75,6 +79,11 @@ class MomentFollower(Follower):
         self.layer.running_var.copy_(spread)
         return s
 
+    def restore(self) -> None:
+        """The source's mean and variance, bit for bit."""
+        self.layer.running_mean.copy_(self.mean)
+        self.layer.running_var.copy_(self.variance)
+
 
 class ContextFollower(Follower):
     """The context of a QAct; W_2 compares the quantiles, so that a change of shape counts too."""
@@ -92,10 +101,18 @@ class ContextFollower(Follower):
         seen = seen.to(self.source.mass.dtype)
         rho = correlation(by_sample(z, len(input)), seen.std**2)
         s = share(self._drift(seen), rho, size, caution)
-        if s or self.share:  # a context that is the source's already keeps its table
-            self.layer.context.take(self._mixed(seen, s) if s else self.source.histogram)
-        self.share = s
+        if s:
+            self.layer.context.take(self._mixed(seen, s))
+            self.share = s
+        else:
+            self.restore()
         return s
+
+    def restore(self) -> None:
+        """The source's context; one that is there already keeps its table."""
+        if self.share:
+            self.layer.context.take(self.source.histogram)
+        self.share = 0.0
 
     def _drift(self, seen: Histogram) -> float:
         sound = torch.isfinite(seen.mean)

@@ -67,17 +67,21 @@ class LAME(Method):
 
 
 def agreed(logits: Tensor, weights: Tensor) -> Tensor:
-    """``log p + W Y`` at the fixed point ``Y = softmax(log p + W Y)``, up to a constant per row."""
+    """``log p + W Y`` at the fixed point ``Y = softmax(log p + W Y)``, up to a constant per row.
+
+    The bound of equation 6, ``sum_i Y_i (log Y_i - log p_i - (W Y)_i)``, is that of each step's
+    ``Y`` with the neighbours of the step before; it ends the loop where it stands still.
+    """
     log_p = logits.log_softmax(1)
-    y, before = log_p.exp(), torch.inf
-    pair = weights @ y
+    pair = weights @ log_p.exp()
+    before: float | None = None  # no infinity: a change of infinity is never more than itself
     for _ in range(MOST):
         y = (log_p + pair).softmax(1)
-        objective = float((y * (y.clamp_min(1e-20).log() - log_p - pair)).sum())
+        bound = float((y * (y.clamp_min(1e-20).log() - log_p - pair)).sum())
         pair = weights @ y
-        if abs(objective - before) <= CLOSE * abs(before):
+        if before is not None and abs(bound - before) <= CLOSE * abs(before):
             break
-        before = objective
+        before = bound
     return logits + pair
 
 

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from qact.adapt.shrinkage import (
     by_sample,
+    class_shares,
     correlation,
     drift,
     effective_size,
@@ -76,7 +77,7 @@ def another_domain(old: Part, new: Part, classes: int, caution: float) -> bool:
     moments = [torch.var_mean(z, (0, 2), correction=0) for z in channels]
     between, error = class_share(means[0], old[1]), 0.0
     for (_, labels), mean, (variance, _) in zip((old, new), means, moments, strict=True):
-        few, many = effective_size(labels, classes), len(labels)
+        few, many = effective_size(class_shares(labels, classes), len(labels)), len(labels)
         error += correlation(mean, variance) * (between / few + (1 - between) / many)
     variances = moments[0][0], moments[1][0]
     apart = normal_distance(moments[1][1] - moments[0][1], *variances)

@@ -11,29 +11,67 @@ predict one class for everything they tell nothing. So an update labels its samp
 layers have followed, and follows on while that shows more classes. And a memory is of one domain:
 if the newest samples differ from it by more than their error, the older ones are dropped.
 
+A drift that is proven need not be worth following: a source that is good in spite of it loses by
+it. So source and follower predict the same samples, and the follower stands back unless its
+predictions hold more information (:mod:`qact.adapt.information`).
+
 All of it is written into the stored contexts (and BatchNorm statistics) of the copy. A prediction
 reads nothing else, so single samples are predicted alone, and a reset is exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from qact import checks
 from qact.adapt.followers import Follower, followers
+from qact.adapt.information import Evidence
 from qact.adapt.method import Method
 from qact.adapt.recent import another_domain, latest, worth
 from qact.adapt.registry import register
-from qact.adapt.rows import finite_rows
-from qact.adapt.shrinkage import effective_size
+from qact.adapt.rows import checked, finite_rows
+from qact.adapt.shrinkage import class_shares, effective_size
+from qact.statistics.lend import adapting
 
-MEMORY = ("memory", "labels", "last", "waiting")
 GROWTH = 1.5  # of the effective size, for which another pass is worth its time
+
+
+class Memory(NamedTuple):
+    """Samples and what is known of each, in order of arrival.
+
+    ``shares`` are the classes of the batch that a sample came with, (N, C). A memory that is
+    balanced by predicted labels collects the wrong ones: of a batch of one class it keeps all those
+    that were taken for another. So how many classes there are is counted before anything is left
+    out.
+    """
+
+    samples: Tensor
+    labels: Tensor
+    shares: Tensor
+    source: Tensor  # logits of the source
+
+    @classmethod
+    def of(cls, x: Tensor, logits: Tensor, source: Tensor, usable: Tensor) -> Memory:
+        """A batch with its predictions."""
+        labels = logits.argmax(1)
+        shares = class_shares(labels[usable], logits.shape[1]).expand(len(x), -1)
+        return cls(x, labels, shares, source)
+
+    def rows(self, index: Tensor) -> Memory:
+        """Some of the samples."""
+        return Memory(*(part[index] for part in self))
+
+    def labelled(self, logits: Tensor, usable: Tensor) -> Memory:
+        """With new labels, and new shares for the last batch."""
+        labels, batch = logits.argmax(1), len(usable)
+        shares = class_shares(labels[-batch:][usable], logits.shape[1]).expand(batch, -1)
+        return self._replace(labels=labels, shares=torch.cat([self.shares[:-batch], shares]))
 
 
 @register(
@@ -48,7 +86,9 @@ class Safe(Method):
     the latter by ``[1 - caution (rho / n_eff) (1 + 1 / D^2)]_+``, where ``n_eff`` is the effective
     size of the memory (:func:`qact.adapt.shrinkage.effective_size` of the predicted classes) and
     ``rho`` the share of the variance that lies between samples. A dense layer (``rho = 1``) that
-    sees a single class (``n_eff = 1``) follows nothing.
+    sees a single class (``n_eff = 1``) follows nothing. And all layers keep their source as long as
+    what has followed says no more about the latest samples than a sure source
+    (:class:`qact.adapt.information.Evidence`).
 
     Args:
         caution: how many times its expected error counts against a sample.
@@ -75,83 +115,116 @@ class Safe(Method):
         self.every = checks.integer("every", every, 1)
         self.passes = checks.integer("passes", passes, 1)
 
+    def configure(self) -> None:
+        """Keep the source beside the model: statistics of its own, the same parameters."""
+        super().configure()
+        shared: dict[int, Any] = {id(p): p for p in self.model.parameters()}
+        self._twin = (copy.deepcopy(self.model, shared),)  # in a tuple: it is no submodule
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Safe:
+        super()._apply(fn, recurse)
+        for twin in self._twin:
+            twin._apply(fn)
+        return self
+
     def begin(self) -> None:
         """Nothing has been seen."""
-        self.memory: Tensor | None = None
-        self.labels = torch.empty(0, dtype=torch.long)
+        self.memory: Memory | None = None
         self.last: Tensor | None = None
         self.waiting = 0
+        self.following = False  # what is stored is the source
+        self.evidence = Evidence(2.0 * self.capacity)
         self.followers = followers(self.model)
 
     def get_extra_state(self) -> dict[str, Any]:
         """The memory: without it the next update would begin at the source."""
-        return {name: getattr(self, name) for name in MEMORY}
+        if not self._begun:
+            self.reset()
+        state = {name: getattr(self, name) for name in ("last", "waiting", "following")}
+        state |= {"totals": self.evidence.totals, "count": self.evidence.count}
+        return state | {"memory": None if self.memory is None else self.memory._asdict()}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """A memory that was saved; the contexts that were stored from it come with the rest."""
-        for name in MEMORY:
-            setattr(self, name, state[name])
+        memory = state["memory"]
+        self.memory = None if memory is None else Memory(**memory)
+        self.last, self.waiting, self.following = (
+            state[name] for name in ("last", "waiting", "following")
+        )
+        self.evidence.totals, self.evidence.count = state["totals"], state["count"]
         for follower in self.followers:
             follower.share = 1.0  # what is stored may not be the source
 
     @torch.no_grad()
     def forward_and_adapt(self, x: Tensor) -> Tensor:
         """Predict from what is stored; where enough is new, follow it and predict again."""
-        logits = self.logits(x)
-        usable = worth(x, self.last) & finite_rows(logits)
+        source = self._from_source(x)
+        logits = self.logits(x) if self.following else source
+        usable = worth(x, self.last) & finite_rows(logits) & finite_rows(source)
         fresh = int(usable.sum())
         if not fresh or not self.followers:
             return logits
-        due = min(self.every, max(1, len(self.labels)))
+        due = min(self.every, 1 if self.memory is None else len(self.memory.labels))
         self.waiting += fresh
         self.last = x[-1:].clone()
+        new = Memory.of(x, logits, source, usable)
         if self.waiting < due:
-            self._remember(x[usable], logits[usable])
+            seen = self._joined(new.rows(usable))
+            self.memory = seen.rows(latest(seen.labels, logits.shape[1], self.capacity))
             return logits
-        self._forget(x[usable], logits[usable])
+        self._forget(new.rows(usable))
+        logits = self._follow(new, usable)
         self.waiting = 0
-        return self._follow(x, logits, usable)
+        return logits
 
-    def _remember(self, x: Tensor, logits: Tensor) -> None:
-        samples, labels = self._joined(x, logits.argmax(1))
-        kept = latest(labels, logits.shape[1], self.capacity)
-        self.memory, self.labels = samples[kept], labels[kept]
+    def _from_source(self, x: Tensor) -> Tensor:
+        """The logits of the model as it was given."""
+        (twin,) = self._twin
+        with adapting(twin, "running"):
+            return checked(twin(x), len(x))
 
-    def _joined(self, x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def _joined(self, new: Memory) -> Memory:
         if self.memory is None:
-            return x, labels
-        return torch.cat([self.memory, x]), torch.cat([self.labels, labels])
+            return new
+        return Memory(*map(torch.cat, zip(self.memory, new, strict=True)))
 
-    def _forget(self, x: Tensor, logits: Tensor) -> None:
+    def _forget(self, new: Memory) -> None:
         """Drop what was there before the waiting samples if these are of another domain."""
-        samples, labels = self._joined(x, logits.argmax(1))
-        old = max(0, len(labels) - self.waiting)
+        seen = self._joined(new)
+        old = max(0, len(seen.labels) - self.waiting)
         if self.memory is None or not old:
             return
-        parts = (samples[:old], labels[:old]), (samples[old:], labels[old:])
-        if another_domain(*parts, logits.shape[1], self.caution):
-            self.memory, self.labels = self.memory[old:], self.labels[old:]
+        parts = [(part[:old], part[old:]) for part in (seen.samples, seen.labels)]
+        before, after = zip(*parts, strict=True)
+        if another_domain(before, after, new.source.shape[1], self.caution):
+            self.memory = Memory(*(part[old:] for part in self.memory))
+            self.evidence = Evidence(self.evidence.half_life)
 
-    def _follow(self, x: Tensor, logits: Tensor, usable: Tensor) -> Tensor:
+    def _follow(self, new: Memory, usable: Tensor) -> Tensor:
         """Passes over memory and batch, as long as new labels show clearly more classes."""
-        classes, batch = logits.shape[1], len(x)
-        samples, labels = self._joined(x, logits.argmax(1))
-        able = torch.cat([usable.new_ones(len(labels) - batch), usable])
+        classes, batch = new.source.shape[1], len(usable)
+        seen = self._joined(new)
+        able = torch.cat([usable.new_ones(len(seen.labels) - batch), usable])
         size = 0.0
         for _ in range(self.passes):
             kept = able.clone()
-            kept[able] = latest(labels[able], classes, self.capacity)
-            found = effective_size(labels[kept], classes)
+            kept[able] = latest(seen.labels[able], classes, self.capacity)
+            found = effective_size(seen.shares[kept].mean(0), int(kept.sum()))
             if found <= GROWTH * size:
                 break
             size, wanted = found, kept.clone()
             wanted[-batch:] = True
-            samples, able, kept = samples[wanted], able[wanted], kept[wanted]
+            seen, able, kept = seen.rows(wanted), able[wanted], kept[wanted]
             with self._following(kept, size):
-                logits = self.logits(samples)
-            labels = logits.argmax(1)
-        self.memory, self.labels = samples[kept], labels[kept]
-        return logits[-batch:]
+                logits = self.logits(seen.samples)
+            seen = seen.labelled(logits, usable)
+        self.memory = seen.rows(kept)
+        self.evidence.add(*(t[able][-self.waiting :] for t in (seen.source, logits)))
+        self.following = self.evidence.worth(size)
+        if not self.following:
+            for follower in self.followers:
+                follower.restore()
+        return (logits if self.following else seen.source)[-batch:]
 
     @contextmanager
     def _following(self, rows: Tensor, size: float) -> Iterator[None]:

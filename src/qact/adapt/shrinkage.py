@@ -26,19 +26,24 @@ import torch
 from torch import Tensor
 
 
-def effective_size(labels: Tensor, classes: int) -> float:
-    """``min(n, (C - 1) / (C sum_c s_c^2 - 1))`` for ``n`` labels with the class shares ``s_c``.
+def effective_size(shares: Tensor, count: int) -> float:
+    """``min(n, (C - 1) / (C sum_c s_c^2 - 1))`` for ``n`` samples with the class shares ``s`` (C,).
 
     The squared error of a mean that sums over classes with the shares ``s`` instead of ``1 / C`` is
     ``(C sum s^2 - 1) / (C - 1)`` times the variance between classes. For independent labels of
     equally frequent classes that is ``1 / n`` in expectation, for one class it is 1.
 
-    >>> effective_size(torch.arange(20) % 10, 10), effective_size(torch.zeros(20).long(), 10)
+    >>> effective_size(torch.full((10,), 0.1), 20), effective_size(torch.tensor([1.0, 0.0]), 20)
     (20.0, 1.0)
     """
-    shares = torch.bincount(labels, minlength=classes).double() / len(labels)
-    excess = (classes * float((shares**2).sum()) - 1) / max(1, classes - 1)
-    return min(float(len(labels)), 1 / max(excess, 1e-12))
+    classes = len(shares)
+    excess = (classes * float(shares.double().square().sum()) - 1) / max(1, classes - 1)
+    return min(float(count), 1 / max(excess, 1e-12))
+
+
+def class_shares(labels: Tensor, classes: int) -> Tensor:
+    """The share (C,) of each class among the labels (N,), in float64."""
+    return torch.bincount(labels, minlength=classes).double() / max(1, len(labels))
 
 
 def by_sample(z: Tensor, samples: int) -> Tensor:

@@ -10,12 +10,12 @@ from typing import Annotated
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from qact.cli.options import Imports, import_all, look_here
 from qact.corruptions.registry import expanded
 from qact.datasets.data import load
 from qact.datasets.download import download as fetch_all
-from qact.datasets.origins import ORIGINS
 from qact.datasets.writer import write_corrupted
 
 DataName = Annotated[
@@ -24,7 +24,9 @@ DataName = Annotated[
 Out = Annotated[Path, typer.Option("--out", help="Folder of the .npy files.")]
 Names = Annotated[
     list[str] | None,
-    typer.Option("--corruption", help="Repeat for more; or standard, holdout; all by default."),
+    typer.Option(
+        "--corruption", help="Repeat for more; or standard, holdout, own; all by default."
+    ),
 ]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the random numbers.")]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Test images to use at most.")]
@@ -42,12 +44,15 @@ def corrupt(
     size: Size = None,
     root: Root = None,
     device: Device = "cpu",
+    module: Imports = None,
 ) -> None:
     """Write corrupted copies of a test set in the layout of CIFAR-10-C.
 
     Run the same command again to go on after an interruption.
     """
     with _plain_errors():
+        look_here()
+        import_all(module)
         names = expanded(corruption or ["all"])
         _try(device)
         splits = load(data, size=size, root=root)
@@ -69,15 +74,16 @@ def corrupt(
 
 
 def download(
-    name: Annotated[str, typer.Argument(help=f"One of {', '.join(ORIGINS)}.")],
+    name: Annotated[str, typer.Argument(help="A public data set; see `qact list`.")],
     root: Annotated[Path, typer.Argument(help="Folder; set QACT_DATA to it afterwards.")],
 ) -> None:
     """Download a public data set, checked; the same command goes on after an interruption."""
     with _plain_errors(), _bars() as bars:
-        files = [item.file.rpartition("/")[2] for item in ORIGINS.get(name, ())]
-        started = {file: bars.add_task(file, total=None) for file in files}
+        started: dict[str, TaskID] = {}
 
         def tell(file: str, done: int, whole: int | None) -> None:
+            if file not in started:
+                started[file] = bars.add_task(file, total=None)
             bars.update(started[file], completed=done, total=whole)
 
         fetch_all(name, root, tell)

@@ -21,7 +21,10 @@ Preset = Annotated[
     str | None, typer.Option("--preset", help=f"Training recipe: {', '.join(PRESETS)}.")
 ]
 Imports = Annotated[
-    list[str] | None, typer.Option("--import", help="Module that registers further rivals.")
+    list[str] | None,
+    typer.Option(
+        "--import", help="Module that registers what is named: activations, corruptions, data."
+    ),
 ]
 
 
@@ -58,7 +61,7 @@ def look_here() -> None:
 
 
 def import_all(modules: list[str] | None) -> None:
-    """Import the modules that register a user's own rivals."""
+    """Import the modules that register a user's own activations, corruptions and data sets."""
     for module in modules or []:
         importlib.import_module(module)
 

@@ -68,7 +68,7 @@ def list_names() -> None:
     """List everything that can be asked for: activations, data, losses, methods, streams."""
     from qact.adapt import methods
     from qact.corruptions import corruptions
-    from qact.datasets.data import NAMES
+    from qact.datasets import names as data_sets
     from qact.models import MODELS
 
     console = Console()
@@ -78,8 +78,9 @@ def list_names() -> None:
     console.print("[bold]activations[/] (--activation)")
     console.print(table)
     for title, names in (
-        ("corruptions[/] (--corruption)", corruptions("all")),
-        ("data[/] (--data)", NAMES),
+        ("corruptions[/] (--corruption)", corruptions("all") + corruptions("own")),
+        ("data[/] (--data)", data_sets(shifted=False)),
+        ("test sets under shift[/]", data_sets(shifted=True)),
         ("models[/] (--model)", MODELS),
         ("training recipes[/] (--preset)", PRESETS),
         ("losses[/] (--loss)", LOSSES),

@@ -1,5 +1,24 @@
-"""Corruptions of CIFAR-10-C and MNIST-C, and augmentations: whole batches, seeded per image."""
+"""Corruptions of CIFAR-10-C and MNIST-C, and augmentations: whole batches, seeded per image.
 
-from qact.corruptions.registry import corrupt, corrupt_mnist, corruptions
+``register`` enters a corruption of one's own, ``entry`` and ``names`` look into the registry.
+"""
 
-__all__ = ["corrupt", "corrupt_mnist", "corruptions"]
+from qact.corruptions.registry import (
+    CorruptionEntry,
+    corrupt,
+    corrupt_mnist,
+    corruptions,
+    entry,
+    names,
+    register,
+)
+
+__all__ = [
+    "CorruptionEntry",
+    "corrupt",
+    "corrupt_mnist",
+    "corruptions",
+    "entry",
+    "names",
+    "register",
+]

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from qact.corruptions.random import on_cpu
-
 
 def warp(x: Tensor, matrix: Tensor) -> Tensor:
     """Image ``n`` at ``(column, row)`` is ``x[n]`` at ``matrix[n] @ (column, row, 1)``, 0 outside.
@@ -24,8 +22,6 @@ def warp(x: Tensor, matrix: Tensor) -> Tensor:
         >>> warp(torch.arange(4.0).view(1, 1, 1, 4), shift)
         tensor([[[[1., 2., 3., 0.]]]])
     """
-    if x.dtype == torch.float32 and (passes := on_cpu(x, "affine")):
-        return passes.warp(x, matrix)
     n, c, h, w = x.shape
     rows = torch.arange(h, dtype=torch.float64, device=x.device)[:, None]
     columns = torch.arange(w, dtype=torch.float64, device=x.device)

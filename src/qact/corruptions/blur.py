@@ -9,6 +9,7 @@ from torch import Tensor
 
 from qact.corruptions import linear
 from qact.corruptions.random import Draws, on_cpu
+from qact.corruptions.registry import HENDRYCKS, register
 
 SIDEWAYS = (-45.0, 45.0)  # degrees
 ANGLES = 4096  # angles of motion blur are read off a grid: see _taps
@@ -65,6 +66,15 @@ def smooth(x: Tensor, sigma: float, border: str = "nearest", truncate: float = 4
     return linear.along(vertical, gaussian(sigma, w, border, truncate), x)
 
 
+@register(
+    "gaussian_blur",
+    paper=HENDRYCKS,
+    constants={
+        "cifar": [0.4, 0.6, 0.7, 0.8, 1],
+        "tiny_imagenet": [0.5, 0.75, 1, 1.25, 1.5],
+        "imagenet": [1, 2, 3, 4, 6],
+    },
+)
 def gaussian_blur(x: Tensor, sigma: float, draws: Draws) -> Tensor:
     """Gaussian filter of width ``sigma``, channel by channel, edge pixels repeated."""
     return smooth(x, sigma)
@@ -89,6 +99,15 @@ def disk_taps(radius: float, alias: float) -> tuple[int, list[tuple[float, list[
     return len(kernel) // 2, [(w, np.argwhere(kernel == w).tolist()) for w in shared]
 
 
+@register(
+    "defocus_blur",
+    paper=HENDRYCKS,
+    constants={
+        "cifar": [(0.3, 0.4), (0.4, 0.5), (0.5, 0.6), (1, 0.2), (1.5, 0.1)],
+        "tiny_imagenet": [(0.5, 0.6), (1, 0.1), (1.5, 0.1), (2.5, 0.01), (3, 0.1)],
+        "imagenet": [(3, 0.1), (4, 0.5), (6, 0.5), (8, 0.5), (10, 0.5)],
+    },
+)
 def defocus_blur(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
     """Convolution with a smoothed disk of (radius, alias), edges mirrored (reflect-101)."""
     h, w = x.shape[-2:]
@@ -126,14 +145,6 @@ def _taps(
     return weights.tolist(), torch.from_numpy(whole).to(device)
 
 
-def line(
-    radius: int, sigma: float, angles: tuple[float, float], draws: Draws
-) -> tuple[list[float], Tensor]:
-    """Weights of the taps, and their (y, x) offsets at an angle drawn for each image, (N, T, 2)."""
-    weights, table = _taps(int(radius), float(sigma), *angles, draws.key.device)
-    return weights, table[draws.integers(ANGLES)]
-
-
 def motion(
     x: Tensor, radius: int, sigma: float, angles: tuple[float, float], draws: Draws
 ) -> Tensor:
@@ -143,7 +154,8 @@ def motion(
     ImageMagick's motion blur does.
     """
     n, c, h, w = x.shape
-    weights, offsets = line(radius, sigma, angles, draws)
+    weights, table = _taps(int(radius), float(sigma), *angles, draws.key.device)
+    offsets = table[draws.integers(ANGLES)]  # of an angle drawn for each image, (N, taps, 2)
     if passes := on_cpu(x, "motion"):
         return passes.motion(x, weights, offsets)
     rows, columns = (torch.arange(s, device=x.device) for s in (h, w))
@@ -155,6 +167,15 @@ def motion(
     return out.view(n, c, h, w)
 
 
+@register(
+    "motion_blur",
+    paper=HENDRYCKS,
+    constants={
+        "cifar": [(6, 1), (6, 1.5), (6, 2), (8, 2), (9, 2.5)],
+        "tiny_imagenet": [(10, 1), (10, 1.5), (10, 2), (10, 2.5), (12, 3)],
+        "imagenet": [(10, 3), (15, 5), (15, 8), (15, 12), (20, 15)],
+    },
+)
 def motion_blur(x: Tensor, constant: tuple[int, float], draws: Draws) -> Tensor:
     """Motion blur (radius, sigma) at an angle uniform in [-45, 45] degrees."""
     return motion(x, *constant, SIDEWAYS, draws)
@@ -181,6 +202,20 @@ def _zooms(factors: tuple[float, ...], h: int, w: int) -> Tensor:
     return linear.assemble(scaled, (h * w, h * w))
 
 
+def _factors(*steps: tuple[float, float]) -> list[tuple[float, ...]]:
+    # numpy's arange decides whether the end point belongs: the published lists came from it.
+    return [tuple(np.arange(1, end, step).tolist()) for end, step in steps]
+
+
+_SMALL = _factors((1.06, 0.01), (1.11, 0.01), (1.16, 0.01), (1.21, 0.01), (1.26, 0.01))
+_LARGE = _factors((1.11, 0.01), (1.16, 0.01), (1.21, 0.02), (1.26, 0.02), (1.31, 0.03))
+
+
+@register(
+    "zoom_blur",
+    paper=HENDRYCKS,
+    constants={"cifar": _SMALL, "tiny_imagenet": _SMALL, "imagenet": _LARGE},
+)
 def zoom_blur(x: Tensor, factors: tuple[float, ...], draws: Draws) -> Tensor:
     """Mean of the image and its centre crops magnified by each of ``factors``."""
     return linear.pixels(_zooms(tuple(factors), *x.shape[-2:]), x)

@@ -1,4 +1,4 @@
-"""Digital corruptions: contrast, saturate and pixelate (arXiv 1903.12261)."""
+"""Digital corruptions: brightness, contrast, saturate and pixelate (arXiv 1903.12261)."""
 
 from functools import lru_cache
 
@@ -8,16 +8,52 @@ from torch import Tensor
 
 from qact.corruptions import linear
 from qact.corruptions.random import Draws
+from qact.corruptions.registry import HENDRYCKS, register
 
 
+@register(
+    "brightness",
+    paper=HENDRYCKS,
+    constants={
+        "cifar": [0.05, 0.1, 0.15, 0.2, 0.3],
+        "tiny_imagenet": [0.1, 0.2, 0.3, 0.4, 0.5],
+        "imagenet": [0.1, 0.2, 0.3, 0.4, 0.5],
+    },
+)
+def brightness(x: Tensor, amount: float, draws: Draws) -> Tensor:
+    """Value of HSV plus ``amount``; on a grey image that is the pixel plus ``amount``."""
+    value = x.amax(1, keepdim=True)
+    brighter = (value + amount).clamp_(0, 1)
+    # Same hue and saturation: the channels keep their ratios. Black has none and becomes grey.
+    return torch.where(value > 0, x / value * brighter, brighter)
+
+
+@register(
+    "contrast",
+    paper=HENDRYCKS,
+    constants={
+        "cifar": [0.75, 0.5, 0.4, 0.3, 0.15],
+        "tiny_imagenet": [0.4, 0.3, 0.2, 0.1, 0.05],
+        "imagenet": [0.4, 0.3, 0.2, 0.1, 0.05],
+    },
+)
 def contrast(x: Tensor, factor: float, draws: Draws) -> Tensor:
     """``(x - mean) factor + mean`` with the mean of each image and channel."""
-    # A sum of integers does not depend on the order in which a reduction visits them.
-    total = x.mul(2.0**20).round_().long().sum((2, 3), keepdim=True)
-    mean = (total.double() / (x.shape[2] * x.shape[3] * 2.0**20)).float()
+    # A sum of whole numbers below 2^53 does not depend on the order in which they are visited.
+    total = x.mul(2.0**20).round_().sum((2, 3), keepdim=True, dtype=torch.float64)
+    mean = (total / (x.shape[2] * x.shape[3] * 2.0**20)).float()
     return (x - mean).mul_(factor).add_(mean)
 
 
+@register(
+    "saturate",
+    paper=HENDRYCKS,
+    constants={  # factor, offset
+        "cifar": [(0.3, 0), (0.1, 0), (1.5, 0), (2, 0.1), (2.5, 0.2)],
+        "tiny_imagenet": [(0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (30, 0.2)],
+        "imagenet": [(0.3, 0), (0.1, 0), (2, 0), (5, 0.1), (20, 0.2)],
+    },
+)
 def saturate(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
     """Saturation of HSV times ``factor`` plus ``offset``.
 
@@ -62,18 +98,22 @@ def picked(size: int, out: int) -> np.ndarray:
     return box_matrix(size, out).argmax(1)
 
 
-def shrunk(h: int, w: int, fraction: float) -> tuple[int, int]:
-    """Rows and columns that are left of (h, w)."""
-    return max(int(h * fraction), 1), max(int(w * fraction), 1)
-
-
+@register(
+    "pixelate",
+    paper=HENDRYCKS,
+    constants={
+        "cifar": [0.95, 0.9, 0.85, 0.75, 0.65],
+        "tiny_imagenet": [0.9, 0.8, 0.7, 0.6, 0.5],
+        "imagenet": [0.6, 0.5, 0.4, 0.3, 0.25],
+    },
+)
 def pixelate(x: Tensor, fraction: float, draws: Draws) -> Tensor:
     """Box resize to ``int(fraction * side)`` pixels and back, bit for bit what Pillow does.
 
     Pillow shrinks rows, then columns, and rounds to 8 bits, halves upwards, after each.
     """
     h, w = x.shape[-2:]
-    rows, columns = shrunk(h, w, fraction)
+    rows, columns = max(int(h * fraction), 1), max(int(w * fraction), 1)
     levels = linear.along(None, box(w, columns), x.mul(255).round_()).add_(0.5).floor_()
     levels = linear.along(box(h, rows), None, levels).add_(0.5).floor_().div_(255)
     levels = levels.index_select(2, torch.from_numpy(picked(rows, h)).to(x.device))

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from qact.corruptions.blur import smooth
-from qact.corruptions.random import Draws, on_cpu
+from qact.corruptions.random import Draws
+from qact.corruptions.registry import HENDRYCKS, register
 
 
 def _remainder(place: Tensor, period: int) -> Tensor:
@@ -27,8 +28,6 @@ def sample(x: Tensor, y: Tensor, z: Tensor, border: str) -> Tensor:
 
     ``border`` is ``"mirror"`` (d c b | a b c d | c b a) or ``"reflect"`` (c b a | a b c d | d c b).
     """
-    if passes := on_cpu(x, "gather"):
-        return passes.sample(x, y.float(), z.float(), border == "mirror")
     n, c, h, w = x.shape
     rule = _mirror if border == "mirror" else _reflect
     top, left = y.floor(), z.floor()
@@ -79,6 +78,37 @@ def displacement(h: int, w: int, sigma: float, draws: Draws) -> Tensor:
     return smooth(draws.uniform(2, h, w, low=-1.0, high=1.0), sigma, "reflect", 3.0)
 
 
+@register(
+    "elastic_transform",
+    paper=HENDRYCKS,
+    constants={  # alpha, sigma, affine: fractions of the side
+        "cifar": [
+            (0, 0, 0.08),
+            (0.05, 0.2, 0.07),
+            (0.08, 0.06, 0.06),
+            (0.1, 0.04, 0.05),
+            (0.1, 0.03, 0.03),
+        ],
+        "tiny_imagenet": [
+            (0, 0, 0.08),
+            (0.05, 0.3, 0.06),
+            (0.1, 0.08, 0.06),
+            (0.1, 0.03, 0.03),
+            (0.16, 0.03, 0.02),
+        ],
+        "imagenet": [  # published for 224 pixels as multiples of 244
+            tuple(244 / 224 * c for c in row)
+            for row in (
+                (2, 0.7, 0.1),
+                (2, 0.08, 0.2),
+                (0.05, 0.01, 0.02),
+                (0.07, 0.01, 0.02),
+                (0.12, 0.01, 0.02),
+            )
+        ],
+    },
+    of_side=True,
+)
 def elastic_transform(x: Tensor, constant: tuple[float, float, float], draws: Draws) -> Tensor:
     """Affine map, then displacements of uniform noise smoothed by ``sigma`` times ``alpha``."""
     alpha, sigma, reach = constant

@@ -14,6 +14,7 @@ from torch.nn.functional import pad
 
 from qact.corruptions.dct import fixed, forward, inverse
 from qact.corruptions.random import Draws
+from qact.corruptions.registry import HENDRYCKS, register
 
 _LUMA = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -121,6 +122,15 @@ def _chroma(plane: Tensor, quality: int) -> Tensor:
     return _doubled(coded[:, :rows, :columns])[:, :h, :w]
 
 
+@register(
+    "jpeg_compression",
+    paper=HENDRYCKS,
+    constants={
+        "cifar": [80, 65, 58, 50, 40],
+        "tiny_imagenet": [65, 58, 50, 40, 25],
+        "imagenet": [25, 18, 15, 10, 7],
+    },
+)
 def jpeg_compression(x: Tensor, quality: int, draws: Draws) -> Tensor:
     """Encode at a libjpeg ``quality`` and decode; colour with 4:2:0 chroma, grey as one plane."""
     n, c, h, w = x.shape

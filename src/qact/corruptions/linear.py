@@ -7,13 +7,10 @@ gives the same bits.
 """
 
 from collections.abc import Iterable
-from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from qact.corruptions.random import on_cpu
 
 _VALUE, _WEIGHT = 2.0**20, 2.0**24
 
@@ -24,17 +21,6 @@ class Axis:
     def __init__(self, dense: np.ndarray):
         rows, columns = np.nonzero(dense)
         self.matrix = assemble([(rows, columns, dense[rows, columns])], dense.shape)
-
-    @cached_property
-    def band(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """First and one past the last column that each row uses, and its weights from the first."""
-        dense = self.matrix.to_dense().numpy()
-        used = dense != 0
-        first, last = used.argmax(1), dense.shape[1] - used[:, ::-1].argmax(1)
-        weights = np.zeros((len(dense), int((last - first).max())))
-        for row, start, stop, out in zip(dense, first, last, weights, strict=True):
-            out[: stop - start] = row[start:stop]
-        return first, last, weights
 
 
 def assemble(
@@ -87,8 +73,6 @@ def along(vertical: Axis | None, horizontal: Axis | None, images: Tensor) -> Ten
 
     None leaves an axis alone. Values are rounded to multiples of 2^-20 in between.
     """
-    if vertical and horizontal and (passes := on_cpu(images, "linear")):
-        return passes.along(vertical.band, horizontal.band, images)
     n, c, h, w = images.shape
     x = _fixed(images)
     if vertical is not None:

@@ -144,23 +144,17 @@ class Draws:
     def keys(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
         """Keys of the positions (P,) and two of each stream (N,), for the next draw."""
         self.calls += 1
-        base, step = _positions(prod(shape), self.key.device), _signed(self.calls * _GOLDEN)
-        if compiled := on_cpu(self.key, "random"):
-            return base, *compiled.keys(self.key, step)
-        key = mix64(self.key + step)
+        base = _positions(prod(shape), self.key.device)
+        key = mix64(self.key + _signed(self.calls * _GOLDEN))
         return base, (key >> 32).int(), (key << 32 >> 32).int()
 
     def bits(self, *shape: int) -> Tensor:
         """Uniform int32 words of shape (N, *shape)."""
         base, first, second = self.keys(*shape)
-        if compiled := on_cpu(base, "random"):
-            return compiled.bits(base, first, second).view(-1, *shape)
         return mix32(base + first[:, None], second[:, None]).view(-1, *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform float32 in [low, high), shape (N, *shape): multiples of 2^-24, scaled."""
-        if compiled := on_cpu(self.key, "random"):
-            return compiled.uniform(*self.keys(*shape), low, high).view(-1, *shape)
         x = _shifted(self.bits(*shape), 8, 32).float().mul_(2.0**-24)
         return x if (low, high) == (0.0, 1.0) else x.mul_(high - low).add_(low)
 
@@ -175,8 +169,6 @@ class Draws:
         of a few million samples, and limited to |z| <= 6.1.
         """
         table = normal_table(self.key.device)
-        if compiled := on_cpu(table, "random"):
-            return compiled.normal(*self.keys(*shape), table).view(-1, *shape)
         words = self.bits(*shape).flatten()
         low = table.index_select(0, words & 0xFFFF)
         high = table.index_select(0, _shifted(words, 16, 32))
@@ -192,10 +184,7 @@ class Draws:
         Returns:
             Counts, shape (N, *shape), by the alias method (Walker 1977).
         """
-        cells, start = tables = alias_tables(float(rate), level.device)
-        if compiled := on_cpu(level, "random"):
-            flat = level.flatten(1).int()
-            return compiled.poisson(*self.keys(*level.shape[1:]), flat, tables).view(level.shape)
+        cells, start = alias_tables(float(rate), level.device)
         width = cells.shape[1]
         keep, jump = cells.view(-1, 2).unbind(1)
         words = self.bits(*level.shape[1:]).flatten()

@@ -1,48 +1,109 @@
-"""The corruptions by name, and :func:`corrupt`, which applies one to a batch of images."""
+"""The corruptions by name, and :func:`corrupt`, which applies one to a batch of images.
 
-from collections.abc import Callable, Sequence
+A corruption is a function of images, its constants and random numbers, entered by
+:func:`register` with the constants of each severity and its paper: one new file, here or elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from qact.corruptions import blur, digital, elastic, glass, jpeg, mnist_c, noise, spatter, weather
-from qact.corruptions.constants import constants
-from qact.corruptions.random import Draws, on_cpu
-from qact.registry import unknown
+from qact.corruptions.random import Draws
+from qact.registry import Entry, Registry, unknown
 
 Corruption = Callable[[Tensor, Any, Draws], Tensor]
+HENDRYCKS = "Hendrycks and Dietterich 2019, arXiv 1903.12261"
+SEVERITIES = (1, 2, 3, 4, 5)
+SCALES = ("cifar", "tiny_imagenet", "imagenet")
 
-STANDARD: dict[str, Corruption] = {
-    "gaussian_noise": noise.gaussian_noise,
-    "shot_noise": noise.shot_noise,
-    "impulse_noise": noise.impulse_noise,
-    "defocus_blur": blur.defocus_blur,
-    "glass_blur": glass.glass_blur,
-    "motion_blur": blur.motion_blur,
-    "zoom_blur": blur.zoom_blur,
-    "snow": weather.snow,
-    "frost": weather.frost,
-    "fog": weather.fog,
-    "brightness": weather.brightness,
-    "contrast": digital.contrast,
-    "elastic_transform": elastic.elastic_transform,
-    "pixelate": digital.pixelate,
-    "jpeg_compression": jpeg.jpeg_compression,
-}
-HOLDOUT: dict[str, Corruption] = {
-    "speckle_noise": noise.speckle_noise,
-    "gaussian_blur": blur.gaussian_blur,
-    "spatter": spatter.spatter,
-    "saturate": digital.saturate,
-}
-GROUPS: dict[str, dict[str, Corruption]] = {
-    "standard": STANDARD,
-    "holdout": HOLDOUT,
-    "all": {**STANDARD, **HOLDOUT},
-    "mnist": mnist_c.FUNCTIONS,
-}
+
+@dataclass(frozen=True)
+class CorruptionEntry(Entry):
+    """One corruption, ``make(images, constant, draws)``.
+
+    Args:
+        constants: five, one for each severity; or five for each of :data:`SCALES`, when the size of
+            the images decides (:func:`scale_of`).
+        of_side: the constants are lengths as fractions of the shorter side.
+        usual: the severity of the published files, if they have one alone.
+    """
+
+    constants: Mapping[str, Sequence[Any]] | Sequence[Any]
+    of_side: bool = False
+    usual: int | None = None
+
+    def constant(self, severity: int, size: int) -> Any:
+        """Return the constants at a severity, for images of ``size`` pixels."""
+        if severity not in SEVERITIES:
+            raise ValueError(f"severity must be 1, 2, 3, 4 or 5, got {severity!r}")
+        rows = self.constants
+        row = (rows[scale_of(size)] if isinstance(rows, Mapping) else rows)[int(severity) - 1]
+        return tuple(size * part for part in row) if self.of_side else row
+
+
+CORRUPTIONS = Registry("corruption", CorruptionEntry, room="qact.corruptions")
+register = CORRUPTIONS.register
+entry = CORRUPTIONS.__getitem__
+names = CORRUPTIONS.names
+
+# What the benchmarks consist of, in the order of their papers.
+_STANDARD = """
+gaussian_noise shot_noise impulse_noise defocus_blur glass_blur motion_blur zoom_blur snow frost fog
+brightness contrast elastic_transform pixelate jpeg_compression
+"""
+_HOLDOUT = "speckle_noise gaussian_blur spatter saturate"
+_MNIST = """
+identity shot_noise impulse_noise glass_blur motion_blur shear scale rotate brightness translate
+stripe fog spatter dotted_line zigzag canny_edges
+"""
+_LISTS = {"standard": _STANDARD, "holdout": _HOLDOUT, "all": _STANDARD + _HOLDOUT, "mnist": _MNIST}
+GROUPS = {group: tuple(listed.split()) for group, listed in _LISTS.items()}
+
+
+def scale_of(size: int) -> str:
+    """Which of the three published benchmarks lends its constants to images of ``size`` pixels.
+
+    The nearest of 32, 64 and 224 on a logarithmic scale: CIFAR-10-C up to 45 pixels,
+    Tiny-ImageNet-C from 46 to 119, ImageNet-C from 120 on.
+
+    Example:
+        >>> [scale_of(s) for s in (28, 45, 46, 119, 120)]
+        ['cifar', 'cifar', 'tiny_imagenet', 'tiny_imagenet', 'imagenet']
+    """
+    return SCALES[(size * size > 32 * 64) + (size * size > 64 * 224)]
+
+
+def constants(name: str, severity: int, size: int) -> Any:
+    """Return the constants of one corruption at one severity for images of side ``size``.
+
+    Lengths in pixels (sigmas, radii) are those of the benchmark chosen by :func:`scale_of`, not
+    rescaled; only ``elastic_transform`` is published in fractions of the side, and returned in
+    pixels.
+
+    Args:
+        name: corruption, e.g. ``"fog"``.
+        severity: 1 to 5.
+        size: shorter side in pixels.
+
+    Returns:
+        A number or a tuple, as registered.
+
+    Raises:
+        ValueError: unknown name, or severity outside 1 to 5.
+
+    Example:
+        >>> constants("gaussian_noise", 5, 32), constants("gaussian_noise", 5, 224)
+        (0.1, 0.38)
+        >>> constants("fog", 1, 32)
+        (0.2, 3)
+    """
+    return known(name).constant(severity, size)
 
 
 def corruptions(group: str = "standard") -> tuple[str, ...]:
@@ -50,7 +111,8 @@ def corruptions(group: str = "standard") -> tuple[str, ...]:
 
     Args:
         group: ``"standard"`` (the 15 of the benchmark), ``"holdout"`` (the 4 for validation),
-            ``"all"``, or ``"mnist"`` (MNIST-C's, for grey digits).
+            ``"all"`` (both), ``"mnist"`` (MNIST-C's, for grey digits), or ``"own"`` (those that
+            others than this package have registered).
 
     Returns:
         Tuple of names for :func:`corrupt`; of ``"mnist"`` for :func:`corrupt_mnist`.
@@ -62,9 +124,11 @@ def corruptions(group: str = "standard") -> tuple[str, ...]:
         >>> corruptions("holdout")
         ('speckle_noise', 'gaussian_blur', 'spatter', 'saturate')
     """
+    if group == "own":
+        return tuple(n for n in names() if n not in GROUPS["all"] and not n.startswith("mnist/"))
     if group not in GROUPS:
-        raise ValueError(f"group must be one of {', '.join(map(repr, GROUPS))}, got {group!r}")
-    return tuple(GROUPS[group])
+        raise unknown("group of corruptions", group, [*GROUPS, "own"])
+    return GROUPS[group]
 
 
 def expanded(asked: Sequence[str]) -> list[str]:
@@ -75,7 +139,20 @@ def expanded(asked: Sequence[str]) -> list[str]:
         (['speckle_noise', 'gaussian_blur', 'spatter', 'saturate'], ['fog'])
     """
     group = asked[0] if len(asked) == 1 else ""
-    return list(corruptions(group)) if group in ("standard", "holdout", "all") else list(asked)
+    whole = group in ("standard", "holdout", "all", "own")
+    return list(corruptions(group)) if whole else list(asked)
+
+
+def known(name: str, group: str = "all") -> CorruptionEntry:
+    """Return the entry of a name; ``group`` is ``"all"``, one's own included, or ``"mnist"``.
+
+    Raises:
+        ValueError: there is no such corruption; the error has the closest names.
+    """
+    here = GROUPS[group] if group == "mnist" else [*GROUPS["all"], *corruptions("own")]
+    if not isinstance(name, str) or name not in here:
+        raise unknown("corruption", name, here)
+    return entry(f"mnist/{name}" if group == "mnist" else name)
 
 
 @torch.no_grad()
@@ -85,14 +162,13 @@ def corrupt(
     """Corrupt a batch of images as CIFAR-10-C, Tiny-ImageNet-C and ImageNet-C do.
 
     ``out[i] = round(255 clip(f(images[i], c, r), 0, 1)) / 255`` with ``f`` of the given name, ``c``
-    its constants at the severity and the size of the images
-    (:mod:`qact.corruptions.constants`), and
-    random numbers ``r`` of (seed, name, severity, index[i]). The originals cut the decimals instead
-    of rounding, which darkens by half a level of 255.
+    its constants at the severity and the size of the images (:func:`constants`), and random numbers
+    ``r`` of (seed, name, severity, index[i]). The originals cut the decimals instead of rounding,
+    which darkens by half a level of 255.
 
     Args:
         images: floating tensor (N, C, H, W) in [0, 1], C = 1 or 3, any device.
-        name: one of :func:`corruptions`.
+        name: one of :func:`corruptions`, or one's own.
         severity: 1 to 5; 0 returns ``images``.
         seed: any integer.
         index: LongTensor (N,), global indices of the images; default 0 .. N - 1. An image's random
@@ -113,14 +189,9 @@ def corrupt(
         >>> torch.equal(y[2:], corrupt(x[2:], "fog", 3, index=torch.tensor([2, 3])))
         True
     """
-    known(name)
+    found = known(name)
     _check_severity(severity)
-    check_images(images)
-    index = _checked_index(index, images)
-    if severity == 0 or images.numel() == 0:
-        return images
-    constant = constants(name, severity, min(images.shape[-2:]))
-    return _apply(GROUPS["all"][name], constant, f"{name}/{int(severity)}", images, seed, index)
+    return _at(found, int(severity), images, seed, index)
 
 
 @torch.no_grad()
@@ -159,18 +230,27 @@ def corrupt_mnist(
         >>> corrupt_mnist(x, "zigzag").shape
         torch.Size([4, 1, 28, 28])
     """
-    known(name, "mnist")
+    found = known(name, "mnist")
     _check_severity(severity if severity is not None else 1)
     check_images(images)
     if images.shape[1] != 1:
         raise ValueError(f"MNIST-C corrupts grey images (N, 1, H, W), got {tuple(images.shape)}")
+    level = found.usual or 1
+    if severity is not None and (found.usual or severity == 0):
+        level = int(severity)
+    return _at(found, level, images, seed, index)
+
+
+def _at(
+    found: CorruptionEntry, severity: int, images: Tensor, seed: int, index: Tensor | None
+) -> Tensor:
+    """Apply an entry with its own constants and random numbers."""
+    check_images(images)
     index = _checked_index(index, images)
     if severity == 0 or images.numel() == 0:
         return images
-    table, usual = mnist_c.TABLE[name]
-    level = int(usual or 1) if severity is None or usual is None else int(severity)
-    label = f"mnist/{name}/{level}"
-    return _apply(mnist_c.FUNCTIONS[name], table[level - 1], label, images, seed, index)
+    constant = found.constant(severity, min(images.shape[-2:]))
+    return _apply(found.make, constant, f"{found.name}/{severity}", images, seed, index)
 
 
 def _apply(
@@ -178,41 +258,16 @@ def _apply(
 ) -> Tensor:
     # Without the strides of the images: passes write flat memory.
     out = torch.empty(images.shape, dtype=images.dtype, device=images.device)
-    draws = Draws(seed, label, index)
-    if twin := _twin(function, images):
-        whole = out if out.dtype == torch.float32 else torch.empty(images.shape)
-        twin(images.float().contiguous(), constant, draws, whole)
-        return out if whole is out else out.copy_(whole)
     chunk = max(1, _CHUNK[images.device.type != "cpu"] // images[0].numel())
-    parts = images.split(chunk), draws.parts(chunk), out.split(chunk)
-    for x, part, to in zip(*parts, strict=True):
-        rounded(function(x.float().contiguous(), constant, part), to)
+    parts = images.split(chunk), Draws(seed, label, index).parts(chunk), out.split(chunk)
+    for x, draws, to in zip(*parts, strict=True):
+        result = function(x.float().contiguous(), constant, draws)
+        to.copy_(result.clamp(0, 1).mul_(255).round_().div_(255))
     return out
-
-
-def _twin(function: Corruption, images: Tensor) -> Any:
-    """What does all of a corruption in one compiled pass, rounding included, if there is such."""
-    passes = on_cpu(images, "twins")
-    return passes and passes.TWINS.get(function)
-
-
-def rounded(result: Tensor, out: Tensor) -> None:
-    """Write ``round(255 clip(result, 0, 1)) / 255`` into ``out``."""
-    plain = result.is_contiguous() and out.dtype == torch.float32
-    if plain and (passes := on_cpu(result, "levels")):
-        passes.rounded(result, out)
-    else:
-        out.copy_(result.clamp(0, 1).mul_(255).round_().div_(255))
 
 
 # Values worked on at a time: the caches of a CPU core hold them; a GPU wants more.
 _CHUNK = (1 << 18, 1 << 25)
-
-
-def known(name: str, group: str = "all") -> None:
-    """Raise ``ValueError`` for a name that is not in the group, with the closest ones."""
-    if not isinstance(name, str) or name not in GROUPS[group]:
-        raise unknown("corruption", name, GROUPS[group])
 
 
 def _check_severity(severity: int) -> None:

@@ -5,7 +5,8 @@ import torch
 from torch import Tensor
 
 from qact.corruptions.blur import smooth
-from qact.corruptions.random import Draws, on_cpu
+from qact.corruptions.random import Draws
+from qact.corruptions.registry import HENDRYCKS, register
 from qact.corruptions.weather import grey
 
 COLOURS = ((175 / 255, 238 / 255, 238 / 255), (63 / 255, 42 / 255, 20 / 255))  # turquoise, brown
@@ -97,8 +98,6 @@ def equalised(level: Tensor) -> Tensor:
 
 def water(liquid: Tensor, threshold: float) -> Tensor:
     """Opacity of the drops (N, H, W) in [0, 1]: thick inside, sharp towards the lower right."""
-    if passes := on_cpu(liquid, "spatter"):
-        return passes.water(liquid, threshold)
     liquid = liquid * (liquid >= threshold)
     level = (liquid * 255).floor().clamp_(0, 255)
     far = _box(distance(canny(level.int(), 50, 150))).floor().long()
@@ -108,6 +107,33 @@ def water(liquid: Tensor, threshold: float) -> Tensor:
     return thick / thick.amax((1, 2), keepdim=True).clamp(min=1)
 
 
+@register(
+    "spatter",
+    paper=HENDRYCKS,
+    constants={  # mean, std, sigma, threshold, strength, mud
+        "cifar": [
+            (0.62, 0.1, 0.7, 0.7, 0.5, 0),
+            (0.65, 0.1, 0.8, 0.7, 0.5, 0),
+            (0.65, 0.3, 1, 0.69, 0.5, 0),
+            (0.65, 0.1, 0.7, 0.69, 0.6, 1),
+            (0.65, 0.1, 0.5, 0.68, 0.6, 1),
+        ],
+        "tiny_imagenet": [
+            (0.62, 0.1, 0.7, 0.7, 0.6, 0),
+            (0.65, 0.1, 0.8, 0.7, 0.6, 0),
+            (0.65, 0.3, 1, 0.69, 0.6, 0),
+            (0.65, 0.1, 0.7, 0.68, 0.6, 1),
+            (0.65, 0.1, 0.5, 0.67, 0.6, 1),
+        ],
+        "imagenet": [
+            (0.65, 0.3, 4, 0.69, 0.6, 0),
+            (0.65, 0.3, 3, 0.68, 0.6, 0),
+            (0.65, 0.3, 2, 0.68, 0.5, 0),
+            (0.65, 0.3, 1, 0.65, 1.5, 1),
+            (0.67, 0.4, 1, 0.65, 1.5, 1),
+        ],
+    },
+)
 def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws) -> Tensor:
     """Smoothed and thresholded noise as drops: pale turquoise water, or brown mud that covers.
 

@@ -3,19 +3,11 @@
 import os
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch.nn.functional import interpolate
-
-from qact import extras
-from qact.datasets.arrays import part
 from qact.datasets.download import download as fetch_all
 from qact.datasets.local import from_folder, from_npz
-from qact.datasets.sources import SOURCES
-from qact.datasets.splits import SPLIT_SEED, Splits, assembled, stratified_order
+from qact.datasets.registry import DataSet, entry, names
+from qact.datasets.splits import Splits
 from qact.registry import unknown
-
-NAMES = ("digits", *SOURCES)
 
 
 def load(
@@ -41,7 +33,8 @@ def load(
     file of arrays (:func:`qact.shift.from_npz`).
 
     Args:
-        name: one of ``qact.datasets.data.NAMES``, or a path with a separator or ending in ``.npz``.
+        name: one of ``qact.datasets.names(shifted=False)``, or a path with a separator or ending
+            in ``.npz``.
         size: side in pixels of the digits (default 32) or of a folder's images; the others have
             their own.
         root: folder of the files; default the environment variable ``QACT_DATA``.
@@ -67,26 +60,33 @@ def load(
     for what, value in (("size", size), ("limit", limit)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{what} must be a positive integer or None, got {value!r}")
-    if name == "digits":
-        return _digits(32 if size is None else size, limit)
-    if name not in NAMES and str(name).endswith(".npz"):
+    here = names(shifted=False)
+    if name not in here and str(name).endswith(".npz"):
         return from_npz(name)
-    if name not in NAMES and os.sep in str(name):
+    if name not in here and os.sep in str(name):
         return from_folder(name, size, limit)
-    if name not in NAMES:
-        raise unknown("data set", name, NAMES)
-    if size is not None:
+    if name not in here:
+        raise unknown("data set", name, here)
+    found = entry(name)
+    if size is not None and not found.sized:
         raise ValueError(
             f"size is for 'digits' and folders only; {name!r} has its own, got size={size!r}"
         )
-    return _from_disk(name, data_folder(name, SOURCES[name].origin, root, download), limit)
+    splits: Splits = found.make(data_folder(found, root, download), size, limit)
+    return splits
 
 
 def data_folder(
-    name: str, origin: str, root: str | os.PathLike[str] | None, download: bool = False
-) -> Path:
-    """Return the folder to read ``name`` from, filled from the public origin if that is wanted."""
+    found: DataSet, root: str | os.PathLike[str] | None, download: bool = False
+) -> Path | None:
+    """Return the folder to read a set from, filled from the public origin if that is wanted.
+
+    None if no folder is given and the set needs none, for it has no origin.
+    """
     given = root if root is not None else os.environ.get("QACT_DATA")
+    if not found.origin:
+        return Path(given).expanduser() if given else None
+    name, origin = found.name, found.origin
     if not given:
         raise ValueError(
             f"where is {name!r}? pass root=... or set QACT_DATA to its folder; origin: {origin}"
@@ -97,23 +97,3 @@ def data_folder(
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder {folder} to read {name!r} from; origin: {origin}")
     return folder
-
-
-def _digits(size: int, limit: int | None) -> Splits:
-    with extras.needed("data='digits'", "sklearn"):
-        from sklearn.datasets import load_digits
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
-    images = interpolate(images, (size, size), mode="bilinear", align_corners=False)
-    order = stratified_order(bunch.target, SPLIT_SEED)
-    whole = (images.round().to(torch.uint8).numpy(), bunch.target.astype(np.int64))
-    train, val, test = (np.sort(i) for i in np.split(order, [1000, 1297]))
-    parts = [part(whole, i) for i in (train[:limit], val, test[:limit])]
-    return Splits("digits", parts[0], parts[1], parts[2], tuple("0123456789"))
-
-
-def _from_disk(name: str, root: Path, limit: int | None) -> Splits:
-    source = SOURCES[name]
-    class_names = source.classes(root)
-    train, test = (source.read(root, which, limit) for which in ("train", "test"))
-    return assembled(name, train, None, test, class_names)

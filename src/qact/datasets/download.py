@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qact.datasets.archives import extract
-from qact.datasets.origins import ORIGINS, Download
+from qact.datasets.registry import DATASETS, Download
 from qact.registry import unknown
 
 _CHUNK = 1 << 20
@@ -108,6 +108,11 @@ def _check(path: Path, name: Path, url: str, algorithm: str, checksum: str) -> N
         )
 
 
+def downloadable() -> list[str]:
+    """Return the names of the data sets with a public origin and known checksums."""
+    return [name for name in DATASETS.names() if DATASETS[name].downloads]
+
+
 def download(name: str, root: str | os.PathLike[str], tell: Tell | None = None) -> Path:
     """Download a public data set and extract its archives into ``root``.
 
@@ -115,7 +120,7 @@ def download(name: str, root: str | os.PathLike[str], tell: Tell | None = None) 
     beside what came out of it.
 
     Args:
-        name: one of ``qact.datasets.origins.ORIGINS``.
+        name: one of :func:`downloadable`.
         root: folder, created if need be; give the same to :func:`qact.shift.load`.
         tell: see :func:`fetch`.
 
@@ -126,10 +131,11 @@ def download(name: str, root: str | os.PathLike[str], tell: Tell | None = None) 
         ValueError: ``name`` is unknown, a checksum is wrong, or an archive is unsafe.
         ConnectionError: there is no network; the same call goes on later.
     """
-    if name not in ORIGINS:
-        raise unknown("data set", name, ORIGINS, "with a public origin and a known checksum")
+    if name not in downloadable():
+        known = downloadable()
+        raise unknown("data set", name, known, "with a public origin and a known checksum")
     folder = Path(root).expanduser()
-    for item in ORIGINS[name]:
+    for item in DATASETS[name].downloads:
         path = fetch(item.url, folder / item.file, item.algorithm, item.checksum, tell)
         if item.into is not None:
             _unpacked(item, path, folder / item.into)

@@ -7,12 +7,12 @@ A *position* is the name of the activation's module in its network, as ``named_m
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from typing import Union
 
 from torch import nn
 
 from qact.activations import activation
+from qact.surgery.where import named
 
 ActivationFactory = Callable[[int], nn.Module]
 Choice = str | ActivationFactory | None
@@ -98,7 +98,7 @@ class _Patterns(Placement):
 
     def _first(self, position: str) -> Choice:
         keys = [position] if position in self._table else []
-        keys += [pattern for pattern in self._table if fnmatchcase(position, pattern)]
+        keys += [pattern for pattern in self._table if named(pattern, position)]
         if not keys:
             patterns = ", ".join(map(repr, self._table)) or "none"
             raise ValueError(f"no pattern matches the position {position!r}; given: {patterns}")
@@ -118,8 +118,8 @@ def placed(act: Act) -> Placement:
 
     Args:
         act: a registered name or a factory ``f(channels)``, for every position; a mapping from
-            shell patterns of positions to these, of which the position itself or else the first
-            match decides; or a :class:`Placement`.
+            positions, shell patterns of them, or parts of the network around them to these, of
+            which the position itself or else the first match decides; or a :class:`Placement`.
 
     Raises:
         TypeError: it is none of these.

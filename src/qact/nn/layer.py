@@ -18,13 +18,13 @@ from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
 from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
-from qact.nn.lending import lending, lent
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.bandwidth import parse as parse_bandwidth
 from qact.rank.layout import Channels
 from qact.rank.levels import Level, leveled
 from qact.rank.rule import Rule
+from qact.surgery.lending import lending, lent
 
 MODES = ("running", "batch", "mixed")
 READS = "_reads"  # under this key a thread is lent what it reads in eval()

@@ -16,9 +16,9 @@ from qact.kernels.plan import Plan, fuse
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
 from qact.nn.layer import QAct
-from qact.nn.lending import RULE, untouched
 from qact.rank import levels as _levels
 from qact.rank.layout import Channels, fold, unfold
+from qact.surgery.lending import RULE, untouched
 
 
 class ChannelNorm(nn.BatchNorm1d):

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.context import Context
-from qact.nn.lending import lending, lent
 from qact.recalibrate.sites import NAME, Site, sites
 from qact.recalibrate.transfer import Stream, by_rank
 from qact.surgery import Where, hooking
+from qact.surgery.lending import lending, lent
 
 CONTEXTS = ("batch", "mixed", "running")
 PRIOR = 32.0

@@ -14,12 +14,12 @@ from qact import extras, notebook
 from qact.context import Context
 from qact.kernels import eager
 from qact.nn.layer import QAct
-from qact.nn.lending import listening
 from qact.rank.layout import fold
 from qact.statistics.distance import kolmogorov, wasserstein
 from qact.statistics.lend import adapting
 from qact.surgery import batches as batches_of
 from qact.surgery import call, evaluating, hooking
+from qact.surgery.lending import listening
 
 Contexts = dict[str, Context]
 

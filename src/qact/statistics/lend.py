@@ -14,10 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from qact import checks
 from qact.kernels import eager
 from qact.nn.layer import MODES, QAct
-from qact.nn.lending import RULE, lending, lent, listening
 from qact.rank.layout import fold
 from qact.statistics import rules
 from qact.statistics.rules import Mixed, Rule
+from qact.surgery.lending import RULE, lending, lent, listening
 
 PRIOR = 16.0  # samples that the running statistics of a BatchNorm count for
 

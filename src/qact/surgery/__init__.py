@@ -5,15 +5,17 @@
 - `walk`, `wrapped`: what is inside what, compiled and distributed models opened.
 - `batches`: what a loader yields, as a call of the model.
 - `flags`: ``eval()`` and back.
-- `edit`: replacements that an error undoes, attributes lent for a block, hooks for a block.
+- `edit`: replacements that an error undoes, hooks for a block.
+- `lending`: what one thread lends to a layer for a block; the innermost block holds.
 
 Nothing here knows of contexts or ranks.
 """
 
 from qact.surgery.batches import batches, call
-from qact.surgery.edit import Edit, hooking, lent
+from qact.surgery.edit import Edit, hooking
 from qact.surgery.flags import Flags, evaluating, frozen
 from qact.surgery.kinds import channels, is_activation, is_norm
+from qact.surgery.lending import lending, lent, listening
 from qact.surgery.walk import joined, outermost
 from qact.surgery.where import Where, parse, select
 from qact.surgery.wrapped import inner
@@ -32,7 +34,9 @@ __all__ = [
     "is_activation",
     "is_norm",
     "joined",
+    "lending",
     "lent",
+    "listening",
     "outermost",
     "parse",
     "select",

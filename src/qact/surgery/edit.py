@@ -1,4 +1,4 @@
-"""Changes of a model that can be taken back: for good unless an error comes, or for a block."""
+"""Changes of a model that an error takes back, and hooks for a block."""
 
 from __future__ import annotations
 
@@ -6,18 +6,16 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from torch import nn
+from torch import Tensor, nn
+
+from qact.surgery.lending import lending, lent
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 FLAGS = (
     *("_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks_with_kwargs", "_is_full_backward_hook"),
 )
-_MISSING = object()
-# Per module and attribute: what was there before, and the values lent, the innermost last.
-_LENT: WeakKeyDictionary[nn.Module, dict[str, list[list[Any]]]] = WeakKeyDictionary()
 
 
 class Edit(AbstractContextManager["Edit"]):
@@ -81,40 +79,6 @@ def _restorer(owner: nn.Module, key: str) -> Callable[[], Any]:
 
 
 @contextmanager
-def lent(module: nn.Module, name: str, value: Any) -> Iterator[None]:
-    """Within the block the plain attribute ``name`` of ``module`` is ``value``.
-
-    Blocks nest and the innermost one holds, in whatever order they end; after the last of them the
-    attribute is as it was, or gone again.
-
-    Example:
-        >>> layer = nn.Dropout(0.1)
-        >>> with lent(layer, "p", 0.2), lent(layer, "p", 0.3):
-        ...     layer.p
-        0.3
-        >>> layer.p
-        0.1
-    """
-    values = _LENT.setdefault(module, {}).setdefault(name, [])
-    if not values:
-        values.append([vars(module).get(name, _MISSING)])
-    mine = [value]  # told from others by identity: equal values may be lent twice
-    values.append(mine)
-    vars(module)[name] = value
-    try:
-        yield
-    finally:
-        values[:] = [one for one in values if one is not mine]
-        (last,) = values[-1]
-        if len(values) == 1:
-            _LENT[module].pop(name)
-        if last is _MISSING:
-            del vars(module)[name]
-        else:
-            vars(module)[name] = last
-
-
-@contextmanager
 def hooking(model: nn.Module) -> Iterator[ExitStack]:
     """A stack for the handles of hooks on parts of ``model``, which are removed with the block.
 
@@ -131,11 +95,22 @@ def hooking(model: nn.Module) -> Iterator[ExitStack]:
     """
     with ExitStack() as stack:
         for encoder in packing(model):
-            stack.enter_context(lent(encoder, PACKS, False))
+            stack.enter_context(lending(encoder, "_unpacked", True, _unpacked))
         yield stack
 
 
 PACKS = "use_nested_tensor"
+
+
+def _unpacked(
+    encoder: nn.Module, before: Callable[..., Tensor] | None, *args: Any, **named: Any
+) -> Tensor:
+    """``forward`` of a twin that does not pack; other threads would see it in the encoder."""
+    if before is not None or lent(encoder, "_unpacked") is None:
+        return (before or partial(type(encoder).forward, encoder))(*args, **named)
+    twin = object.__new__(type(encoder))
+    vars(twin).update(vars(encoder), **{PACKS: False})
+    return type(encoder).forward(twin, *args, **named)
 
 
 def packing(model: nn.Module) -> list[nn.Module]:

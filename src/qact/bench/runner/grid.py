@@ -131,12 +131,13 @@ def checked_inputs(recipe: Recipe) -> Inputs:
         RecipeError: an unknown corruption, adaptation or data set, or a batch larger than the test
             set.
     """
-    from qact.corruptions import corruptions
+    from qact.corruptions.registry import known
 
-    known = corruptions("all")
     for name in (name for shift in recipe.shifts() for name in shift.corruptions):
-        if name not in known:
-            raise RecipeError(f"unknown corruption {name!r}; known: {', '.join(known)}")
+        try:
+            known(name)
+        except ValueError as error:
+            raise RecipeError(str(error)) from error
     asked = dict.fromkeys(name for shift in recipe.shifts() for name in shift.adaptations)
     for name in asked:
         check_adaptation(name)

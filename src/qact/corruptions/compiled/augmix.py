@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from qact.corruptions.compiled.affine import bilinear
 from qact.corruptions.compiled.jit import inline, jit
 
 
@@ -63,6 +62,41 @@ def _matrix(which: Any, level: Any, sign: Any, turns: Any, h: Any, w: Any, m: An
         m[1, 2] = np.floor(level * (h / 3)) * sign
 
 
+@inline
+def _bilinear(x: Any, m: Any, wide: Any, out: Any) -> None:
+    """Samples of one image where the affine map ``m`` (2, 3) points to, black outside.
+
+    ``wide`` (C, (H + 2) (W + 2)) holds the image with its border, which must be black before.
+    """
+    channels, h, w = x.shape
+    pitch = w + 2
+    for k in range(channels):
+        for i in range(h):
+            for j in range(w):
+                wide[k, (i + 1) * pitch + j + 1] = np.float32(x[k, i, j])
+    for i in range(h):
+        for j in range(w):
+            z = m[0, 0] * j + m[0, 1] * i + m[0, 2]
+            y = m[1, 0] * j + m[1, 1] * i + m[1, 2]
+            top, left = np.floor(y), np.floor(z)
+            down, right = np.float32(y - top), np.float32(z - left)
+            up, near = np.float32(1) - down, np.float32(1) - right
+            r0 = int(min(max(top + 1, 0.0), h + 1.0)) * pitch
+            r1 = int(min(max(top + 2, 0.0), h + 1.0)) * pitch
+            c0 = int(min(max(left + 1, 0.0), w + 1.0))
+            c1 = int(min(max(left + 2, 0.0), w + 1.0))
+            a, b, c, d = up * near, up * right, down * near, down * right
+            p, q, r, s = (
+                np.uint64(r0 + c0),
+                np.uint64(r0 + c1),
+                np.uint64(r1 + c0),
+                np.uint64(r1 + c1),
+            )
+            for k in range(channels):
+                total = wide[k, p] * a + wide[k, q] * b
+                out[k, i * w + j] = (total + wide[k, r] * c) + wide[k, s] * d
+
+
 @jit
 def _operate(x: Any, which: Any, level: Any, sign: Any, turns: Any) -> None:
     count, channels, h, w = x.shape
@@ -72,7 +106,7 @@ def _operate(x: Any, which: Any, level: Any, sign: Any, turns: Any) -> None:
     for n in range(count):
         if which[n] >= 4:
             _matrix(which[n], np.float64(level[n]), sign[n], turns, h, w, m)
-            bilinear(x[n], m, wide, out)
+            _bilinear(x[n], m, wide, out)
             for k in range(channels):
                 to = x[n, k].reshape(h * w)
                 for p in range(h * w):

@@ -14,5 +14,3 @@ from numba import njit
 # No fastmath: sums and products stay as they are written.
 jit: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy")
 inline: Callable[..., Any] = njit(nogil=True, inline="always", error_model="numpy")
-# Where every product and partial sum is exact, a fused multiplication changes nothing.
-exact: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})

@@ -1,4 +1,7 @@
-"""Motion blur: weighted sums of shifted images, four shifts in each sweep, as in `disk`."""
+"""Motion blur: weighted sums of shifted images, four shifts in each sweep over memory.
+
+A plane is bordered first; then a shift is one distance along its memory, for a block of rows.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +11,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.corruptions.blur import SIDEWAYS, line
-from qact.corruptions.compiled.border import BLOCK, bordered
 from qact.corruptions.compiled.jit import inline, jit
-from qact.corruptions.compiled.levels import level
-from qact.corruptions.random import Draws
+
+BLOCK = 2048  # values of a block of rows: it stays in the fastest cache
+
+
+@inline
+def _bordered(x: Any, rows: Any, columns: Any, left: Any, out: Any) -> None:
+    """Write the pixels at ``rows`` and ``columns``, which are those of ``x`` from ``left`` on."""
+    pitch, w = len(columns), x.shape[1]
+    for i in range(len(rows)):
+        source, to = x[rows[i]], out[i * pitch : i * pitch + pitch]
+        for j in range(left):
+            to[j] = source[columns[j]]
+        for j in range(left + w, pitch):
+            to[j] = source[columns[j]]
+        inner = to[left : left + w]
+        for j in range(w):
+            inner[j] = source[j]
 
 
 @inline
 def _weighted(x: Any, shifts: Any, weights: Any, start: Any, n: Any, out: Any) -> None:
-    """As ``_added`` of `disk`, each shifted ``x`` times its weight."""
+    """The sum of ``n`` values of ``x`` from ``start`` plus each of the shifts on, weighted."""
     t = 0
     while len(shifts) - t >= 4:
         a, b = x[start + shifts[t] :], x[start + shifts[t + 1] :]
@@ -34,7 +50,7 @@ def _weighted(x: Any, shifts: Any, weights: Any, start: Any, n: Any, out: Any) -
 
 
 @jit
-def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None:
+def _motion(x: Any, weights: Any, offsets: Any, out: Any) -> None:
     images, channels, h, w = x.shape
     reach = 0
     for offset in offsets.flat:
@@ -50,7 +66,7 @@ def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None
         shifts = (offsets[n, :, 0] - up) * pitch + offsets[n, :, 1] - left
         block = max(1, BLOCK // pitch)
         for k in range(channels):
-            bordered(x[n, k], rows, columns, -left, wide)
+            _bordered(x[n, k], rows, columns, -left, wide)
             for top in range(0, h, block):
                 here = min(block, h - top)
                 size = (here - 1) * pitch + w
@@ -58,25 +74,12 @@ def _motion(x: Any, weights: Any, offsets: Any, finished: Any, out: Any) -> None
                 _weighted(wide, shifts, weights, top * pitch, size, sums)
                 for i in range(here):
                     for j in range(w):
-                        value = sums[i * pitch + j]
-                        done = level(value) / np.float32(255) if finished else value
-                        out[n, k, top + i, j] = done
+                        out[n, k, top + i, j] = sums[i * pitch + j]
 
 
-def motion(
-    x: Tensor, weights: list[float], offsets: Tensor, finished: Tensor | None = None
-) -> Tensor:
-    """See :func:`qact.corruptions.blur.motion`; ``offsets`` (N, taps, 2) are those of each image.
-
-    With ``finished`` the results are rounded to 8 bits and written there.
-    """
-    out = torch.empty(x.shape) if finished is None else finished
-    taps = np.array(weights, np.float32)
+def motion(x: Tensor, weights: list[float], offsets: Tensor) -> Tensor:
+    """See :func:`qact.corruptions.blur.motion`; ``offsets`` (N, taps, 2) of each image."""
+    out = torch.empty(x.shape)
     source, places = x.contiguous().numpy(), offsets.contiguous().numpy()
-    _motion(source, taps, places, finished is not None, out.numpy())
+    _motion(source, np.array(weights, np.float32), places, out.numpy())
     return out
-
-
-def motion_blur(x: Tensor, constant: tuple[int, float], draws: Draws, out: Tensor) -> None:
-    """See :func:`qact.corruptions.blur.motion_blur`."""
-    motion(x, *line(*constant, SIDEWAYS, draws), finished=out)

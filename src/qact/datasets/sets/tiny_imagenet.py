@@ -7,7 +7,11 @@ from pathlib import Path
 
 from qact.datasets.folders import evenly, read_files, read_folder
 from qact.datasets.formats import Arrays
-from qact.datasets.origins import ORIGINS
+from qact.datasets.registry import archive, register
+from qact.datasets.splits import Splits, assembled
+
+ORIGIN = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+DOWNLOAD = archive(ORIGIN, "90528d7ca1a48142e341f4ef8d21d0de")
 
 
 @dataclass(frozen=True)
@@ -19,9 +23,14 @@ class TinyImageNet:
     """
 
     name: str = "tiny_imagenet"
-    origin: str = ORIGINS["tiny_imagenet"][0].url
     folders: tuple[str, ...] = ("tiny-imagenet-200", ".")
     sizes: tuple[int, int] = (100_000, 10_000)
+
+    def __call__(self, root: Path, size: int | None, limit: int | None) -> Splits:
+        """Return the splits."""
+        class_names = self.classes(root)
+        train, test = (self.read(root, which, limit) for which in ("train", "test"))
+        return assembled(self.name, train, None, test, class_names)
 
     def read(self, root: Path, split: str, limit: int | None) -> Arrays:
         """Return images and labels of ``"train"`` or ``"test"``; ``limit`` of them, spread."""
@@ -62,12 +71,19 @@ class TinyImageNet:
         return tuple(sorted(path.read_text().split()))
 
     def _expected(self, count: int) -> str:
-        item = ORIGINS["tiny_imagenet"][0]
-        sums = f"{item.file} has {item.algorithm} {item.checksum}"
-        return f"expected {count} images ({sums}); origin: {item.url}"
+        sums = f"{DOWNLOAD.file} has {DOWNLOAD.algorithm} {DOWNLOAD.checksum}"
+        return f"expected {count} images ({sums}); origin: {ORIGIN}"
 
     def _folder(self, root: Path) -> Path:
         found = [
             root / folder for folder in self.folders if (root / folder / "wnids.txt").is_file()
         ]
         return found[0] if found else root / self.folders[0]
+
+
+register(
+    "tiny_imagenet",
+    paper="Le and Yang 2015, Stanford CS 231N: Tiny ImageNet Visual Recognition Challenge",
+    origin=ORIGIN,
+    downloads=(DOWNLOAD,),
+)(TinyImageNet())

@@ -1,0 +1,1 @@
+"""The data sets, one a file: where it comes from, its checksums, and what reads it."""
