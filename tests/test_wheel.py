@@ -27,13 +27,18 @@ ROOT = Path(__file__).parents[1]
 
 # Runs before everything in the new environment.
 GUARD = """
-import sys
+import re, sys
 from importlib.machinery import PathFinder
 class Guard(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name in hidden else PathFinder.find_spec(name, path, target)
-hidden = frozenset({hidden})
+    @classmethod
+    def find_distributions(cls, *args, **named):
+        for found in PathFinder.find_distributions(*args, **named):
+            if re.sub("[-_.]+", "-", found.name or "").lower() in shown:
+                yield found
+hidden, shown = frozenset({hidden}), frozenset({shown})
 sys.meta_path[sys.meta_path.index(PathFinder)] = Guard
 """
 
@@ -163,7 +168,8 @@ class Environment:
         hidden -= {"pip", "setuptools", "pkg_resources", "_distutils_hack"}
         hidden -= set(sys.stdlib_module_names) | {"qact"}
         home = next((folder / "env").rglob("site-packages"))
-        (home / "lent_guard.py").write_text(GUARD.format(hidden=sorted(hidden)))
+        guard = GUARD.format(hidden=sorted(hidden), shown=sorted(there | {"qact"}))
+        (home / "lent_guard.py").write_text(guard)
         lenders = [path for path in map(Path, sys.path) if path.name == "site-packages"]
         lines = ["import lent_guard", *map(str, lenders)]
         (home / "lent.pth").write_text("\n".join(lines) + "\n")

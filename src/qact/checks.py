@@ -32,7 +32,7 @@ def flag(name: str, value: Any) -> bool:
     return value
 
 
-def choice(name: str, value: Any, known: tuple[str | None, ...]) -> Any:
+def choice(name: str, value: Any, known: tuple[object, ...]) -> Any:
     """``value`` if it is one of ``known``."""
     if value not in known:
         raise ValueError(f"{name}={value!r} is unknown; choose one of {known}")

@@ -220,7 +220,7 @@ class Context(nn.Module):
         plan = _rule(**rule)
         return self._read(z, dim, lambda f: eager.density(f, self.histogram, plan))
 
-    def quantile(self, q: float | Tensor, *, grounded: bool = False) -> Tensor:
+    def quantile(self, q: float | Tensor, *, grounded: bool | str = False) -> Tensor:
         """The values below which a share ``q`` (a number, or (Q,)) of the weight lies: (C, Q)."""
         q = torch.as_tensor(q, dtype=self.mass.dtype, device=self.mass.device).reshape(-1)
         if not ((q >= 0) & (q <= 1)).all():
@@ -319,6 +319,8 @@ def _part(histogram: Histogram, name: str) -> Tensor:
 
 
 def _rule(
-    grounded: bool = True, smooth: bool = True, bandwidth: float | str | Bandwidth = "scott"
+    grounded: bool | str = True,
+    smooth: bool = True,
+    bandwidth: float | str | Bandwidth = "scott",
 ) -> Rule:
     return Rule(grounded=grounded, smooth=smooth, bandwidth=parse(bandwidth))

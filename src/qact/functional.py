@@ -28,7 +28,7 @@ def quantile_activation(
     dim: int = 1,
     context: Context | None = None,
     prior: float | None = None,
-    grounded: bool = True,
+    grounded: bool | str = True,
     levels: str | Level | Callable[[Tensor], Tensor] = "uniform",
     weight: Tensor | None = None,
     bias: Tensor | None = None,
@@ -45,9 +45,12 @@ def quantile_activation(
         F(z)   = F_low + sum_i w_i 1[z_i <= z]              (``smooth=False``)
         F_h(z) = F_low + sum_i w_i Phi((z - z_i) / h)       (``smooth=True``)
 
-    with ``w_i = 1 / (2 n_side)`` on each side of zero (``grounded``, arXiv 2405.11573v1 eq. 7-8) or
-    ``1 / n``. A side without values keeps its half at infinity: an all-negative context gives ranks
-    up to 1/2.
+    with ``w_i = 1 / n``, or ``1 / (2 n_side)`` on each side of zero (``grounded="sides"``, arXiv
+    2405.11573v1 eq. 7-8). There all ranks jump when a value crosses zero; ``"continuous"`` is made
+    of the ungrounded ``F_h`` and ``q = F_h(0)`` and has no jump: ``F_h(z) / (2 q)`` below zero,
+    ``1/2 + (F_h(z) - q) / (2 (1 - q))`` above. (A step rank has no width to share out: for it both
+    are ``"sides"``.) A side without values keeps its half at infinity: an all-negative context
+    gives ranks up to 1/2.
 
     Args:
         input: any shape with channels at ``dim``; float16, bfloat16 (computed in float32), float32
@@ -56,6 +59,7 @@ def quantile_activation(
         context: None for the batch itself, or a stored :class:`qact.Context`.
         prior: with a stored context, join the batch to it: the stored context then counts as this
             many samples (rows of ``input``).
+        grounded: ``"sides"``, ``"continuous"``, True for the default of the two, or False.
         levels: ``"uniform"``, ``"steps"``, ``"normal"``, a scalar activation of the normal score
             (``"relu"``, ``"gelu"``, ...), any function, or a :class:`qact.rank.levels.Level`.
         weight: (C,) scale of the score.

@@ -19,6 +19,7 @@ from qact.rank.bandwidth import parse
 from qact.rank.rule import Rule
 
 PASSES = ("eager", "cpu")
+RULES = ("sides", "continuous", False)
 SMOOTH_BOUND = 1 / 400
 
 
@@ -80,9 +81,15 @@ def everywhere(z: Tensor) -> Tensor:
     return torch.cat([ordered[0] - beyond, ordered, middles, ordered[-1] + beyond])[None]
 
 
-def plain_rank(q: np.ndarray, z: np.ndarray, h: float | None, *, grounded: bool) -> np.ndarray:
-    """The definition in three lines of numpy; ``h`` None is the step rank."""
+def plain_rank(
+    q: np.ndarray, z: np.ndarray, h: float | None, *, grounded: bool | str
+) -> np.ndarray:
+    """The definition in a few lines of numpy; ``h`` None is the step rank."""
     weight = np.full(len(z), 1 / len(z))
+    if grounded == "continuous" and h is not None:
+        rank, zero = (norm.cdf((at[:, None] - z[None]) / h) @ weight for at in (q, np.zeros(1)))
+        side = np.maximum(np.where(q < 0, zero, 1 - zero), 0.5 / (len(z) + 1))
+        return 0.5 + (rank - zero) / (2 * side)
     if grounded:
         weight = np.where(z < 0, 0.5 / max((z < 0).sum(), 1), 0.5 / max((z >= 0).sum(), 1))
     low = 0.5 if grounded and not (z < 0).any() else 0.0
@@ -91,7 +98,7 @@ def plain_rank(q: np.ndarray, z: np.ndarray, h: float | None, *, grounded: bool)
 
 
 @pytest.mark.parametrize("name", EVERY)
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_reference_is_the_definition(name, grounded):
     z = sample(name, 256)
     q = everywhere(z)
@@ -137,7 +144,7 @@ def test_smooth_rank_within_one_in_400_everywhere(name, bandwidth, engine):
         q = everywhere(z.flatten())
         # The same points for both: the engine sees them in single precision.
         q = q.float().double()
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
             seen = eager.observe(z, rule, engine=engine)
             got = eager.apply(q.T[:, :, None].float(), seen, level, rule, engine=engine)
@@ -150,7 +157,7 @@ def test_smooth_rank_within_one_in_400_everywhere(name, bandwidth, engine):
 def test_step_rank_of_a_batch(name, engine):
     for n in (256, 1500):
         z = sample(name, n)[:, None]
-        for grounded in (True, False):
+        for grounded in RULES:
             for sentinels in (0.0, 1.0):
                 options = {"grounded": grounded, "smooth": False, "sentinels": sentinels}
                 got = quantile_activation(z, engine=engine, **options)
@@ -163,11 +170,14 @@ def test_density_within_one_percent_of_its_peak(name, bandwidth):
     for n in (256, 1500):
         z = sample(name, n)[:, None, None]
         q = everywhere(z.flatten()).float().double()
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
             got = eager.density(q.T[:, :, None].float(), eager.observe(z, rule), rule).flatten()
             want = reference.density(q, reference.observe(z), rule)[0]
-            assert (got - want).abs().max() <= 0.01 * want.max(), (n, grounded)
+            # The continuous rule stretches what the kernel sends to a side without values: there
+            # the density falls from its peak at zero within a bandwidth, between few edges.
+            empty = grounded == "continuous" and name in ("positive", "negative")
+            assert (got - want).abs().max() <= (0.03 if empty else 0.01) * want.max(), (n, grounded)
 
 
 LEVELS = ["uniform", "normal", "gelu", "relu", "steps", "table"]
@@ -215,7 +225,7 @@ def test_gradients_within_one_percent(name, bandwidth, engine):
     noise = torch.randn(z.shape)
     seen = []
     for word in LEVELS:
-        for grounded in (True, False):
+        for grounded in RULES:
             for smooth in (True, False):
                 # Where terms cancel to nothing there is no norm left to compare with.
                 floor = 1e-4 * float(noise.norm())
@@ -230,7 +240,7 @@ def test_gradients_within_one_percent(name, bandwidth, engine):
                     # The fused engine is as good as the density term, of which the rest is taken.
                     part = 0.5 if engine == "fused" else 0.1
                     floor = max(floor, part * float(want.norm()))
-                    seen.append((error, word, grounded, smooth, gradient))
+                    seen.append((error, word, str(grounded), smooth, gradient))
     assert max(seen)[0] <= 0.01, sorted(seen)[-4:]
 
 
@@ -238,7 +248,7 @@ def test_gradients_within_one_percent(name, bandwidth, engine):
 def test_fused_smooth_rank_of_a_batch(name, bandwidth):
     for n in (256, 1500):
         z = sample(name, n)[:, None, None]
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
             got = in_own_context(z, rule, levels.parse("uniform"), "fused").flatten()
             want = reference.rank(z.flatten().double()[None], reference.observe(z), rule)[0]
@@ -249,7 +259,7 @@ def test_fused_smooth_rank_of_a_batch(name, bandwidth):
 def test_fused_steps_of_a_batch(name):
     for n in (256, 1500):
         z = sample(name, n)[:, None, None]
-        for grounded in (True, False):
+        for grounded in RULES:
             rule = Rule(grounded=grounded, smooth=False)
             for level in (levels.steps(100), levels.steps(7), levels.steps(255)):
                 got = in_own_context(z, rule, level, "fused")
@@ -271,14 +281,14 @@ def test_stored_context_smooth_rank(name):
         context = Context(1, bins=1024 if name == "cauchy" else 512).add(z[:, None])
         q = everywhere(z).float()
         for bandwidth in ("scott", "silverman", "0.2std"):
-            for grounded in (True, False):
+            for grounded in RULES:
                 rule = Rule(grounded=grounded, bandwidth=parse(bandwidth))
                 got = context.rank(q.T, grounded=grounded, bandwidth=bandwidth)
                 want = reference.rank(q.double(), reference.observe(z[:, None, None]), rule)
                 assert (got.flatten() - want[0]).abs().max() <= SMOOTH_BOUND, (n, bandwidth)
 
 
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_stored_context_step_rank_is_good_to_about_one_bin(grounded):
     z = torch.randn(5000)
     q = everywhere(z).float()
@@ -291,7 +301,7 @@ def test_stored_context_step_rank_is_good_to_about_one_bin(grounded):
 @pytest.mark.parametrize("name", ["tied", "coin", "constant"])
 def test_stored_context_step_rank_of_ties_is_exact(name):
     z = sample(name, 500)[:, None]
-    for grounded in (True, False):
+    for grounded in RULES:
         got = Context(1).add(z).rank(z, grounded=grounded, smooth=False)
         want = plain_rank(z[:, 0].numpy(), z[:, 0].numpy(), None, grounded=grounded)
         np.testing.assert_allclose(got[:, 0].numpy(), want, atol=1e-6)
@@ -299,7 +309,7 @@ def test_stored_context_step_rank_of_ties_is_exact(name):
 
 @pytest.mark.parametrize("engine", PASSES)
 @pytest.mark.parametrize("level", ["uniform", "gelu"])
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_mixed_context(engine, level, grounded):
     context = Context(3).add(torch.randn(600, 3))
     z = torch.randn(64, 3) * torch.tensor([1.0, 2.0, 0.5]) + torch.tensor([0.0, 1.0, -0.5])
@@ -369,7 +379,7 @@ def test_a_bad_gradient_stays_in_its_channel(engine):
 @pytest.mark.parametrize("smooth", [True, False])
 def test_ranks_do_not_depend_on_the_unit(engine, factor, smooth):
     z = torch.randn(300, 2)
-    for grounded in (True, False):
+    for grounded in RULES:
         want = quantile_activation(z, grounded=grounded, smooth=smooth, engine=engine)
         got = quantile_activation(z * factor, grounded=grounded, smooth=smooth, engine=engine)
         assert (got - want).abs().max() <= (1e-3 if smooth else 0)

@@ -12,15 +12,17 @@ from torch.autograd import gradcheck
 from qact import Context, levels
 from qact.functional import quantile_activation
 
+RULES = ("sides", "continuous", False)
+
 
 def sample(*shape: int) -> Tensor:
-    """Float64 values with none at zero, where grounding jumps."""
+    """Float64 values with none at zero, where grounding jumps or has a kink."""
     z = torch.randn(*shape, dtype=torch.float64)
     return (z + 0.05 * z.sign()).requires_grad_()
 
 
 @pytest.mark.parametrize("bandwidth", [0.5, "scott", "silverman", "0.2std"])
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 @pytest.mark.parametrize("level", ["uniform", "normal"])
 def test_bandwidths(level, grounded, bandwidth):
     def function(z):
@@ -31,7 +33,7 @@ def test_bandwidths(level, grounded, bandwidth):
     assert gradcheck(function, sample(7, 2))
 
 
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 @pytest.mark.parametrize("level", [*levels.ACTIVATIONS, "normal", "uniform"])
 def test_levels_with_weight_and_bias(level, grounded):
     # Scores away from the kinks of relu, leaky_relu, elu, selu (0) and hardswish (-3, 3).
@@ -47,7 +49,7 @@ def test_levels_with_weight_and_bias(level, grounded):
     assert gradcheck(function, (z, weight, bias))
 
 
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_table_and_its_values(grounded):
     z = sample(6, 2)
     values = torch.randn(2, 8, dtype=torch.float64, requires_grad=True)
@@ -94,7 +96,7 @@ def test_every_dim(shape, dim):
         assert torch.equal(grad, torch.zeros_like(z))
 
 
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", RULES)
 def test_stored_and_mixed_contexts(grounded):
     context = Context(2, dtype=torch.float64).add(torch.randn(50, 2, dtype=torch.float64))
     for prior in (None, 3.0):
@@ -115,26 +117,38 @@ def test_sentinels():
     assert gradcheck(function, -sample(6, 1).detach().abs().requires_grad_())
 
 
-def pairwise(z: Tensor, grounded: bool, h: float) -> tuple[Tensor, Tensor]:
-    """Weights (n,) and kernel values phi_h(z_i - z_j) (n, n), written out."""
-    weight = torch.full_like(z, 1 / len(z))
-    if grounded:
-        count = torch.where(z < 0, (z < 0).sum(), (z >= 0).sum())
-        weight = 0.5 / count.double()
+def pairwise(z: Tensor, h: float) -> tuple[Tensor, Tensor]:
+    """Kernel values phi_h(z_i - z_j) (n, n), and how many values stand on the side of each (n,)."""
     gap = (z[:, None] - z[None]) / h
-    return weight, torch.exp(-gap.square() / 2) / (h * math.sqrt(2 * math.pi))
+    side = torch.where(z < 0, (z < 0).sum(), (z >= 0).sum()).double()
+    return torch.exp(-gap.square() / 2) / (h * math.sqrt(2 * math.pi)), side
 
 
-@pytest.mark.parametrize("grounded", [True, False])
+def by_formula(z: Tensor, g: Tensor, h: float, grounded: str | bool) -> tuple[Tensor, Tensor]:
+    """The density term and the full gradient, written out as in docs/mathematics.md."""
+    n, (kernel, side) = len(z), pairwise(z, h)
+    if grounded != "continuous":
+        weight = 0.5 / side if grounded else torch.full_like(z, 1 / n)
+        direct = g * (kernel @ weight)
+        return direct, direct - weight * (kernel.T @ g)
+    rank = torch.special.ndtr((z[:, None] - z[None]) / h).mean(1)
+    q = torch.special.ndtr(-z / h).mean()
+    a = torch.where(z < 0, 0.5 / q, 0.5 / (1 - q))
+    final = 0.5 + a * (rank - q)
+    direct = g * a * kernel.mean(1)
+    at_zero = -2 * (g * a * torch.minimum(final, 1 - final)).sum()
+    phi_zero = torch.exp(-0.5 * (z / h) ** 2) / (h * math.sqrt(2 * math.pi))
+    return direct, direct - (kernel.T @ (g * a)) / n - at_zero * phi_zero / n
+
+
+@pytest.mark.parametrize("grounded", RULES)
 @pytest.mark.parametrize("engine", ["reference", "eager", "cpu"])
 def test_the_formula_of_both_gradients(grounded, engine):
     h = 0.5
     z, g = sample(400), torch.randn(400, dtype=torch.float64)
-    weight, kernel = pairwise(z.detach(), grounded, h)
-    density = kernel @ weight
-    direct = g * density
-    full = direct - weight * (kernel.T @ g)
-    for gradient, want in (("density", direct), ("full", full)):
+    for gradient, want in zip(
+        ("density", "full"), by_formula(z.detach(), g, h, grounded), strict=True
+    ):
         output = quantile_activation(
             z[:, None], grounded=grounded, bandwidth=h, gradient=gradient, engine=engine
         )
@@ -149,7 +163,8 @@ def test_the_step_rank_borrows_the_gradient_of_its_twin(engine):
     for gradient in ("full", "density"):
         grads = []
         for smooth in (True, False):
-            output = quantile_activation(z, smooth=smooth, gradient=gradient, engine=engine)
+            options = {"grounded": "sides", "smooth": smooth, "gradient": gradient}
+            output = quantile_activation(z, engine=engine, **options)
             grads.append(torch.autograd.grad(output, z, g)[0])
         torch.testing.assert_close(*grads)
 

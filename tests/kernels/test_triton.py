@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -95,6 +96,8 @@ RULES = {
     "density": Rule(gradient="density", bandwidth=parse("0.2std")),
     "paper": Rule(gradient="density", bandwidth=parse(0.5), sentinels=1.0),
     "absolute": Rule(bandwidth=parse(0.3), sentinels=2.0),
+    "continuous": Rule("continuous", bandwidth=parse("0.2std")),
+    "continuous absolute": Rule("continuous", bandwidth=parse(0.3), sentinels=2.0),
 }
 NORMS = [(None, None), (1e-5, 1e-5)]
 PLANS = [("uniform", 0), ("normal", 0), ("relu", 0), ("steps", 20)]
@@ -111,10 +114,20 @@ def test_agrees_with_the_cpu(cut, kind, steps, norms):
 @here
 @pytest.mark.parametrize("name", [name for name in RULES if name != "default"])
 def test_every_rule(cut, name):
-    norms = (None, 1e-3) if name in ("density", "absolute") else (1e-3, None)
+    behind = name in ("density", "absolute", "continuous absolute")
+    norms = (None, 1e-3) if behind else (1e-3, None)
     z, g = torch.randn(60, 2, 1) * 2 - 0.4, torch.randn(60, 2, 1)
     close(z, g, Plan(RULES[name], "normal", 0, *norms), affine(2))
-    close(z, g, Plan(RULES[name], "steps", 7, *norms), (None,) * 6)
+    close(z, g, Plan(replace(RULES[name], smooth=False), "steps", 7, *norms), (None,) * 6)
+
+
+@here
+@pytest.mark.parametrize("name", ["continuous", "continuous absolute"])
+@pytest.mark.parametrize("gap", [0.01, 0.5, 50.0])
+def test_a_side_without_values(cut, name, gap):
+    z, g = torch.randn(60, 2, 1).abs() + gap, torch.randn(60, 2, 1)
+    z[:, 1] *= -1
+    close(z, g, Plan(RULES[name], "normal"), affine(2))
 
 
 @here
@@ -171,7 +184,7 @@ NAMES = ["normal", "lognormal", "humps", "tied", "relu", "negative", "one_positi
 
 
 @here
-@pytest.mark.parametrize("grounded", [True, False])
+@pytest.mark.parametrize("grounded", ["sides", "continuous", False])
 def test_smooth_ranks_within_one_in_400(grounded):
     z = torch.stack([sample(name, 400) for name in [*NAMES, "cauchy"]], 1)[:, :, None]
     plan = Plan(Rule(grounded=grounded))

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from qact.models import MLP, MODELS, VGG, DenseNet, LeNet, ViT, build, positions, vgg16
+from qact.models.residual import Bottleneck
 
 COUNTS = {
     "resnet_small": 19_954,
@@ -62,6 +63,25 @@ def test_a_step_against_the_gradient_lowers_the_loss(name, act):
                 p.copy_(old - rate / norm * p.grad)
             lower.append(cross_entropy(network(x), y) < first)
     assert any(lower)
+
+
+def gradient_norm(network):
+    x, y = torch.randn(32, 3, 16, 16), torch.arange(32) % 10
+    cross_entropy(network(x), y).backward()
+    return float(sum(p.grad.square().sum() for p in network.parameters()).sqrt())
+
+
+@pytest.mark.parametrize("act", ["relu", "qact"])
+def test_bottlenecks_start_close_to_their_shortcuts(act):
+    # With branches at full scale: 60 to 80 with ReLU, 400 to 460 with QAct (docs/shift.md).
+    ends = []
+    for full in (True, False):
+        torch.manual_seed(1)
+        network = tiny("resnet50", act, in_channels=3)
+        for block in (m for m in network.modules() if full and isinstance(m, Bottleneck)):
+            nn.init.ones_(block.bn3.weight)
+        ends.append(gradient_norm(network))
+    assert ends[1] <= 0.1 * ends[0]
 
 
 @pytest.mark.parametrize("name", MODELS)

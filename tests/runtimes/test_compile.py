@@ -14,6 +14,7 @@ from qact.kernels import recall
 
 LAYERS = {
     "relu": lambda: QAct(3),
+    "continuous": lambda: QAct(3, grounded="continuous"),
     "step": lambda: QAct(3, levels="steps", smooth=False),
     "table": lambda: QAct(3, levels="table"),
     "tokens": lambda: QAct(3, dim=-1, levels="gelu", grounded=False),

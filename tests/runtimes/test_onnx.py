@@ -64,6 +64,7 @@ class Each(nn.ModuleList):
 @pytest.mark.parametrize("smooth", [True, False])
 def test_every_level(smooth, tmp_path):
     layers = [QAct(3, levels=level, smooth=smooth, grounded=smooth) for level in LEVELS]
+    layers.append(QAct(3, smooth=smooth, grounded="continuous"))
     operators = agrees(trained(Each(layers), (32, 3, 4)), (5, 3, 4), tmp_path)
     assert "Gather" in operators
     # A table is a constant: no FFT that makes it, no search that reads it.

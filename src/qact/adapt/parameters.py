@@ -8,6 +8,7 @@ from torch import nn
 
 from qact.nn.layer import QAct
 from qact.surgery import is_norm
+from qact.surgery.where import named
 
 
 def norms(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -25,7 +26,9 @@ def has_norms(model: nn.Module) -> bool:
 def affine_parameters(
     model: nn.Module, without: tuple[str, ...] = ()
 ) -> list[tuple[str, nn.Parameter]]:
-    """Scales and shifts of the normalisation layers, without those below the names given.
+    """Scales and shifts of the normalisation layers, without those that are named.
+
+    ``without`` has names, patterns, and names of modules around some.
 
     Raises:
         ValueError: there is none.
@@ -37,7 +40,7 @@ def affine_parameters(
     """
     found = []
     for name, module in norms(model):
-        if any(name == part or name.startswith(f"{part}.") for part in without):
+        if any(named(part, name) for part in without):
             continue
         for kind, parameter in module.named_parameters(recurse=False):
             if kind in ("weight", "bias"):

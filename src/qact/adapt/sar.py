@@ -31,8 +31,8 @@ class SAR(Gradient):
         rho: radius of the move.
         margin: in units of ln C.
         collapse: entropy below which the model has collapsed.
-        frozen: names of parts whose norms stay as they are; the paper freezes the top. ``()``
-            where the model has no other norms.
+        frozen: names or patterns of parts whose norms stay as they are; the paper freezes the top.
+            ``()`` where the model has no other norms.
         lr: learning rate.
         optimizer: see :class:`qact.adapt.gradient.Gradient`.
         **options: of :class:`qact.adapt.gradient.Gradient`.

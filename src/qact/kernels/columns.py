@@ -11,6 +11,8 @@ from qact.rank.grid import PARTS as PLACES
 (MEAN, STD, WIDTH, OFFSET, BINS, NEGATIVE, BANDWIDTH) = range(7)
 (IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR, FINITE) = range(7, 12)
 STATE = 12
+# Places in `qact.rank.rule.GROUNDINGS`.
+SIDES, CONTINUOUS = 1, 2
 # Kinds of level, in the order of `qact.kernels.plan.KINDS`.
 UNIFORM, NORMAL, RELU, STEPS = range(4)
 

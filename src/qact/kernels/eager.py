@@ -47,7 +47,7 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None =
     if bins is not None and _freak(low, high, std):
         low, high = tails.extent(_extremes(z, bins, engine), count)
         grid = spanning(low, high, bins, std.dtype)
-    mass, moment = _Count.apply(z, grid, engine)
+    mass, moment = _Count.apply(z, grid, engine, rule.grounded == "sides")
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
 
@@ -109,16 +109,16 @@ def apply(
     if rule.smooth and not own:  # the kernel reaches beyond the bins that are stored
         h = rule.bandwidth.width(context.std.detach(), context.count.detach())
         context = padded(context, 4 * h)
-    live = ranked(context, rule)
+    live, kinked = ranked(context, rule), rule.grounded == "continuous"
     # Tables are small; in float64 the ranks next to 0 and 1 keep their normal scores.
     knots = rank_table(context.to(torch.float64), rule)
     count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
         sharp = level.activation is F.relu  # a table would smear its kink over a bin
         table = (level.linear() if sharp else level)(knots, count).to(z.dtype)
-        value = _Lookup.apply(z, table, live, context.grid, engine)
+        value = _Lookup.apply(z, table, live, context.grid, engine, kinked)
         return (F.relu(value) if sharp else value).to(dtype)
-    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, engine)
+    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, engine, kinked)
     if rule.smooth:
         return leveled(rank, level, count).to(dtype)
     if own:
@@ -136,7 +136,7 @@ def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
     wide = z if z.dtype == torch.float64 else z.float()
     context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
     rise = rank_table(context.to(torch.float64), rule).diff(dim=1).to(wide.dtype)
-    return _slope(wide, rise, context.grid).to(z.dtype)
+    return _slope(wide, rise, context.grid, None, rule.grounded == "continuous").to(z.dtype)
 
 
 def _extent(
@@ -181,71 +181,81 @@ class _Statistics(torch.autograd.Function):
 
 
 class _Count(torch.autograd.Function):
-    """Mass and moment of every bin; a value's position moves its bin's moment."""
+    """Mass and moment of every bin; a value's position moves its bin's moment.
+
+    ``sided`` says that the weight of a value jumps at zero.
+    """
 
     @staticmethod
-    def forward(z: Tensor, grid: Grid, engine: str | None) -> tuple[Tensor, Tensor]:
+    def forward(z: Tensor, grid: Grid, engine: str | None, sided: bool) -> tuple[Tensor, Tensor]:
         return engines.passes(engine, z).count(z, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        z, ctx.grid, ctx.engine = inputs
+        z, ctx.grid, ctx.engine, ctx.sided = inputs
         ctx.save_for_backward(z)
         ctx.mark_non_differentiable(output[0])
 
     @staticmethod
     @refusing
-    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (z,) = ctx.saved_tensors
-        return engines.passes(ctx.engine, z).slope(z, grad, ctx.grid, True), None, None
+        passes = engines.passes(ctx.engine, z)
+        return passes.slope(z, grad, ctx.grid, ctx.sided), None, None, None
 
 
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Return what a table of edge values (C, bins + 1) says at ``z`` (outer, C, inner)."""
-    return _Lookup.apply(z, table, torch.ones_like(table[:, 0], dtype=torch.bool), grid, None)
+    live = torch.ones_like(table[:, 0], dtype=torch.bool)
+    return _Lookup.apply(z, table, live, grid, None, False)
 
 
 class _Lookup(torch.autograd.Function):
-    """Linear interpolation in a table of edge values (C, bins + 1); differentiable twice."""
+    """Linear interpolation in a table of edge values (C, bins + 1); differentiable twice.
+
+    ``kinked`` says that the table's slope jumps at zero.
+    """
 
     @staticmethod
-    def forward(z: Tensor, table: Tensor, live: Tensor, grid: Grid, engine: str | None) -> Tensor:
+    def forward(
+        z: Tensor, table: Tensor, live: Tensor, grid: Grid, engine: str | None, kinked: bool
+    ) -> Tensor:
         return engines.passes(engine, z).interpolate(z, table, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, table, live, ctx.grid, ctx.engine = inputs
+        z, table, live, ctx.grid, ctx.engine, ctx.kinked = inputs
         ctx.save_for_backward(z, table, live)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, table, live = ctx.saved_tensors
         grad_z = grad_table = None
         if ctx.needs_input_grad[0]:
             rise = table.diff(dim=1) * live[:, None]
-            grad_z = grad * _slope(z, rise, ctx.grid, ctx.engine)
+            grad_z = grad * _slope(z, rise, ctx.grid, ctx.engine, ctx.kinked)
         if ctx.needs_input_grad[1]:
             grad_table = _spread(z, grad, ctx.grid, ctx.engine)
-        return grad_z, grad_table, None, None, None
+        return grad_z, grad_table, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
         """A mapped dimension is more channels."""
-        size, (*_, grid, engine) = info.batch_size, args
+        size, (*_, grid, engine, kinked) = info.batch_size, args
         z, table, live = (
             t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
             for t, d in zip(args[:3], in_dims[:3], strict=True)
         )
         wide = z.movedim(0, 1).flatten(1, 2)
         more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
-        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, engine)
+        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, engine, kinked)
         return output.unflatten(1, (size, -1)).movedim(1, 0), 0
 
 
-def _slope(z: Tensor, rise: Tensor, grid: Grid, engine: str | None = None) -> Tensor:
+def _slope(z: Tensor, rise: Tensor, grid: Grid, engine: str | None, kinked: bool) -> Tensor:
     """The derivative at ``z``; if that is wanted, by operations which are themselves derived."""
     passes = plain if _twice(z, rise) else engines.passes(engine, z)
-    return passes.slope(z, rise, grid, False)
+    return passes.slope(z, rise, grid, kinked)
 
 
 def _spread(z: Tensor, grad: Tensor, grid: Grid, engine: str | None) -> Tensor:

@@ -78,18 +78,22 @@ def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
     """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid.
 
     A rise is the slope at its bin's middle, so interpolating between middles is second-order.
-    ``sided`` keeps to bins of the same sign: grounded weights jump at zero.
+    ``sided`` continues the line of bins of the same sign: at zero the slope jumps.
     """
     free, place = _free(z, grid)
     cell = free.clamp(0, grid.bins - 1)
     aside = place - 0.5
-    near = (cell + aside.nan_to_num(0.0).sign().long()).clamp(0, grid.bins - 1)
+    toward, aside = aside.nan_to_num(0.0).sign().long(), aside.abs()
+    near = (cell + toward).clamp(0, grid.bins - 1)
     if sided:
         zero = -grid.offset[:, None]
-        near = torch.where((near < zero) == (cell < zero), near, cell)
+        across = (near < zero) != (cell < zero)
+        away = (cell - toward).clamp(0, grid.bins - 1)
+        away = torch.where((away < zero) == (cell < zero), away, cell)
+        near, aside = torch.where(across, away, near), torch.where(across, -aside, aside)
     slopes = (rise / grid.width(rise.dtype)[:, None]).flatten()
     at_cell, at_near = slopes[flat(cell, grid.bins)], slopes[flat(near, grid.bins)]
-    return torch.where(free == cell, torch.lerp(at_cell, at_near, aside.abs()), 0)
+    return torch.where(free == cell, torch.lerp(at_cell, at_near, aside), 0)
 
 
 def locate(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from qact.kernels.columns import MOST
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.levels import Level, Steps, normal_score, uniform_score
-from qact.rank.rule import Rule
+from qact.rank.rule import GROUNDINGS, Rule
 
 KINDS = ("uniform", "normal", "relu", "steps")
 KNOWN = ((uniform_score, None), (normal_score, None), (normal_score, F.relu))
@@ -38,7 +38,7 @@ class Plan:
         """The plan for a compiled function or an operator's schema."""
         rule, h = self.rule, self.rule.bandwidth
         full = rule.gradient == "full"
-        options = (rule.grounded, h.absolute, h.relative, h.power, rule.sentinels, full)
+        options = (rule.grounding, h.absolute, h.relative, h.power, rule.sentinels, full)
         eps = (-1.0 if e is None else e for e in (self.eps_in, self.eps_out))
         return [*map(float, options), float(KINDS.index(self.kind)), float(self.steps), *eps]
 
@@ -54,7 +54,7 @@ class Plan:
         word = KINDS[int(kind)]
         bandwidth = Bandwidth(absolute, relative, power)
         gradient = "full" if full else "density"
-        rule = Rule(bool(grounded), word != "steps", bandwidth, gradient, sentinels)
+        rule = Rule(GROUNDINGS[int(grounded)], word != "steps", bandwidth, gradient, sentinels)
         return cls(rule, word, int(steps), *(None if e < 0 else e for e in eps))
 
 

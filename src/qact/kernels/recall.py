@@ -22,7 +22,7 @@ from qact.rank.bandwidth import Bandwidth
 from qact.rank.grid import stored
 from qact.rank.histogram import Histogram
 from qact.rank.levels import Level
-from qact.rank.rule import Rule
+from qact.rank.rule import GROUNDINGS, Rule
 
 # By the mass of a context; a second layer on the same context takes the place of the first.
 _kept: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -40,7 +40,7 @@ def named(level: Level) -> bool:
 def numbers(rule: Rule) -> list[float]:
     """A rule of a stored context for the operator's schema: it passes no gradient."""
     h = rule.bandwidth
-    options = (rule.grounded, rule.smooth, h.absolute, h.relative, h.power, rule.sentinels)
+    options = (rule.grounding, rule.smooth, h.absolute, h.relative, h.power, rule.sentinels)
     return [float(option) for option in options]
 
 
@@ -79,7 +79,8 @@ def _store(context, weight, bias, table, level, rule) -> Stored:  # type: ignore
     mass, moment, mean, std, exponent, offset, _ = context
     histogram = Histogram(mass, moment, stored(exponent, offset, mass.shape[1]), mean, std)
     grounded, smooth, *h, sentinels = rule
-    plain = Rule(bool(grounded), bool(smooth), Bandwidth(*h), sentinels=sentinels)
+    named = GROUNDINGS[int(grounded)]
+    plain = Rule(named, bool(smooth), Bandwidth(*h), sentinels=sentinels)
     made = levels.table(table) if table is not None else _known(level).affine(weight, bias)
     if bool((histogram.count == 0).any()):
         raise RuntimeError("this context has seen no data; train the layer or load a state first")

@@ -6,8 +6,9 @@ zero that ``s_j`` is on (``grounded``; ``k`` sentinels a side) or ``m_j / n``. T
     F(z)   = F_low + sum_j w_j 1[s_j <= z]              (step)
     F_h(z) = F_low + sum_j w_j Phi((z - s_j) / h)       (smooth)
 
-where ``F_low`` is the mass at minus infinity: what the negative side lacks of its half. Slow, and
-meant to be: every engine is tested against this file.
+where ``F_low`` is the mass at minus infinity: what the negative side lacks of its half. The
+continuous grounded rank is made of the ungrounded smooth one (:func:`qact.rank.rule.side_slopes`).
+Slow, and meant to be: every engine is tested against this file.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from qact.rank.histogram import Histogram, varied
 from qact.rank.levels import Level
-from qact.rank.rule import Rule
+from qact.rank.rule import Rule, side_slopes
 
 
 @dataclass(frozen=True)
@@ -73,25 +74,26 @@ def rank(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
     """Ranks (C, Q) of the queries ``z`` (C, Q) in ``sample``, differentiable by autograd."""
     if rule.gradient == "density":
         sample = Sample(sample.values.detach(), sample.mass, sample.std.detach())
-    weight, low = weights(sample, rule)
-    step = _step(z, sample, weight, low) if not rule.smooth else None
-    if step is not None and not (z.requires_grad or sample.values.requires_grad):
+    if rule.smooth:
+        return _smooth(z, sample, rule)
+    step = _step(z, sample, *weights(sample, rule))
+    if not (z.requires_grad or sample.values.requires_grad):
         return step
-    h = rule.bandwidth.width(sample.std, sample.count).clamp_min(1e-300)[:, None, None]
-    gap = z[:, :, None] - sample.values[:, None, :]
-    alive = varied(sample.mean, sample.std) | (rule.bandwidth.relative == 0)
-    gap = torch.where(alive[:, None, None], gap, gap.detach())
-    smooth = low[:, None] + (weight[:, None, :] * torch.special.ndtr(gap / h)).sum(-1)
-    return smooth if step is None else smooth + (step - smooth).detach()
+    twin = _smooth(z, sample, rule)
+    return twin + (step - twin).detach()
 
 
 def density(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
-    """``f_h(z) = sum_j w_j phi((z - s_j) / h) / h`` at the queries ``z`` (C, Q)."""
+    """``f_h(z) = sum_j w_j phi((z - s_j) / h) / h``, the rank's slope, at ``z`` (C, Q)."""
     weight, _ = weights(sample, rule)
-    h = rule.bandwidth.width(sample.std, sample.count).clamp_min(1e-300)[:, None, None]
+    h = _width(sample, rule)
     scaled = (z[:, :, None] - sample.values[:, None, :]) / h
     kernel = torch.exp(-0.5 * scaled**2) / (h * (2 * torch.pi) ** 0.5)
-    return (weight[:, None, :] * kernel).sum(-1)
+    slope = (weight[:, None, :] * kernel).sum(-1)
+    if rule.grounded != "continuous":
+        return slope
+    at_zero = _kernel_sum(torch.zeros_like(z[:, :1]), sample, rule)
+    return slope * side_slopes(at_zero, z < 0, sample.count[:, None], rule.sentinels)
 
 
 def apply(z: Tensor, sample: Sample, level: Level, rule: Rule) -> Tensor:
@@ -104,7 +106,7 @@ def apply(z: Tensor, sample: Sample, level: Level, rule: Rule) -> Tensor:
 
 def weights(sample: Sample, rule: Rule) -> tuple[Tensor, Tensor]:
     """The weight of each value (C, M), and the mass at minus infinity (C,)."""
-    if not rule.grounded:
+    if rule.grounded != "sides":
         weight = sample.mass / sample.count.clamp_min(1e-300)[:, None]
         return weight, torch.zeros_like(sample.std)
     below = sample.values < 0
@@ -113,6 +115,30 @@ def weights(sample: Sample, rule: Rule) -> tuple[Tensor, Tensor]:
     half = torch.where(below, negative[:, None], positive[:, None]).clamp_min(1e-300)
     weight = 0.5 * sample.mass / half
     return weight, 0.5 - (weight * below).sum(1)
+
+
+def _smooth(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
+    """``F_h`` by its definition; a constant channel passes no gradient."""
+    rank = _kernel_sum(z, sample, rule)
+    if rule.grounded != "continuous":
+        return rank
+    at_zero = _kernel_sum(torch.zeros_like(z[:, :1]), sample, rule)
+    slope = side_slopes(at_zero, z < 0, sample.count[:, None], rule.sentinels)
+    return 0.5 + slope * (rank - at_zero)
+
+
+def _kernel_sum(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
+    """``F_low + sum_j w_j Phi((z - s_j) / h)``."""
+    weight, low = weights(sample, rule)
+    gap = z[:, :, None] - sample.values[:, None, :]
+    alive = varied(sample.mean, sample.std) | (rule.bandwidth.relative == 0)
+    gap = torch.where(alive[:, None, None], gap, gap.detach())
+    terms = weight[:, None, :] * torch.special.ndtr(gap / _width(sample, rule))
+    return low[:, None] + terms.sum(-1)
+
+
+def _width(sample: Sample, rule: Rule) -> Tensor:
+    return rule.bandwidth.width(sample.std, sample.count).clamp_min(1e-300)[:, None, None]
 
 
 def _step(z: Tensor, sample: Sample, weight: Tensor, low: Tensor) -> Tensor:

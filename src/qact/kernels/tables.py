@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from qact.rank.histogram import Histogram
-from qact.rank.rule import Rule
+from qact.rank.rule import Rule, side_slopes
 
 
 def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
@@ -24,7 +24,17 @@ def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
     first = low + (edges * torch.special.ndtr(-_count_up(edges) * ratio[:, None])).sum(1)
     cells = _smooth(edges, ratio)
     rank = torch.cat([first[:, None], cells], 1).cumsum(1).clamp(0, 1)
+    if rule.grounded == "continuous":
+        rank = _grounded(rank, histogram, rule)
     return rank + histogram.std.detach()[:, None] * 0  # an unfinished channel (nan) stays one
+
+
+def _grounded(rank: Tensor, histogram: Histogram, rule: Rule) -> Tensor:
+    """Ranks at the edges of the grid, of which zero is one or lies beyond all that has mass."""
+    zero, count = -histogram.grid.offset[:, None], histogram.count.detach()[:, None]
+    at_zero = rank.gather(1, zero.clamp(0, histogram.grid.bins))
+    below = torch.arange(rank.shape[1], device=rank.device) < zero
+    return 0.5 + side_slopes(at_zero, below, count, rule.sentinels) * (rank - at_zero)
 
 
 def ranked(histogram: Histogram, rule: Rule) -> Tensor:
@@ -44,7 +54,7 @@ def edge_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
 def bin_weights(histogram: Histogram, rule: Rule) -> tuple[Tensor, Tensor]:
     """The weight of one value in each bin (C, bins or 1), and the mass at minus infinity (C,)."""
     tiny = torch.finfo(histogram.mass.dtype).tiny
-    if not rule.grounded:
+    if rule.grounded != "sides":
         count = histogram.count.clamp_min(tiny)
         return (1 / count)[:, None], torch.zeros_like(count)
     below = histogram.grid.negative()

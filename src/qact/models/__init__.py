@@ -3,7 +3,7 @@
 from qact.models.densenet import DenseNet, densenet40
 from qact.models.lenet import LeNet, lenet
 from qact.models.mlp import MLP, mlp
-from qact.models.placement import Placement, paper
+from qact.models.placement import Placement, branches, paper, sums
 from qact.models.registry import MODELS, build, create, entry, names, positions, register
 from qact.models.resnet import ResNet, resnet18, resnet34, resnet50, resnet_small
 from qact.models.vgg import VGG, vgg16
@@ -18,6 +18,7 @@ __all__ = [
     "Placement",
     "ResNet",
     "ViT",
+    "branches",
     "build",
     "create",
     "densenet40",
@@ -32,6 +33,7 @@ __all__ = [
     "resnet34",
     "resnet50",
     "resnet_small",
+    "sums",
     "vgg16",
     "vit_tiny",
 ]

@@ -136,6 +136,39 @@ def placed(act: Act) -> Placement:
     )
 
 
+def sums(act: str | ActivationFactory = "qact", other: Choice = "relu") -> Act:
+    """Return the placement at the stem and after residual sums; ``other`` inside the branches.
+
+    Example:
+        >>> from qact.models import resnet_small, sums
+        >>> net = resnet_small(act=sums())
+        >>> [type(m).__name__ for m in (net.stages[0][0].act1, net.stages[0][0].act2)]
+        ['ReLU', 'QAct']
+    """
+    return Placement(lambda position: other if _in_branch(position) else _ordinary(act, position))
+
+
+def branches(act: str | ActivationFactory = "qact", other: Choice = "relu") -> Act:
+    """Return the placement inside the branches of residual blocks alone: :func:`sums` turned round.
+
+    Example:
+        >>> from qact.models import branches, resnet_small
+        >>> net = resnet_small(act=branches())
+        >>> [type(m).__name__ for m in (net.stages[0][0].act1, net.stages[0][0].act2)]
+        ['QAct', 'ReLU']
+    """
+    return Placement(lambda position: act if _in_branch(position) else _ordinary(other, position))
+
+
+def _in_branch(position: str) -> bool:
+    return position.endswith((".act1", ".act_in", ".act_mid"))
+
+
+def _ordinary(choice: Choice, position: str) -> Choice:
+    """The pooled features of a residual network have no activation in :func:`sums` or here."""
+    return None if position == "features" else choice
+
+
 def paper(act: str | ActivationFactory = "qact.paper", other: Choice = "relu") -> Act:
     """Return the placement of the paper's code, for any activation.
 

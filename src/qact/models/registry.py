@@ -9,14 +9,19 @@ import torch
 from torch import nn
 
 from qact import checks
-from qact.models.placement import Act, Placement, paper, placed
+from qact.models.placement import Act, Placement, branches, paper, placed, sums
 from qact.registry import Entry, Registry
 
 MODELS = Registry("model", Entry, room="qact.models")
 register = MODELS.register
 entry = MODELS.__getitem__
 names = MODELS.names
-PLACEMENTS: dict[str, Callable[[Act], Act]] = {"everywhere": lambda act: act, "paper": paper}  # type: ignore[dict-item]
+PLACEMENTS: dict[str, Callable[..., Act]] = {
+    "everywhere": lambda act: act,
+    "paper": paper,
+    "sums": sums,
+    "branches": branches,
+}
 
 
 def create(
@@ -37,8 +42,8 @@ def create(
         num_classes: number of outputs (logits).
         image_size: side of the images; networks that take any size do not look at it.
         act: activation, see :func:`qact.models.placement.placed`.
-        placement: ``"everywhere"``, or ``"paper"`` (:func:`qact.models.paper`), for an ``act`` that
-            is a name or a factory.
+        placement: ``"everywhere"``, or for an ``act`` that is a name or a factory ``"paper"``
+            (:func:`qact.models.paper`), ``"sums"`` or ``"branches"``.
         width_multiplier: scales all channels.
 
     Raises:

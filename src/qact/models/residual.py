@@ -6,6 +6,9 @@ from torch import Tensor, nn
 
 from qact.models.placement import Act, Placement, placed
 
+# What a bottleneck's branch is scaled by before training, see `Bottleneck`.
+BRANCH = 0.2
+
 
 def conv(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Conv2d:
     """Return a convolution that keeps the size (up to ``stride``).
@@ -53,6 +56,12 @@ class BasicBlock(nn.Module):
 class Bottleneck(nn.Module):
     """Convolutions 1x1, 3x3, 1x1 around a shortcut; the output has four times ``width`` channels.
 
+    The scale of the last BatchNorm starts at 0.2, so that a block starts close to its shortcut
+    (Goyal et al. 2017, arXiv 1706.02677, start at zero). Every normalised convolution lengthens a
+    gradient a little, and a branch of three does so 16 times in ResNet-50: a residual sum that
+    grows from block to block, as behind a ReLU, makes up for it, one that is normalised anew, as by
+    QAct, does not. At zero the sum would hold the zeros of a ReLU, which are one value to a rank.
+
     Args:
         in_channels: channels of the input.
         width: channels of the first two convolutions.
@@ -73,6 +82,7 @@ class Bottleneck(nn.Module):
         self.act_mid = act("act_mid", width)
         self.conv3 = conv(width, wide, 1)
         self.bn3 = nn.BatchNorm2d(wide)
+        nn.init.constant_(self.bn3.weight, BRANCH)
         self.act_out = act("act_out", wide)
         self.shortcut = _shortcut(in_channels, wide, stride)
 

@@ -46,7 +46,9 @@ class QAct(nn.Module):
         num_features: channels ``C`` of the input at ``dim``.
         dim: the channel dimension; 1 for convolutions and features, -1 for tokens.
         levels: what a rank becomes; ``"table"`` learns it, one table of 33 knots per channel.
-        grounded: each side of zero owns half of the mass, so zero is the median.
+        grounded: each side of zero owns half of the mass, so zero is the median: ``"sides"`` (by
+            the signs), ``"continuous"`` (no jump where a value crosses zero), True for the default
+            of the two, or False.
         smooth: the kernel rank; ``False`` for the exact step rank.
         bandwidth: width of the kernel, a number or a rule for the channel's spread.
         gradient: ``"full"`` through the context too, or ``"density"`` with the context held still.
@@ -81,7 +83,7 @@ class QAct(nn.Module):
         *,
         dim: int = 1,
         levels: str | Level | Callable[[Tensor], Tensor] = "relu",
-        grounded: bool = True,
+        grounded: bool | str = True,
         smooth: bool = True,
         bandwidth: float | str | Bandwidth = "0.2std",
         gradient: str = "full",
@@ -257,7 +259,7 @@ class QAct(nn.Module):
         rule = self.rule
         level = "table" if self.table is not None else self._level.name
         return (
-            f"{self.num_features}, dim={self.dim}, levels={level!r}, grounded={rule.grounded}, "
+            f"{self.num_features}, dim={self.dim}, levels={level!r}, grounded={rule.grounded!r}, "
             f"smooth={rule.smooth}, bandwidth={self.bandwidth!r}, gradient={rule.gradient!r}, "
             f"context={self.mode!r}, momentum={self.momentum}, prior={self.prior}, "
             f"affine={self.affine}"

@@ -27,6 +27,7 @@ CASES = {
     "relu": Case(QAct, {}),
     "no samples": Case(QAct, {"levels": "gelu"}, sizes=(0, 24)),
     "learned": Case(QAct, {"levels": "table", "grounded": False}, sizes=(30, 2)),
+    "continuous": Case(QAct, {"grounded": "continuous"}),
     "density": Case(QAct, {"levels": "uniform", "gradient": "density"}),
     "step": Case(QAct, {"levels": "steps", "smooth": False}),
     "step, no samples": Case(QAct, {"smooth": False}, sizes=(20, 0)),

@@ -5,7 +5,8 @@ With ``g = dL/dv`` for the values ``v = T(F_h(y))`` of a channel and ``T'`` the 
     dL/dy_j = g_j T'(F(y_j)) f_h(y_j) - w_j sum_i g_i T'(F(y_i)) phi_h(y_i - y_j)  + dL/dh dh/dy_j
 
 The sum over ``i`` is a second histogram, of gradients, smoothed by the same kernel; and by the heat
-equation ``dF/dh = h F''``, a second difference of the table of ranks.
+equation ``dF/dh = h F''``, a second difference of the table of ranks. A continuous grounded rank is
+a function of the ungrounded ``G`` and of ``q = G(0)``: one more query, at zero.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ import numpy as np
 from qact.kernels.columns import (
     BANDWIDTH,
     BINS,
+    CONTINUOUS,
     FINITE,
     IN_MEAN,
     IN_VAR,
     MEAN,
     MOST,
+    NEGATIVE,
     OFFSET,
     OUT_MEAN,
     OUT_VAR,
@@ -35,7 +38,7 @@ from qact.kernels.cpu.gauss import convolve, taps
 from qact.kernels.cpu.jit import inline, jit
 from qact.kernels.cpu.observe import count_row, scratch, tabulate
 from qact.kernels.cpu.rows import CHUNK, block, gather, interpolate, locate, scatter, shift, stretch
-from qact.kernels.cpu.table import lowest, ratio, side_weights, varies
+from qact.kernels.cpu.table import lowest, ratio, side_slopes, side_weights, varies
 
 
 @inline
@@ -141,7 +144,7 @@ def through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, gr
         return
     pull = 0.0
     if rule.full:
-        pull = rank_grads(mass, state, work) * rule.relative * n**rule.power / n
+        pull = rank_grads(mass, n, rule, state, work) * rule.relative * n**rule.power / n
         pull = pull / state[STD] if state[STD] > 0 else 0.0
     edge_slopes(state, rule.full, work, pair)
     negative, positive, _ = side_weights(state, n, rule.grounded, rule.sentinels)
@@ -198,7 +201,7 @@ def step_grads(g, codes, steps, grads):  # type: ignore[no-untyped-def]
 
 
 @jit
-def rank_grads(mass, state, work):  # type: ignore[no-untyped-def]
+def rank_grads(mass, values, rule, state, work):  # type: ignore[no-untyped-def]
     """``work.score[k + 1]``: the rise across bin ``k`` of the context's gradient; returns dL/dh.
 
     The slope of the level at an edge is that of the line through the edges on either side.
@@ -214,12 +217,44 @@ def rank_grads(mass, state, work):  # type: ignore[no-untyped-def]
     own[0] = (mass[0] - mass[1]) * slope[0]
     for k in range(1, bins + 1):
         own[k] = (mass[2 * k] - mass[2 * k + 1] + mass[2 * k - 1]) * slope[k]
+    if rule.grounded == CONTINUOUS:
+        through_ground(own, values, rule.sentinels, state, rise)
     bandwidth = 0.0
     for k in range(own.size):
         bandwidth += np.float64(own[k]) * (rise[k + 1] - rise[k])
     reach = taps(ratio(state), work.kernel)
     convolve(edges, bins, work.kernel, reach, work.score)
     return bandwidth * state[BANDWIDTH] / state[WIDTH] ** 2
+
+
+@jit
+def through_ground(own, values, sentinels, state, rise):  # type: ignore[no-untyped-def]
+    """``dL/dF`` at the edges becomes ``dL/dG``, and the rises of ``F`` those of ``G``.
+
+    With ``a = 1 / (2 q)`` below zero, ``dF = a dG - 2 a F dq``; above, ``1 - F`` in the place of
+    ``F``. ``a`` is constant where it stands at its largest.
+    """
+    zero, least = -int(state[OFFSET]), 0.5 * values / (values + 1.0)
+    low, high = side_slopes(state, values, sentinels)
+    for k in range(own.size + 1):
+        rise[k] /= np.float32(low if k <= zero else high)
+    if not 0 <= zero < own.size:
+        slope = np.float32(low if zero > 0 else high)
+        for k in range(own.size):
+            own[k] *= slope
+        return
+    at_zero = 0.0
+    fixed, gap = state[NEGATIVE] + sentinels < least, 0.0
+    for k in range(zero - 1, -1, -1):
+        gap += low * rise[k + 1]
+        own[k] *= np.float32(low)
+        at_zero -= own[k] * (1.0 if fixed else max(1.0 - 2 * gap, 0.0))
+    fixed, gap = values - state[NEGATIVE] + sentinels < least, 0.0
+    for k in range(zero + 1, own.size):
+        gap += high * rise[k]
+        own[k] *= np.float32(high)
+        at_zero -= own[k] * (1.0 if fixed else max(1.0 - 2 * gap, 0.0))
+    own[zero] = at_zero
 
 
 @jit

@@ -90,7 +90,7 @@ def _no_context() -> tuple[Tensor, ...]:
 def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
     """Rule, level and both eps; the plan's numbers stand behind the tensors."""
     x = numbers(frame, tensors)
-    rule = Numbers(x[0] != 0, x[1], x[2], x[3], x[4], x[5] != 0)
+    rule = Numbers(int(x[0]), x[1], x[2], x[3], x[4], x[5] != 0)
     return rule, Level(int(x[6]), int(x[7])), (x[8], x[9]), x[10]
 
 

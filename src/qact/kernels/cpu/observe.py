@@ -9,6 +9,7 @@ import numpy as np
 
 from qact.kernels.columns import (
     BINS,
+    CONTINUOUS,
     FINITE,
     IN_MEAN,
     IN_VAR,
@@ -24,7 +25,15 @@ from qact.kernels.columns import (
 )
 from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.rows import CHUNK, count, extent, moments, negatives, shift, stretch
-from qact.kernels.cpu.table import choose_grid, edge_masses, level, ranks, side_weights, varies
+from qact.kernels.cpu.table import (
+    choose_grid,
+    edge_masses,
+    ground,
+    level,
+    ranks,
+    side_weights,
+    varies,
+)
 
 # What a rank is: `qact.rank.rule.Rule` as numbers.
 Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")
@@ -80,7 +89,7 @@ def observe(row, weight, bias, eps, rule, state, work):  # type: ignore[no-untyp
     h = rule.absolute + rule.relative * state[STD] * row.size**rule.power
     if rule.relative > 0 and not varies(state[MEAN], state[STD]):
         h = 0.0
-    choose_grid(work.ends[0], work.ends[1], row.size, h, state)
+    choose_grid(work.ends[0], work.ends[1], row.size, h, rule.grounded, state)
     return True
 
 
@@ -97,6 +106,8 @@ def tabulate(values, rule, kind, weight, bias, state, work):  # type: ignore[no-
     negative, positive, low = side_weights(state, values, rule.grounded, rule.sentinels)
     edge_masses(work.hist, state, negative, positive, work.edges, work.tail)
     ranks(work.edges, state, low, work.kernel, work.rise, work.rank, work.above)
+    if rule.grounded == CONTINUOUS:
+        ground(values, rule.sentinels, state, work.rise, work.rank, work.above)
     bins, kind = int(state[BINS]), UNIFORM if kind == STEPS else kind
     level(
         kind,

@@ -252,9 +252,11 @@ def _slope(first, last, z, inverse, offset, slopes, sided, out):  # type: ignore
                 if not inside:
                     out[n, c, i] = 0
                     continue
-                aside = place - 0.5
-                near = min(cell + 1, bins - 1) if aside > 0 else max(cell - 1, 0)
-                if sided and (near < -offset[c]) != (cell < -offset[c]):
-                    near = cell
+                toward = 1 if place > 0.5 else -1
+                aside, zero = abs(place - 0.5), -offset[c]
+                near = min(max(cell + toward, 0), bins - 1)
+                if sided and (near < zero) != (cell < zero):
+                    near, aside = min(max(cell - toward, 0), bins - 1), -aside
+                    near = near if (near < zero) == (cell < zero) else cell
                 here = slopes[c, cell]
-                out[n, c, i] = here + abs(aside) * (slopes[c, near] - here)
+                out[n, c, i] = here + aside * (slopes[c, near] - here)

@@ -10,8 +10,10 @@ from qact.kernels.columns import (
     BANDWIDTH,
     BINS,
     COARSE,
+    CONTINUOUS,
     FEW,
     FINENESS,
+    KERNEL,
     MEAN,
     MOST,
     NEGATIVE,
@@ -21,6 +23,7 @@ from qact.kernels.columns import (
     PARTS,
     REACH,
     RELU,
+    SIDES,
     STD,
     TAPS,
     WIDTH,
@@ -36,10 +39,16 @@ def varies(mean, std):  # type: ignore[no-untyped-def]
 
 
 @jit
-def choose_grid(low, high, values, h, state):  # type: ignore[no-untyped-def]
-    """The dyadic grid of a row: `FINENESS` bins per bandwidth, or as fine as `MOST` bins allow."""
+def choose_grid(low, high, values, h, grounded, state):  # type: ignore[no-untyped-def]
+    """The dyadic grid of a row: `FINENESS` bins per bandwidth, or as fine as `MOST` bins allow.
+
+    Zero is on it wherever a continuous grounded rank has mass there.
+    """
     mean, std, fineness = state[MEAN], state[STD], FINENESS if values >= FEW else COARSE
     low, high = max(low, mean - REACH * std), min(high, mean + REACH * std)
+    if grounded == CONTINUOUS:
+        low = min(low, 0.0) if low < KERNEL * h else low
+        high = max(high, 0.0) if high > -KERNEL * h else high
     finest = max(max(abs(low), abs(high)) * 2.0**-22, 2.0**-119)
     _, exponent = math.frexp(max(h / fineness, finest))
     width = math.ldexp(1.0, exponent - 1)
@@ -56,7 +65,7 @@ def choose_grid(low, high, values, h, state):  # type: ignore[no-untyped-def]
 @jit
 def side_weights(state, values, grounded, sentinels):  # type: ignore[no-untyped-def]
     """Weight of one value below zero, of one above, and the mass at minus infinity."""
-    if not grounded:
+    if grounded != SIDES:
         return 1.0 / values, 1.0 / values, 0.0
     below = state[NEGATIVE]
     negative = 0.5 / max(below + sentinels, 1e-30)
@@ -113,6 +122,34 @@ def ranks(edges, state, low, kernel, rise, rank, above):  # type: ignore[no-unty
         rest += rise[bins - k]
         rank[k + 1] = total
         above[bins - 1 - k] = rest
+
+
+@jit
+def side_slopes(state, values, sentinels):  # type: ignore[no-untyped-def]
+    """``a`` of the continuous rank below and above zero; see `qact.rank.rule.side_slopes`."""
+    below, least = state[NEGATIVE], 0.5 * values / (values + 1.0)
+    negative = 0.5 * values / max(below + sentinels, least)
+    return negative, 0.5 * values / max(values - below + sentinels, least)
+
+
+@jit
+def ground(values, sentinels, state, rise, rank, above):  # type: ignore[no-untyped-def]
+    """``1/2 + a (G - q)`` at the edges, in place; ``q`` values count as negative from here on."""
+    bins, zero = int(state[BINS]), -int(state[OFFSET])
+    if 0 <= zero <= bins:
+        state[NEGATIVE] = values * (rank[zero] if rank[zero] < 0.5 else 1 - above[zero])
+    low, high = side_slopes(state, values, sentinels)
+    share = state[NEGATIVE] / values
+    bottom, top = 0.5 - low * share, 0.5 - high * (1 - share)
+    for k in range(bins + 1):
+        if k < zero:
+            rank[k] = bottom + low * rank[k]
+            above[k] = 1 - rank[k]
+        else:
+            above[k] = top + high * above[k]
+            rank[k] = 1 - above[k]
+    for k in range(-1, bins + 1):
+        rise[k + 1] *= np.float32(low if k < zero else high)
 
 
 @jit

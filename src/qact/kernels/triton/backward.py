@@ -99,29 +99,30 @@ def spread(
 
 @triton.jit
 def table(
-    mass, edges, pairs, tables, span, state, partial, weight, out_weight, eps_out, factor, C, n, S,
-    NORM_OUT: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
-    SPLITS: tl.constexpr,
+    mass, edges, pairs, tables, span, state, partial, weight, out_weight, eps_out, factor,
+    sentinels, C, n, S,
+    NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr,
 ):  # fmt: skip
     """Slopes of level and context, one channel a program."""
     c, exists = channel(C, 1)
     _, bound = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, 1)
     _slopes(
-        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor, n,
-        FULL, RELATIVE, BLOCK,
+        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor,
+        sentinels, n, GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
 
 
 @triton.jit
 def _slopes(
-    mass, edges, pairs, row, state, c, weight, bound, factor, n,
-    FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
+    mass, edges, pairs, row, state, c, weight, bound, factor, sentinels, n,
+    GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = c.to(tl.int64) * BLOCK
     slopes.tabulate(
         mass + 2 * at, edges + at, pairs + c.to(tl.int64) * (2 * BLOCK + 16), row,
-        row + BLOCK, state, c, given(weight, c, c >= 0, 1.0), bound, factor, n,
-        FULL, RELATIVE, BLOCK,
+        row + BLOCK, state, c, given(weight, c, c >= 0, 1.0), bound, factor, sentinels, n,
+        GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
 
 
@@ -216,8 +217,8 @@ def whole(
         )  # fmt: skip
         tl.debug_barrier()
     _slopes(
-        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor, n,
-        FULL, RELATIVE, BLOCK,
+        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor,
+        sentinels, n, GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
     tl.debug_barrier()
     numbers = slope_numbers(pairs, state, c, exists, sentinels, n, GROUNDED, BLOCK)

@@ -14,6 +14,7 @@ IN_MEAN, IN_VAR = tl.constexpr(columns.IN_MEAN), tl.constexpr(columns.IN_VAR)
 OUT_MEAN, OUT_VAR = tl.constexpr(columns.OUT_MEAN), tl.constexpr(columns.OUT_VAR)
 STATE = tl.constexpr(columns.STATE)
 
+SIDES, CONTINUOUS = tl.constexpr(columns.SIDES), tl.constexpr(columns.CONTINUOUS)
 NORMAL, RELU = tl.constexpr(columns.NORMAL), tl.constexpr(columns.RELU)
 STEPS = tl.constexpr(columns.STEPS)
 

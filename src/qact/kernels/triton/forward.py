@@ -24,7 +24,8 @@ def measure(z, parts, C, L, n, per, ROWS: tl.constexpr, V: tl.constexpr, K: tl.c
 @triton.jit
 def count(
     z, parts, hist, state, rows, in_weight, in_bias, eps_in, absolute, factor, C, L, n, per, S,
-    NORM_IN: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    NORM_IN: tl.constexpr, GROUNDED: tl.constexpr, RELATIVE: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The second pass: the state of a channel, and its bins ``hist`` (C, BLOCK), zero before."""
@@ -33,7 +34,7 @@ def count(
     # Every program of a channel comes to the same state and writes it.
     observe.settle(
         state, c, exists, *seen, in_weight, in_bias, eps_in, absolute, factor, n,
-        NORM_IN, RELATIVE, BLOCK - 2, K,
+        NORM_IN, GROUNDED, RELATIVE, BLOCK - 2, K,
     )  # fmt: skip
     tl.debug_barrier()
     s = tl.program_id(1)
@@ -108,7 +109,7 @@ def whole(
     _, mean, square, low, high, bits = observe.measure(z, c, exists, 0, tiles, C, L, n, ROWS, V, 1)
     observe.settle(
         state, c, exists, mean, square, low, high, bits, in_weight, in_bias, eps_in, absolute,
-        factor, n, NORM_IN, RELATIVE, BLOCK - 2, 1,
+        factor, n, NORM_IN, GROUNDED, RELATIVE, BLOCK - 2, 1,
     )  # fmt: skip
     tl.debug_barrier()
     observe.count(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.kernels.columns import COARSE, FEW, FINENESS, MOST, REACH
+from qact.kernels.columns import COARSE, FEW, FINENESS, KERNEL, MOST, REACH
 from qact.kernels.plan import KINDS, Plan
 
 # Values in a tile; channels side by side where L is one; values that one program may work through.
@@ -109,7 +109,7 @@ class Words:
     absolute: float
     factor: float
     relative: bool
-    grounded: bool
+    grounded: int
     sentinels: float
     full: bool
     block: int
@@ -134,7 +134,7 @@ def words(plan: Plan, n: int) -> Words:
         h.absolute,
         factor,
         h.relative > 0,
-        rule.grounded,
+        rule.grounding,
         rule.sentinels,
         rule.gradient == "full",
         _block(n, h.absolute, factor),
@@ -150,7 +150,8 @@ def _block(n: int, absolute: float, factor: float) -> int:
     if absolute > 0 or factor <= 0:
         return _power(MOST + 2)
     span, fineness = min(2 * REACH, math.sqrt(2 * n)), FINENESS if n >= FEW else COARSE
-    wanted = max(2 * fineness * span / factor, 4 * math.sqrt(2 * n))
+    # A continuous grounded rank reaches out for zero, as far as its kernel does.
+    wanted = max(2 * fineness * (span / factor + KERNEL), 4 * math.sqrt(2 * n))
     return max(min(_power(int(wanted) + 8), _power(MOST + 2)), 64)
 
 

@@ -11,6 +11,7 @@ from qact.kernels.triton.constants import (
     BINS,
     BITS,
     COARSE,
+    CONTINUOUS,
     COUNT,
     FEW,
     FINENESS,
@@ -18,6 +19,7 @@ from qact.kernels.triton.constants import (
     HIGH,
     IN_MEAN,
     IN_VAR,
+    KERNEL,
     LOW,
     MEAN,
     OFFSET,
@@ -127,7 +129,8 @@ def in_norm(state, c, exists, weight, bias, eps, NORM: tl.constexpr):
 @triton.jit
 def settle(
     state, c, exists, mean, square, low, high, bits, weight, bias, eps, absolute, factor, n,
-    NORM: tl.constexpr, RELATIVE: tl.constexpr, LIMIT: tl.constexpr, K: tl.constexpr,
+    NORM: tl.constexpr, GROUNDED: tl.constexpr, RELATIVE: tl.constexpr, LIMIT: tl.constexpr,
+    K: tl.constexpr,
 ):  # fmt: skip
     """Norm, spread and grid of a channel, written into ``state``: see `qact.kernels.columns`."""
     finite = bits < 0x7F800000
@@ -149,7 +152,8 @@ def settle(
     h = wide(c) + absolute
     if RELATIVE:
         h = tl.where(varies(mean, std), h + factor * std, 0.0)
-    width, offset, bins = grid(low.to(tl.float64), high.to(tl.float64), mean, std, h, n, LIMIT, K)
+    low, high = low.to(tl.float64), high.to(tl.float64)
+    width, offset, bins = grid(low, high, mean, std, h, n, GROUNDED, LIMIT, K)
     tl.store(at + MEAN, mean, mask=exists)
     tl.store(at + STD, std, mask=exists)
     tl.store(at + WIDTH, width, mask=exists)
@@ -166,12 +170,15 @@ def varies(mean, std):
 
 
 @triton.jit
-def grid(low, high, mean, std, h, n, LIMIT: tl.constexpr, K: tl.constexpr):
+def grid(low, high, mean, std, h, n, GROUNDED: tl.constexpr, LIMIT: tl.constexpr, K: tl.constexpr):
     """The dyadic grid: `FINENESS` bins per bandwidth, or as fine as ``LIMIT`` bins allow.
 
     The largest power of two below a number is the number without its mantissa.
     """
     low, high = tl.maximum(low, mean - std * REACH), tl.minimum(high, mean + std * REACH)
+    if GROUNDED == CONTINUOUS:
+        low = tl.where(low < KERNEL * h, tl.minimum(low, 0.0), low)
+        high = tl.where(high > -KERNEL * h, tl.maximum(high, 0.0), high)
     finest = tl.maximum(tl.maximum(tl.abs(low), tl.abs(high)) * 2.0**-22, 2.0**-119)
     fineness = FINENESS if n >= FEW else COARSE
     bits = tl.maximum(h / fineness, finest).to(tl.int64, bitcast=True)

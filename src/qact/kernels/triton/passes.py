@@ -38,8 +38,8 @@ def count(
     kernels.measure[how.grid](z, parts, *how.sizes, how.per, **how.shape)
     kernels.count[how.grid](
         z, parts, hist, state, rows, *affine[:2], what.eps_in, what.absolute, what.factor,
-        *how.sizes, how.per, how.splits, **options(what, "NORM_IN", "RELATIVE", "BLOCK"),
-        **how.power, **how.shape,
+        *how.sizes, how.per, how.splits, **how.power, **how.shape,
+        **options(what, "NORM_IN", "GROUNDED", "RELATIVE", "BLOCK"),
     )  # fmt: skip
     return hist
 
@@ -142,8 +142,9 @@ def descend(work: Work, affine: Affine, steps: int, how: Cut, what: Words) -> No
         )
     gradient.table[(how.channels,)](
         work.mass, work.edges, work.pairs, work.tables, work.span, work.state, work.sums,
-        affine[2], affine[4], what.eps_out, what.factor, how.channels, how.n, how.splits,
-        **how.power, **options(what, "NORM_OUT", "FULL", "RELATIVE", "BLOCK"),
+        affine[2], affine[4], what.eps_out, what.factor, what.sentinels, how.channels, how.n,
+        how.splits, **how.power,
+        **options(what, "NORM_OUT", "GROUNDED", "FULL", "RELATIVE", "BLOCK"),
     )  # fmt: skip
     flags["GROUNDED"] = what.grounded
     end = (*eps, what.sentinels, steps, *size, how.splits)

@@ -6,9 +6,20 @@ import triton
 import triton.language as tl
 
 from qact.kernels.triton import gauss
-from qact.kernels.triton.constants import BANDWIDTH, BINS, MEAN, OFFSET, STATE, STD, WIDTH
+from qact.kernels.triton.constants import (
+    BANDWIDTH,
+    BINS,
+    CONTINUOUS,
+    MEAN,
+    NEGATIVE,
+    OFFSET,
+    STATE,
+    STD,
+    WIDTH,
+)
 from qact.kernels.triton.descent import quantum
 from qact.kernels.triton.observe import varies
+from qact.kernels.triton.table import side_slopes
 
 
 @triton.jit
@@ -32,8 +43,8 @@ def _halves(mass, k, bins, unit):
 
 @triton.jit
 def tabulate(
-    mass, edges, pairs, rise, score, state, c, weight, bound, factor, n,
-    FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
+    mass, edges, pairs, rise, score, state, c, weight, bound, factor, sentinels, n,
+    GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Slopes of level and context at the middles of bins, for two straight lines per value.
 
@@ -56,6 +67,11 @@ def tabulate(
         # The slope of the level at an edge is that of the line through the edges on either side.
         slope = (level + _levels(score, k - 1, bins, weight)) / tl.maximum(here + after, 1e-30)
         masses = tl.where((k >= 1) & (k < bins), (own + before) * slope, 0.0)
+        if GROUNDED == CONTINUOUS:
+            raw, negative = -tl.load(at + OFFSET).to(tl.int32), tl.load(at + NEGATIVE)
+            masses, here, after = _through_ground(
+                masses, here, after, k, bins, raw, negative, sentinels, n
+            )
         tl.store(edges + k, masses)
         heat = tl.sum((masses * (after - here)).to(tl.float64), 0) * h / (width * width)
         # In units of bins, so that it does not overflow where values are tiny.
@@ -75,6 +91,26 @@ def tabulate(
     _continue(pairs + 1, 1, zero)
     _continue(pairs, zero + 3, bins + 2)
     _continue(pairs + 1, zero + 3, bins + 2)
+
+
+@triton.jit
+def _through_ground(masses, here, after, k, bins, zero, negative, sentinels, n):
+    """``dL/dF`` at the edges becomes ``dL/dG``, and the rises of ``F`` those of ``G``.
+
+    With ``a = 1 / (2 q)`` below zero, ``dF = a dG - 2 a F dq``; above, ``1 - F`` in the place of
+    ``F``. ``a`` is constant where it stands at its largest.
+    """
+    low, high = side_slopes(negative, n, sentinels)
+    low, high, least = low.to(tl.float32), high.to(tl.float32), 0.5 * n / (n + 1.0)
+    total = tl.cumsum(tl.where((k >= 0) & (k < bins), after, 0.0), 0) - after
+    gap = tl.abs(total - tl.sum(tl.where(k == zero, total, 0.0), 0))
+    moving = tl.where(k < zero, negative + sentinels > least, n - negative + sentinels > least)
+    nearer = tl.where(moving, tl.maximum(1 - 2 * gap, 0.0), 1.0)
+    masses = masses * tl.where(k < zero, low, high)
+    at_zero = -tl.sum(tl.where(k == zero, 0.0, masses * nearer), 0)
+    inside = (zero >= 0) & (zero <= bins)
+    masses = tl.where((k == zero) & inside, at_zero, masses)
+    return masses, here / tl.where(k <= zero, low, high), after / tl.where(k < zero, low, high)
 
 
 @triton.jit

@@ -9,6 +9,7 @@ from qact.kernels.triton import gauss
 from qact.kernels.triton.constants import (
     BANDWIDTH,
     BINS,
+    CONTINUOUS,
     NEGATIVE,
     NORMAL,
     OFFSET,
@@ -17,6 +18,7 @@ from qact.kernels.triton.constants import (
     OUT_VAR,
     PARTS,
     RELU,
+    SIDES,
     STATE,
     WIDTH,
 )
@@ -26,7 +28,7 @@ from qact.kernels.triton.tiles import given
 @triton.jit
 def side_weights(negative, n, sentinels, GROUNDED: tl.constexpr):
     """Weight of one value below zero, of one above, and the mass at minus infinity; float64."""
-    if GROUNDED:
+    if GROUNDED == SIDES:
         below = 0.5 / tl.maximum(negative + sentinels, 1e-30)
         above = 0.5 / tl.maximum(n - negative + sentinels, 1e-30)
         low = 0.5 - below * negative
@@ -69,6 +71,12 @@ def tabulate(
     ratio = gauss.ratio_of(tl.load(at + WIDTH), tl.load(at + BANDWIDTH))
     step = gauss.convolve(score, k, bins, ratio)
     rank, rest = _ranks(edges, step, k, bins, ratio, low)
+    if GROUNDED == CONTINUOUS:
+        zero = -tl.load(at + OFFSET).to(tl.int32)
+        rank, rest, step, negative = _ground(
+            rank, rest, step, k, bins, zero, negative, sentinels, n
+        )
+        tl.store(at + NEGATIVE, negative)
     tl.debug_barrier()
     tl.store(rise + k, step)
     s = _scores(rank, rest, n, KIND)
@@ -101,6 +109,29 @@ def _ranks(edges, step, k, bins, ratio, low):
     inside = tl.where((k >= 1) & (k <= bins), step, 0.0).to(tl.float64)
     run = tl.cumsum(inside, 0)
     return first + run, rest + (tl.sum(inside, 0) - run)
+
+
+@triton.jit
+def side_slopes(negative, n, sentinels):
+    """``a`` of the continuous rank below and above zero; see `qact.rank.rule.side_slopes`."""
+    least = 0.5 * n / (n + 1.0)
+    below = 0.5 * n / tl.maximum(negative + sentinels, least)
+    return below, 0.5 * n / tl.maximum(n - negative + sentinels, least)
+
+
+@triton.jit
+def _ground(rank, rest, step, k, bins, zero, negative, sentinels, n):
+    """``1/2 + a (G - q)`` at the edges; ``q n`` values count as negative from here on."""
+    here = tl.sum(tl.where(k == zero, rank, 0.0), 0)
+    beyond = tl.sum(tl.where(k == zero, rest, 0.0), 0)
+    inside = (zero >= 0) & (zero <= bins)
+    negative = tl.where(inside, n * tl.where(here < 0.5, here, 1 - beyond), negative)
+    low, high = side_slopes(negative, n, sentinels)
+    share = negative / n
+    left, right = 0.5 - low * share + low * rank, 0.5 - high * (1 - share) + high * rest
+    step = step * tl.where(k <= zero, low, high).to(tl.float32)
+    rank, rest = tl.where(k < zero, left, 1 - right), tl.where(k < zero, 1 - left, right)
+    return rank, rest, step, negative
 
 
 @triton.jit

@@ -91,5 +91,6 @@ class _Observe(torch.autograd.Function):
         grad = slope(z, mean, std, count, grad_mean, grad_std)
         if z.numel():
             passes = engines.passes(exchange.engine, z)
-            grad = grad + passes.slope(z, moment, exchange.grid, True)
+            sided = exchange.rule.grounded == "sides"
+            grad = grad + passes.slope(z, moment, exchange.grid, sided)
         return grad, None
