@@ -90,7 +90,7 @@ _BENCH = {
     "rivals": "recipe.rivals",
     "schedule": "train.schedules",
     "shift": "recipe.shift",
-    "stat": "report.stat",
+    "stat": "report.summary",
     "study": "recipe.study",
     "subject": "recipe.subject",
     "summary": "report.summary",

@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from qact.bench.measure.faults import by_rate, measure_faults, print_faults
+from qact.bench.measure.faults import by_rate, measure_faults
+from qact.bench.report.terminal import print_faults
 from qact.cli.bench import commands
 
 

@@ -8,8 +8,7 @@ with needed("qact.bench", "bench"):
     from qact.bench.recipe.shift import Shift
     from qact.bench.recipe.subject import Data, Model
     from qact.bench.recipe.training import Training
-    from qact.bench.report.stat import Stat
-    from qact.bench.report.summary import Summary
+    from qact.bench.report.summary import Stat, Summary
     from qact.bench.runner.bench import run
     from qact.bench.store.results import Results, load_results
 

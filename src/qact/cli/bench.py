@@ -135,7 +135,8 @@ def _folder(
 
 
 def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:
-    from qact.bench.measure.faults import measure_faults, print_faults
+    from qact.bench.measure.faults import measure_faults
+    from qact.bench.report.terminal import print_faults
 
     rows = measure_faults(recipe, folder, trials, tell=lambda text: console.print(f"  {text}"))
     print_faults(rows, console)

@@ -12,8 +12,9 @@ from rich.console import Console
 
 from qact.bench.errors import RecipeError
 from qact.bench.recipe.recipe import Recipe
-from qact.bench.report.html import print_all, write_report
+from qact.bench.report.html import write_report
 from qact.bench.report.summary import Summary
+from qact.bench.report.terminal import print_all
 from qact.bench.runner.devices import devices_of
 from qact.bench.store.files import make_folder
 from qact.cli import options as o

@@ -13,8 +13,9 @@ from qact.bench.errors import BenchError
 from qact.bench.recipe.presets import PRESETS
 from qact.bench.recipe.rivals import list_rivals
 from qact.bench.recipe.shift import STREAMS
-from qact.bench.report.html import print_all, write_report
+from qact.bench.report.html import write_report
 from qact.bench.report.summary import Summary
+from qact.bench.report.terminal import print_all
 from qact.bench.store.files import make_folder
 from qact.bench.store.join import side_by_side
 from qact.bench.store.results import load_results
