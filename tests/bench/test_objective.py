@@ -8,8 +8,9 @@ from qact import losses
 from qact.bench import Training, rival
 from qact.bench.data import load_inputs
 from qact.bench.errors import RecipeError
-from qact.bench.train.losses import LOSSES, objective
+from qact.bench.train.losses import objective
 from qact.bench.train.network import train_cell
+from qact.losses.registry import LOSSES
 from qact.models import resnet_small
 
 

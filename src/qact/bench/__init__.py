@@ -3,10 +3,10 @@
 from qact.extras import needed
 
 with needed("qact.bench", "bench"):
-    from qact.bench.recipe.recipe import Recipe, quick
+    from qact.bench.recipe.presets import quick
+    from qact.bench.recipe.recipe import Data, Model, Recipe
     from qact.bench.recipe.rivals import Rival, list_rivals, register, rival
     from qact.bench.recipe.shift import Shift
-    from qact.bench.recipe.subject import Data, Model
     from qact.bench.recipe.training import Training
     from qact.bench.report.summary import Stat, Summary
     from qact.bench.runner.bench import run
