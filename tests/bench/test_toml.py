@@ -74,7 +74,7 @@ def test_flags_beat_the_preset_and_the_preset_beats_the_file(tmp_path):
         ("[training]\nepochs = 1.5", r"training: epochs=1.5 must be an integer"),
         ("[training]\nlr = nan", r"training: lr=nan must be a positive number"),
         ("[training]\nlr = true", r"training: lr=True must be a positive number"),
-        ("[training]\nema = 1.0", r"training\.ema must be in \[0, 1\)"),
+        ("[training]\nema = 1.0", r"training: ema=1.0 must be a number in \[0, 1\)"),
         ("[training]\ncompile = 1", r"training: compile=1 must be True or False"),
         ("[training]\nwarmup = 2", "warmup is for cosine, multistep and constant; got 2 with"),
         ("[training]\nschedule='cosine'\nwarmup = 15", "shorter than the 15 epochs, got 15"),
