@@ -40,7 +40,7 @@ def test_the_full_bench_is_one_folder_and_one_report(tiny, tmp_path, monkeypatch
     """Few methods and images; the whole study takes minutes."""
     small = replace(tiny, training=replace(tiny.training, epochs=1))
     monkeypatch.setattr("qact.bench.recipe.recipe.Recipe", lambda: small)
-    monkeypatch.setattr("qact.bench.recipe.presets.full", lambda recipe: full(recipe, 16))
+    monkeypatch.setattr("qact.bench.recipe.presets.full", lambda recipe, images: full(recipe, 16))
     monkeypatch.setattr("qact.bench.recipe.presets.adapt.methods", lambda: ["source", "tent"])
     found = invoke(commands, ["bench", "--full", "--out", str(tmp_path), "--jobs", "1"])
     assert found.exit_code == 0, found.output

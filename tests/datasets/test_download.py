@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import stat
+import sys
 import tarfile
 import threading
 import zipfile
@@ -199,7 +200,7 @@ def test_every_origin_names_a_checksum():
 
 
 def test_a_stalled_download_keeps_every_byte_that_came(server, tmp_path, monkeypatch):
-    monkeypatch.setattr("qact.datasets.download._TIMEOUT", 2)
+    monkeypatch.setattr(sys.modules["qact.datasets.download"], "_TIMEOUT", 2)
     server.stop, server.stall = 300_000, threading.Event()  # less than a piece is
     with pytest.raises(ConnectionError, match=r"300000 bytes are kept in a\.bin\.part"):
         fetch(f"{server.url}/a.bin", tmp_path / "a.bin", "md5", MD5)

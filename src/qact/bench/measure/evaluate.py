@@ -218,6 +218,9 @@ def _try_methods(recipe: Recipe, inputs: Inputs, names: list[str]) -> None:
     """Make the network, and every method for it untrained: they refuse sizes, options, layers."""
     kinds = [kind for kind in map(parse_adaptation, names) if kind.context is None]
     with torch.random.fork_rng(devices=[]), torch.no_grad():
+        build(recipe, rival("relu"), 0, inputs)  # sizes that do not fit are refused here
+        if not kinds:
+            return
         model = build(recipe, rival(recipe.activations[0]), 0, inputs)
         model(inputs.train[0][:_FEW])  # statistics
     for kind in kinds:
