@@ -304,10 +304,10 @@ def report(
     Benches of one recipe become one table. Those of different data, networks or recipes have
     tables of their own, one below the other: their numbers cannot be compared within one.
     """
-    from rich.console import Console
-
-    console = Console()
     with o.at_work(resumes=False):
+        from rich.console import Console
+
+        console = Console()
         if len(folders) == 1 and out is None:
             _show(folders[0], console)
         else:
