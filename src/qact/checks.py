@@ -70,7 +70,7 @@ def within(name: str, value: Any, low: float, high: float = math.inf) -> float:
     valid = f"a number in [{low:g}, {high:g})"
     if not isinstance(value, Real) or isinstance(value, bool):
         raise TypeError(f"{name}={value!r} must be {valid}")
-    if not low <= value < high:
+    if not low <= float(value) < high:
         raise ValueError(f"{name}={value!r} must be {valid}")
     return float(value)
 

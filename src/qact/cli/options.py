@@ -179,12 +179,10 @@ def plain_errors(*further: type[Exception], resumes: bool = True) -> Iterator[No
         goes_on = "; the same command goes on from here" if resumes else ""
         typer.echo(f"qact: stopped{goes_on}", err=True)
         raise typer.Exit(130) from None
-    except (OSError, ImportError, *further) as error:
-        _refuse(error)
     except Exception as error:
-        from qact.bench.errors import BenchError
-
-        if not isinstance(error, BenchError):
+        # An error of the bench can only come from where it is defined: nothing is imported for it.
+        bench = getattr(sys.modules.get("qact.bench.errors"), "BenchError", OSError)
+        if not isinstance(error, (OSError, ImportError, bench, *further)):
             raise
         _refuse(error)
 
