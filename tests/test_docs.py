@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import io
 import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 import torch
 
+from qact.registry import Registry
+
 ROOT = Path(__file__).parents[1]
+ROOMS = ("activations", "adapt", "calibration", "corruptions", "datasets", "losses", "models")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)|(?:src|href)=\"([^\"]+)\"")
@@ -43,6 +48,19 @@ def run_page(page: Path) -> int:
     return count
 
 
+@pytest.fixture
+def registries():
+    """What a page registers is taken out again."""
+    for room in ROOMS:
+        import_module(f"qact.{room}")
+    every = [found for found in gc.get_objects() if type(found) is Registry]
+    before = [(found, set(found)) for found in every]
+    yield
+    for found, names in before:
+        for name in set(found) - names:
+            found.remove(name)
+
+
 def anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub and mkdocs make them."""
     text = FENCE.sub("", page.read_text(encoding="utf-8"))
@@ -67,7 +85,7 @@ def broken_links(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_snippets_run(page, monkeypatch, tmp_path):
+def test_snippets_run(page, monkeypatch, tmp_path, registries):
     monkeypatch.chdir(tmp_path)
     with torch.random.fork_rng(devices=[]):
         run_page(page)

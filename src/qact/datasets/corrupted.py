@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qact import checks
 from qact.datasets import manifest
 from qact.datasets.arrays import as_images, as_labels
 from qact.datasets.download import digest
@@ -111,4 +112,4 @@ def _load(path: Path, origin: str) -> np.ndarray:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; origin: {origin}") from error
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}; origin: {origin}") from error
+        raise ValueError(f"{path} is damaged: {checks.reason(error)}; origin: {origin}") from error
