@@ -13,12 +13,13 @@ from qact.calibration.registry import register
 
 @register("platt", paper="Platt 1999")
 class PlattScaling(Calibrator):
-    """Fit ``sigmoid(a_c s_c + b_c)`` per class, divided by their sum; ``s_c`` the softmax's log-odds.
+    """Fit ``sigmoid(a_c s_c + b_c)`` per class, divided by their sum.
 
-    Platt 1999, "Probabilistic outputs for support vector machines", with his targets: ``(N+ + 1) /
-    (N+ + 2)`` for the ``N+`` samples of the class and ``1 / (N- + 2)`` for the ``N-`` others. They
-    are what keeps ``a`` and ``b`` finite on separable samples and on a class that is missing. With
-    two classes the two fits mirror each other and the sum is 1. The order of classes may change.
+    ``s_c`` are the log-odds of the softmax. Platt 1999, "Probabilistic outputs for support vector
+    machines", with his targets: ``(N+ + 1) / (N+ + 2)`` for the ``N+`` samples of the class and
+    ``1 / (N- + 2)`` for the ``N-`` others. They are what keeps ``a`` and ``b`` finite on separable
+    samples and on a class that is missing. With two classes the two fits mirror each other and the
+    sum is 1. The order of classes may change.
 
     Attributes:
         weight: ``a`` (C,).

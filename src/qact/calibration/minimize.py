@@ -8,7 +8,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-
 # Largest slope at what counts as a minimum. About 1e-8 is the least that can be reached: there the
 # value no longer changes in its last digit.
 FLAT = 1e-6

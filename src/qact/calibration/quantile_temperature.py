@@ -33,8 +33,8 @@ class QuantileTemperature(Calibrator):
     """Fit ``softmax(z / (u exp(a + b (1 - q))))``, with ``q`` the quantile of a confidence.
 
     ``a`` and ``b`` are fitted by likelihood, with a unit Gaussian prior on each, and the
-    temperature kept between 0.01 and 100 times ``u``, the spread of the logits. Within a sample the order of classes never changes; the
-    order of confidences between samples may.
+    temperature kept between 0.01 and 100 times ``u``, the spread of the logits. Within a sample the
+    order of classes never changes; the order of confidences between samples may.
 
     Args:
         context: ``"running"``: quantiles among the samples of the fit, each sample alone.

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def embedded(
-    embeddings: Tensor, labels: Tensor, *, finite: bool = True
-) -> tuple[Tensor, Tensor]:
+def embedded(embeddings: Tensor, labels: Tensor, *, finite: bool = True) -> tuple[Tensor, Tensor]:
     """Return embeddings in float32 (float64 stays) and int64 labels, or say what is wrong.
 
     ``finite`` refuses NaN and infinity, of which no distance can be taken.
