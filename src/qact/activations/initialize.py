@@ -17,7 +17,7 @@ from qact.activations import signal
 from qact.activations.batch import Dice
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
-from qact.surgery import hooking, is_activation, outermost
+from qact.surgery import hooking, is_activation, is_norm, outermost
 
 SCHEMES = ("variance", "edge", "lsuv")
 SAMPLES = 4096
@@ -69,7 +69,7 @@ def init_(
         if inputs is None:
             raise ValueError("scheme='lsuv' measures the layers: give inputs, a batch of the data")
         return _lsuv(model, inputs, sigma)
-    made, drift = _made(activation), _Drift()
+    made, drift = _made(activation), _Drift(sigma)
     for layer, before, after in _layers(model):
         # A layer without an activation before it reads data, whatever the others read.
         read = None if before is None else (made or before)
@@ -79,36 +79,45 @@ def init_(
             _normal(layer, math.sqrt(sigma**2 - sigma_b**2) if read is None else sigma_w, sigma_b)
         else:
             _normal(layer, sigma if read is None else _gain(read, sigma), 0.0)
-            drift.after(layer, read, sigma)
-    drift.warn()
+            drift.through(layer, read)
+    if not any(is_norm(module) for module in model.modules()):  # which would set it right
+        drift.warn()
     return model
 
 
 class _Drift:
     """How far chance leads the variance of a signal away from an unstable fixed point."""
 
-    def __init__(self) -> None:
-        self.error, self.slope, self.name = 0.0, 0.0, ""  # relative squared error; steepest slope
+    def __init__(self, sigma: float) -> None:
+        self._read: list[tuple[nn.Module | None, int]] = []  # what a layer reads, and how many
+        self._sigma = sigma
 
-    def after(self, layer: Any, read: nn.Module | None, sigma: float) -> None:
-        """Carry the error through one more layer, which reads ``read``."""
-        if read is None or _reads_batch(read):  # a rank has no scale: what was off is forgotten
-            self.error = 0.0
-            return
-        f = _scalar(copy.deepcopy(read).double().eval())
-        slope = signal.variance_slope(f, _gain(read, sigma), sigma**2)
-        own = signal.sampling_error(f, layer.weight[0].numel(), sigma**2)
-        self.error = slope**2 * self.error + own**2
-        if slope > self.slope:
-            self.slope, self.name = slope, type(read).__name__
+    def through(self, layer: Any, read: nn.Module | None) -> None:
+        """Go on through a layer, which reads the activation ``read`` or data."""
+        rank = read is not None and _reads_batch(read)  # it has no scale: what was off is forgotten
+        self._read.append((None if rank else read, layer.weight[0].numel()))
 
     def warn(self) -> None:
         """Warn of an error of more than half that grows from layer to layer."""
-        if self.slope > 1.001 and self.error > 0.25:
+        q, known = self._sigma**2, dict[str, tuple[float, float]]()
+        error, steepest = 0.0, (0.0, "")  # of the variance, relative and squared
+        for read, width in self._read:
+            if read is None:
+                error = 0.0
+                continue
+            name = repr(read)
+            if name not in known:  # the same function again and again, mostly
+                f = _scalar(copy.deepcopy(read).double().eval())
+                slope = signal.variance_slope(f, _gain(read, self._sigma), q)
+                known[name] = slope, signal.sampling_error(f, 1, q)
+            slope, chance = known[name]
+            error = slope**2 * error + chance**2 / width
+            steepest = max(steepest, (slope, type(read).__name__))
+        if steepest[0] > 1.001 and error > 0.25:
             warnings.warn(
-                f"the variance of the signal is unstable: behind {self.name} a deviation grows "
-                f"{self.slope:.3f}-fold per layer, and in this network it is off by "
-                f"{100 * math.sqrt(self.error):.0f}% at the end by chance alone; use "
+                f"the variance of the signal is unstable: behind {steepest[1]} a deviation grows "
+                f"{steepest[0]:.3f}-fold per layer, and in this network it is off by "
+                f"{100 * math.sqrt(error):.0f}% at the end by chance alone; use "
                 "scheme='lsuv', which measures the layers, or layers that normalise",
                 stacklevel=4,
             )

@@ -86,31 +86,35 @@ def _transported(
     known = ((source.count > 0) & (target.count > 0))[:, None]
     levels, middle = _levels(torch.minimum(source.count, target.count), knots)
     # Equal quantiles make the identity: that is what a channel gets of which nothing is known.
-    a, b = (_quantiles(c, levels).to(z.dtype).where(known, 0.0) for c in (source, target))
-    omega, beta = _line(a[:, middle], b[:, middle], shift=map == "mean")
-    moved = _interpolated(z, a, b, omega) if map == "exact" else omega * z + beta
+    pairs = [
+        [_quantiles(c, at).to(z.dtype).where(known, 0.0) for c in (source, target)]
+        for at in (levels, middle)
+    ]
+    omega, beta = _line(*pairs[1], shift=map == "mean")
+    moved = _interpolated(z, *pairs[0], omega) if map == "exact" else omega * z + beta
     return unfold(torch.lerp(z, moved, strength), input, dim).to(input.dtype)
 
 
-def _levels(count: Tensor, knots: int) -> tuple[Tensor, slice]:
-    """The levels (C, K) of the knots, in order, and which are the middles of equal shares.
+def _levels(count: Tensor, knots: int) -> tuple[Tensor, Tensor]:
+    """The levels (C, K) of the knots, in order, and (1, knots) those in the middles of equal shares.
 
     A share of the mass holds many values where there are many. Between its middle and the end lies
-    the tail, in which every value counts: there the levels are those of single values.
+    the tail, in which every value counts: there the levels are those of single values, until they
+    are no denser than the middles.
     """
-    middle = (torch.arange(knots, device=count.device, dtype=count.dtype) + 0.5) / knots
-    tail = (_TAIL.to(count) + 0.5) / count[:, None]
-    tail = tail.nan_to_num(1.0).clamp(max=0.5 / knots)
-    ends = torch.zeros_like(count)[:, None]
-    parts = [ends, tail, middle.expand(len(count), -1), (1 - tail).flip(1), 1 - ends]
-    first = 1 + tail.shape[1]
-    return torch.cat(parts, 1), slice(first, first + knots)
+    count = count.double()[:, None]
+    middle = (torch.arange(knots, device=count.device, dtype=count.dtype) + 0.5)[None] / knots
+    tail = ((_TAIL.to(count) + 0.5) / count).nan_to_num(1.0).clamp(max=min(10 / knots, 0.5))
+    ends = torch.zeros_like(count)
+    parts = [ends, tail, middle.expand(len(count), -1), 1 - tail, 1 - ends]
+    return torch.cat(parts, 1).sort(1).values, middle
 
 
 @torch.no_grad()
 def _quantiles(context: Context, levels: Tensor) -> Tensor:
-    rule = Rule(grounded=False, smooth=False)
-    return tables.quantile(context.histogram, levels.to(context.mass.dtype), rule)
+    # In float64: a level near 1 has few digits left for how far it is from 1.
+    wide = context.histogram.to(torch.float64)
+    return tables.quantile(wide, levels, Rule(grounded=False, smooth=False))
 
 
 def _line(a: Tensor, b: Tensor, shift: bool) -> tuple[Tensor, Tensor]:
