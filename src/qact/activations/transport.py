@@ -96,7 +96,7 @@ def _transported(
 
 
 def _levels(count: Tensor, knots: int) -> tuple[Tensor, Tensor]:
-    """The levels (C, K) of the knots, in order, and (1, knots) those in the middles of equal shares.
+    """Return the levels (C, K) of the knots, in order, and (1, knots) the middles of equal shares.
 
     A share of the mass holds many values where there are many. Between its middle and the end lies
     the tail, in which every value counts: there the levels are those of single values, until they
