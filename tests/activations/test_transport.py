@@ -51,8 +51,9 @@ def test_the_tail_is_moved_value_by_value(n, spread, most):
     x, got, want = (t[:, 0].sort().values for t in (a, transport(a, source, target), b))
     assert (got - want).abs().max() < most  # it was 3.5 and more with equal shares alone
     assert (got - want).abs().mean() < 0.01
-    # A context knows a place to one of its cells: what is off is that, on either side.
-    below = torch.searchsorted(x, x - cells[0])
+    # A context knows a place to one of its cells: what is off is that, between the values on either
+    # side of it.
+    below = (torch.searchsorted(x, x - cells[0]) - 1).clamp(min=0)
     above = torch.searchsorted(x, x + cells[0], right=True).clamp(max=n - 1)
     assert (got >= want[below] - 1.5 * cells[1]).all()
     assert (got <= want[above] + 1.5 * cells[1]).all()
