@@ -103,6 +103,7 @@ def test_an_unstable_fixed_point_is_warned_of():
     for name in ("relu", "tanh"):
         qact.init_(network(name, 256, 20))  # their slopes are 1 and below: no warning
     qact.init_(network("silu", 256, 4))  # no drift worth the name in so few layers
+    qact.init_(network("silu", 8, 1))  # narrow, but nothing grows
 
 
 def test_the_error_by_chance_is_what_networks_have():

@@ -101,9 +101,10 @@ class _Drift:
         """Warn of an error of more than half that grows from layer to layer."""
         q, known = self._sigma**2, dict[str, tuple[float, float]]()
         error, steepest = 0.0, (0.0, "")  # of the variance, relative and squared
+        steady = 0.0  # what it would be at slope 1: narrow layers alone are no drift
         for read, width in self._read:
             if read is None:
-                error = 0.0
+                error = steady = 0.0
                 continue
             name = repr(read)
             if name not in known:  # the same function again and again, mostly
@@ -111,9 +112,9 @@ class _Drift:
                 slope = signal.variance_slope(f, _gain(read, self._sigma), q)
                 known[name] = slope, signal.sampling_error(f, 1, q)
             slope, chance = known[name]
-            error = slope**2 * error + chance**2 / width
+            error, steady = slope**2 * error + chance**2 / width, steady + chance**2 / width
             steepest = max(steepest, (slope, type(read).__name__))
-        if steepest[0] > 1.001 and error > 0.25:
+        if error > 0.25 and error > 4 * steady:
             warnings.warn(
                 f"the variance of the signal is unstable: behind {steepest[1]} a deviation grows "
                 f"{steepest[0]:.3f}-fold per layer, and in this network it is off by "
