@@ -85,13 +85,16 @@ def _transported(
     z = fold(widened(input), dim)
     known = ((source.count > 0) & (target.count > 0))[:, None]
     levels, middle = _levels(torch.minimum(source.count, target.count), knots)
-    # Equal quantiles make the identity: that is what a channel gets of which nothing is known.
-    pairs = [
-        [_quantiles(c, at).to(z.dtype).where(known, 0.0) for c in (source, target)]
-        for at in (levels, middle)
-    ]
-    omega, beta = _line(*pairs[1], shift=map == "mean")
-    moved = _interpolated(z, *pairs[0], omega) if map == "exact" else omega * z + beta
+
+    def quantiles(context: Context, at: Tensor) -> Tensor:
+        # Equal quantiles make the identity: what a channel gets of which nothing is known.
+        return _quantiles(context, at).to(z.dtype).where(known, 0.0)
+
+    omega, beta = _line(quantiles(source, middle), quantiles(target, middle), map == "mean")
+    if map == "exact":
+        moved = _interpolated(z, quantiles(source, levels), quantiles(target, levels), omega)
+    else:
+        moved = omega * z + beta
     return unfold(torch.lerp(z, moved, strength), input, dim).to(input.dtype)
 
 
