@@ -20,8 +20,8 @@ from rich.console import Console
 
 from qact.bench import Data, Model, Recipe, Shift, Training, run
 from qact.bench.recipe.adaptations import parse_adaptation
+from qact.bench.recipe.presets import study
 from qact.bench.recipe.rows import KEY
-from qact.bench.recipe.study import study
 from qact.bench.report.html import write_report
 from qact.bench.report.summary import Summary
 from qact.bench.runner.progress import Lines

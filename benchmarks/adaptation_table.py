@@ -10,8 +10,8 @@ from statistics import fmean
 
 from qact.bench.recipe.adaptations import parse_adaptation
 from qact.bench.recipe.shift import STREAMS
-from qact.bench.report.stat import Stat
-from qact.bench.report.terminal import shown
+from qact.bench.report.summary import Stat
+from qact.bench.report.text import shown
 
 COLUMNS = (*(f"{stream}-64" for stream in STREAMS), *(f"iid-{size}" for size in (1, 4, 16, 256)))
 MARKS = {name: (f"<!-- {name} -->", f"<!-- /{name} -->") for name in ("summary", "table")}

@@ -34,8 +34,9 @@ from qact.bench import (
 from qact.bench.data import load_inputs
 from qact.bench.errors import CellError
 from qact.bench.recipe.rivals import rival
-from qact.bench.report.ranking import print_ranking, ranked, score
-from qact.bench.report.terminal import shown
+from qact.bench.report.ranking import ranked, score
+from qact.bench.report.terminal import print_ranking
+from qact.bench.report.text import shown
 from qact.bench.runner.progress import Lines
 from qact.bench.train.network import train_cell
 

@@ -130,8 +130,9 @@ def table(rows: list[dict[str, str]]) -> str:
     lines += ["|---|---|" + "---|" * len(severities)]
     for name in corruptions("all"):
         for kind in ("relu", "qact"):
-            cells = [cell(sums[name, kind, s]) for s in severities if (name, kind, s) in sums]
-            if cells:
+            here = [sums.get((name, kind, s)) for s in severities]
+            if any(counts is not None for counts in here):
+                cells = ["" if counts is None else cell(counts) for counts in here]
                 lines.append(f"| {name} | {kind} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

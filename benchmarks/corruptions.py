@@ -38,7 +38,7 @@ from qact.bench import Recipe
 from qact.bench.data import load_inputs
 from qact.bench.errors import RecipeError
 from qact.bench.recipe import rivals
-from qact.bench.recipe.subject import Data
+from qact.bench.recipe.recipe import Data
 from qact.bench.recipe.training import Training
 from qact.bench.train import epoch
 from qact.bench.train import network as train

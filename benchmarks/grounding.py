@@ -35,7 +35,7 @@ from qact.bench import Recipe, Rival
 from qact.bench.data import Inputs, load_inputs, permutation
 from qact.bench.measure.adapt import predict
 from qact.bench.train.network import train_cell
-from qact.datasets.sources import SOURCES
+from qact.datasets.registry import entry
 
 CORRUPTIONS = ("speckle_noise", "gaussian_blur", "spatter", "saturate")
 ADAPTATIONS = ("frozen", "batch-200")
@@ -69,7 +69,7 @@ def inputs_of(recipe: Recipe) -> Inputs:
         return validation(recipe)
     inputs, limit = load_inputs(recipe.data), recipe.data.limit
     root = Path(os.environ["QACT_DATA"])
-    images, labels = SOURCES[recipe.data.name].read(root, "train", limit + FRESH)
+    images, labels = entry(recipe.data.name).make.read(root, "train", limit + FRESH)
     fresh = torch.from_numpy(images[limit:]).float() / 255
     labels = torch.from_numpy(labels[limit:]).long()
     return replace(inputs, test_images=fresh, test_labels=labels, _corrupted={}, _parts={})

@@ -27,7 +27,7 @@ import adaptation
 import qact
 from qact.bench.data import Inputs, load_inputs, permutation
 from qact.bench.recipe.rivals import rival
-from qact.bench.report.stat import Stat
+from qact.bench.report.summary import Stat
 from qact.bench.store.files import write_atomically
 from qact.bench.train.network import train_cell
 

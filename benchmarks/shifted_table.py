@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
 
-from qact.bench.report.stat import Stat
-from qact.bench.report.terminal import shown
+from qact.bench.report.summary import Stat
+from qact.bench.report.text import shown
 
 MARKS = ("<!-- shifted -->", "<!-- /shifted -->")
 TITLES = {"cifar10": "CIFAR-10", "fashion_mnist": "Fashion-MNIST", "cifar100": "CIFAR-100"}

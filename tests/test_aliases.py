@@ -35,6 +35,10 @@ from qact.layer import QAct
 from qact.convert import Summary, convert
 from qact.shift.streams import stream
 from qact.distributed import convert_sync_
+from qact.bench.train import build, train_cell
+from qact.bench.report import print_all, write_report
+from qact.bench.recipe import Recipe, quick
+from qact.bench.runner import run
 import qact.shift.data as data
 import qact
 assert qact.QAct is QAct and qact.convert is convert and data.load is qact.shift.load

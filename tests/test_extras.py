@@ -86,7 +86,7 @@ def test_without_the_bench_the_console_script_says_what_is_behind_it():
 def test_the_commands_that_are_named_are_those_that_there_are():
     get_command = pytest.importorskip("typer.main").get_command
     from qact.cli import COMMANDS
-    from qact.cli.bench import commands
+    from qact.cli.commands import commands
 
     assert tuple(sorted(get_command(commands).commands)) == COMMANDS
 

@@ -3,8 +3,48 @@
 from __future__ import annotations
 
 import math
+import os
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any
+
+
+def reason(error: BaseException) -> str:
+    """Why a file could not be read or written, in words: no error number, no advice to unpickle.
+
+    Example:
+        >>> reason(FileNotFoundError(2, "No such file or directory", "x.npz"))
+        'x.npz: no such file or directory'
+        >>> reason(ValueError("Cannot load file containing pickled data when allow_pickle=False"))
+        'no plain arrays; Python objects (pickles) are never loaded'
+    """
+    if "allow_pickle" in str(error):
+        return "no plain arrays; Python objects (pickles) are never loaded"
+    inner = getattr(error, "reason", None)  # of urllib's URLError
+    if isinstance(inner, BaseException):
+        return reason(inner)
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror[0].lower() + error.strerror[1:]
+        return text if error.filename is None else f"{error.filename}: {text}"
+    return str(error) or type(error).__name__
+
+
+def room(what: str, count: int) -> None:
+    """Refuse ``count`` bytes that this machine's memory could not hold.
+
+    Example:
+        >>> room("size=100000", 10**15)
+        Traceback (most recent call last):
+        ValueError: size=100000 needs 1,000,000 GB of memory, this machine has ... GB
+    """
+    try:
+        have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return
+    if count > have:
+        raise ValueError(
+            f"{what} needs {count / 1e9:,.0f} GB of memory, this machine has {have / 1e9:,.0f} GB"
+        )
 
 
 def integer(name: str, value: Any, least: int | None = None) -> int:
@@ -23,6 +63,23 @@ def number(name: str, value: Any, valid: str, low: float, high: float = math.inf
     if not (math.isfinite(value) and low < float(value) <= high):
         raise ValueError(f"{name}={value!r} must be {valid}")
     return float(value)
+
+
+def within(name: str, value: Any, low: float, high: float = math.inf) -> float:
+    """``value`` as a float in ``[low, high)``."""
+    valid = f"a number in [{low:g}, {high:g})"
+    if not isinstance(value, Real) or isinstance(value, bool):
+        raise TypeError(f"{name}={value!r} must be {valid}")
+    if not low <= float(value) < high:
+        raise ValueError(f"{name}={value!r} must be {valid}")
+    return float(value)
+
+
+def distinct(name: str, values: Sequence[object]) -> None:
+    """Refuse an empty list, and one with repetitions or with lists in it."""
+    nested = any(isinstance(value, list | dict) for value in values)
+    if nested or not values or len(set(values)) != len(values):
+        raise ValueError(f"{name}={values!r} must be distinct and at least one")
 
 
 def flag(name: str, value: Any) -> bool:

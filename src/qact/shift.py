@@ -12,7 +12,7 @@ from qact.datasets.writer import write_corrupted
 
 
 def __getattr__(name: str) -> tuple[str, ...]:
-    if name == "TEST_SETS":
+    if name == "TEST_SETS":  # asked for late: then those of others are among them
         return tuple(names(shifted=True))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -101,6 +101,20 @@ def test_the_same_seed_gives_the_same_faults():
     assert not torch.equal(found[0], found[2])
 
 
+def test_parameters_of_activations_do_not_move_the_faults_of_the_weights():
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Linear(30, 30), nn.ReLU(), nn.Linear(30, 30), nn.ReLU())
+    bounded = nn.Sequential(plain[0], qact.activation("fitact", 30), plain[2], nn.PReLU())
+    hit = []
+    for model in (plain, bounded):
+        with faulty(model, 1e-2, seed=3):
+            hit.append([plain[0].weight.clone(), plain[2].weight.clone(), plain[2].bias.clone()])
+    for one, two in zip(*hit, strict=True):
+        assert torch.equal(one.view(torch.int32), two.view(torch.int32))
+    with faulty(bounded, 0.5, seed=3):  # and theirs are hit too
+        assert (bounded[1].bound != 6.0).any()
+
+
 def test_activations_are_found_once():
     model = nn.Sequential(nn.ReLU(), qact.QAct.paper(4), qact.activation("golu"), nn.Linear(4, 4))
     names = [type(m).__name__ for _, m in outermost(model, is_activation)]

@@ -70,6 +70,51 @@ def test_lsuv_makes_every_output_of_unit_variance(name):
     assert seen == pytest.approx([1.0] * 6, abs=0.05)
 
 
+def test_lsuv_twice_is_lsuv_once():
+    x = torch.randn(256, 64)
+    model = qact.init_(network("swish", 64, 5), "lsuv", inputs=x)
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    qact.init_(model, "lsuv", inputs=x)
+    assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
+    with torch.no_grad():
+        model[2].weight.normal_()  # no longer orthogonal: drawn anew
+    drawn = model[2].weight.clone()
+    qact.init_(model, "lsuv", inputs=x)
+    gram = model[2].weight.detach() @ model[2].weight.detach().T
+    assert not torch.equal(drawn, model[2].weight)
+    torch.testing.assert_close(gram / gram[0, 0], torch.eye(64), atol=1e-4, rtol=0)
+
+
+def test_an_unstable_fixed_point_is_warned_of():
+    # SiLU at variance 1 by scipy's quadrature: E silu(z)^2, and d ln E / d ln q, the slope.
+    integrate = pytest.importorskip("scipy.integrate")
+
+    def moment(q):
+        def f(z):
+            x = math.sqrt(q) * z
+            return (x / (1 + math.exp(-x))) ** 2 * math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+
+        return integrate.quad(f, -30, 30, epsabs=1e-13)[0]
+
+    slope = (moment(1 + 1e-4) - moment(1 - 1e-4)) / 2e-4 / moment(1)
+    assert slope == pytest.approx(1.173, abs=1e-3)
+    with pytest.warns(UserWarning, match=f"unstable: behind SiLU a deviation grows {slope:.3f}"):
+        qact.init_(network("silu", 256, 20))
+    for name in ("relu", "tanh"):
+        qact.init_(network(name, 256, 20))  # their slopes are 1 and below: no warning
+    qact.init_(network("silu", 256, 4))  # no drift worth the name in so few layers
+    qact.init_(network("silu", 8, 1))  # narrow, but nothing grows
+
+
+def test_the_error_by_chance_is_what_networks_have():
+    # The mean square of f over the width, over many networks, against its predicted deviation.
+    f, width = torch.nn.functional.silu, 100
+    z = torch.randn(4000, width, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = f(z).square().mean(1)
+    predicted = signal.sampling_error(f, width)
+    assert float(found.std() / found.mean()) == pytest.approx(predicted, rel=0.05)
+
+
 def test_lsuv_leaves_statistics_alone():
     model = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 8))
     before = model[1].running_mean.clone()

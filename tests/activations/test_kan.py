@@ -119,6 +119,22 @@ def test_af_kan_is_about_as_large_as_a_linear_layer():
     assert 64 * 32 < size < 64 * 32 + 64 * 3 + 30
 
 
+@pytest.mark.parametrize("features", [1, 2])
+def test_afkan_of_one_or_two_features_fits_a_function(features):
+    torch.manual_seed(0)
+    x = torch.rand(400, features) * 2 - 1
+    y = (3 * x).sin().sum(1, keepdim=True)
+    assert AFKAN(features, 1)(x).std() > 0  # LayerNorm would leave a constant, or two signs
+    model = nn.Sequential(AFKAN(features, 16), AFKAN(16, 1))
+    optimizer = torch.optim.Adam(model.parameters(), 2e-2)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss = (model(x) - y).square().mean()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.1 * y.var()
+
+
 @pytest.mark.parametrize("make", [lambda: KAN(3, 2, "wavelet"), lambda: AFKAN(3, 2, "swoosh")])
 def test_unknown_names_are_refused(make):
     with pytest.raises(ValueError, match=r"'wavelet'|'swoosh'"):

@@ -52,6 +52,19 @@ def test_adaptation_leaves_no_trace(model, images):
     assert torch.equal(plain, model(images))
 
 
+@pytest.mark.parametrize("adaptation", ["frozen", "batch-10", "mixed-10"])
+def test_every_layer_keeps_its_own_flags(model, images, adaptation):
+    model.train()
+    first, *_ = model.children()
+    first.eval().requires_grad_(False)
+    training = [module.training for module in model.modules()]
+    gradients = [parameter.requires_grad for parameter in model.parameters()]
+    assert len(set(training)) == len(set(gradients)) == 2
+    predict(model, images, adaptation, torch.arange(30))
+    assert training == [module.training for module in model.modules()]
+    assert gradients == [parameter.requires_grad for parameter in model.parameters()]
+
+
 def test_the_last_batch_is_filled_up_and_counts_once():
     sizes = []
 

@@ -6,7 +6,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from qact.bench import Rival
-from qact.cli.bench import commands
+from qact.cli.commands import commands
 
 invoke = CliRunner().invoke
 
@@ -14,7 +14,7 @@ invoke = CliRunner().invoke
 @pytest.fixture
 def small(monkeypatch, tiny):
     """Make the default recipe the tiny one, without processes."""
-    monkeypatch.setattr("qact.cli.bench.Recipe", lambda: tiny)
+    monkeypatch.setattr("qact.bench.recipe.recipe.Recipe", lambda: tiny)
     return tiny
 
 
@@ -36,28 +36,28 @@ def test_bench_then_report(small, tmp_path):
     [
         (["--activation", "swosh"], "unknown activation 'swosh'; did you mean "),
         (["--data", "nowhere"], "nowhere"),
-        (["--loss", "hinge"], "got 'hinge'"),
+        (["--loss", "hinge"], "unknown loss 'hinge'; "),
         (["--corruption", "haze"], "unknown corruption 'haze'"),
         (["--adaptation", "batch-x"], "got 'batch-x'"),
         (["--adaptation", "tents-64"], "one of alpha_bn, aqr"),
         (["--adaptation", "tent:rate=1-64"], "'tent' has no option 'rate'; it has"),
-        (["--augmentation", "mixup"], "training.augmentation must be one of none,"),
+        (["--augmentation", "mixup"], "training: unknown augmentation 'mixup'; "),
         (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),
         (["--seeds", "0"], "--seeds must be at least 1, got 0"),
-        (["--epochs", "0"], "epochs must be positive, got 0"),
-        (["--model", "vit"], "model.name must be one of densenet40, lenet"),
-        (["--width", "0"], "width_multiplier must be positive, got 0"),
-        (["--placement", "nowhere"], "model.placement must be one of everywhere, paper"),
-        (["--preset", "best"], "preset must be one of digits, paper, authors, modern; got 'best'"),
-        (["--severity", "6"], "severities run from 0 (clean) to 5, got 6"),
-        (["--stream", "backwards"], "shift.streams must be one of iid, sorted, dirichlet"),
-        (["--batch", "1"], "training.batch must be at least 2, got 1"),
-        (["--lr", "-1"], "training.lr must be positive, got -1.0"),
-        (["--precision", "float16"], "must be one of float32, bfloat16; got 'float16'"),
+        (["--epochs", "0"], "training: epochs=0 must be at least 1"),
+        (["--model", "vit"], "model: unknown model 'vit'; did you mean 'vit_tiny'?"),
+        (["--width", "0"], "model: width_multiplier=0.0 must be a positive number"),
+        (["--placement", "nowhere"], "unknown placement 'nowhere'; "),
+        (["--preset", "best"], "unknown preset 'best'; "),
+        (["--severity", "6"], "shift: severities=6 must be 0 (clean) to 5"),
+        (["--stream", "backwards"], "unknown stream 'backwards'; "),
+        (["--batch", "1"], "training: batch=1 must be at least 2"),
+        (["--lr", "-1"], "training: lr=-1.0 must be a positive number"),
+        (["--precision", "float16"], "unknown precision 'float16'; did you mean 'bfloat16'"),
         (["--limit", "0"], "limit"),
         (["--device", "gpu"], "device must be cpu, cuda or cuda:N, got 'gpu'"),
         (["--device", "cuda:99"], "device 'cuda:99' is not here"),
-        (["--recipe", "no.toml"], "no.toml"),
+        (["--recipe", "no.toml"], "qact: no.toml: no such file or directory"),
         (["--epochs", "many"], "--epochs"),
         (["--jobs", "0"], "jobs must be at least 1, got 0"),
         (["--import", "no_such_module"], "No module named 'no_such_module'"),

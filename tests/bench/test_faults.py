@@ -6,8 +6,9 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from qact.bench.measure.faults import by_rate, measure_faults, print_faults
-from qact.cli.bench import commands
+from qact.bench.measure.faults import by_rate, measure_faults
+from qact.bench.report.terminal import print_faults
+from qact.cli.commands import commands
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +64,10 @@ def test_the_table_has_the_most_resilient_first(rows):
 
 
 def test_the_option(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr("qact.cli.bench.Recipe", lambda: tiny)
-    monkeypatch.setattr("qact.cli.bench.quick", lambda recipe: replace(recipe, seeds=(0,)))
+    monkeypatch.setattr("qact.bench.recipe.recipe.Recipe", lambda: tiny)
+    monkeypatch.setattr(
+        "qact.bench.recipe.presets.quick", lambda recipe: replace(recipe, seeds=(0,))
+    )
     monkeypatch.setattr("qact.bench.measure.faults.RATES", (0.0, 1e-4))
     arguments = ["bench", "--faults", "--quick", "--activation", "hardtanh"]
     found = CliRunner().invoke(commands, [*arguments, "--out", str(tmp_path / "x")])

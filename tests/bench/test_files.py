@@ -49,7 +49,7 @@ def test_truncated_files_are_named_and_kept(tmp_path, keep):
     save_tensors(path, TENSORS, {})
     path.write_bytes(path.read_bytes()[:keep])
     size = path.stat().st_size
-    with pytest.raises(DamagedFileError, match=r"x\.safetensors .*Move it away"):
+    with pytest.raises(DamagedFileError, match=r"x\.safetensors cannot be read"):
         load_tensors(path)
     assert path.stat().st_size == size
 

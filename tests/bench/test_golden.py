@@ -19,7 +19,8 @@ from rich.console import Console
 from qact.bench import Data, Recipe, Results, Shift, Summary
 from qact.bench.measure.metrics import measure
 from qact.bench.recipe.rows import KEY, wanted
-from qact.bench.report.html import print_all, render
+from qact.bench.report.html import render
+from qact.bench.report.terminal import print_all
 
 GOLDEN = Path(__file__).parent / "golden"
 VOID = {"meta", "br", "path", "use", "rect"}

@@ -5,8 +5,8 @@ import pytest
 
 from qact.bench import Shift, Summary, load_results, run
 from qact.bench.errors import RecipeError
+from qact.bench.recipe.presets import full
 from qact.bench.recipe.rows import key_of
-from qact.bench.recipe.study import full
 from qact.bench.runner.grid import opened, place_of
 
 
@@ -94,7 +94,7 @@ def test_a_stopped_cell_keeps_its_rows_and_goes_on(quickest, tmp_path, monkeypat
             raise KeyboardInterrupt
         return 1
 
-    monkeypatch.setattr("qact.bench.store.book._EVERY", 0.0)
+    monkeypatch.setattr("qact.bench.store.results._EVERY", 0.0)
     with monkeypatch.context() as patch:
         patch.setattr("qact.bench.measure.evaluate.passed", stop)
         with pytest.raises(KeyboardInterrupt):

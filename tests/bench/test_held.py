@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from qact import adapt
-from qact.bench.measure.held import held
+from qact.bench.measure.cost import held
 
 
 def test_each_storage_counts_once_wherever_it_hides():

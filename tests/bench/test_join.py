@@ -6,7 +6,7 @@ from typer.testing import CliRunner
 from qact.bench import Summary
 from qact.bench.errors import RecipeError
 from qact.bench.store.join import differences, join, side_by_side
-from qact.cli.bench import commands
+from qact.cli.commands import commands
 
 invoke = CliRunner().invoke
 

@@ -11,10 +11,9 @@ from qact.adapt import registry
 from qact.bench import Recipe, Shift
 from qact.bench.data import Inputs
 from qact.bench.errors import RecipeError
-from qact.bench.measure.adapt import predict
-from qact.bench.measure.clock import Clock
+from qact.bench.measure.adapt import create, predict, walk
+from qact.bench.measure.cost import Clock
 from qact.bench.measure.evaluate import evaluate
-from qact.bench.measure.method import create, walk
 from qact.bench.measure.streams import Passage, arrival, batches, plan
 from qact.bench.recipe.adaptations import parse_adaptation
 from qact.bench.recipe.rows import wanted

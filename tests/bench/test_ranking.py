@@ -6,8 +6,9 @@ from typer.testing import CliRunner
 
 from qact.bench import Summary, list_rivals
 from qact.bench.report.html import render
-from qact.bench.report.ranking import drawn, print_ranking, ranked, score, seconds
-from qact.cli.bench import commands
+from qact.bench.report.ranking import drawn, ranked, score, seconds
+from qact.bench.report.terminal import print_ranking
+from qact.cli.commands import commands
 
 
 def printed(summary):
@@ -46,8 +47,8 @@ def test_costs_are_relative_to_relu(results):
 
 def test_a_pattern_chooses_and_ranks(tiny, tmp_path, monkeypatch):
     small = replace(tiny, training=replace(tiny.training, epochs=1))
-    monkeypatch.setattr("qact.cli.bench.Recipe", lambda: small)
-    monkeypatch.setattr("qact.bench.report.html.FEW", 2)
+    monkeypatch.setattr("qact.bench.recipe.recipe.Recipe", lambda: small)
+    monkeypatch.setattr("qact.bench.report.terminal.FEW", 2)
     arguments = ["bench", "--jobs", "1", "--activations", "hard*", "--activation", "relu"]
     out = ["--out", str(tmp_path / "x")]
     found = CliRunner().invoke(commands, [*arguments, *out])

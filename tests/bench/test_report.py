@@ -86,15 +86,13 @@ def test_no_rows_at_all_is_refused(results):
 
 
 def test_risk_over_coverage_is_the_mean_of_the_rows(results, page):
-    from qact.bench.report.selective import risk_of
-
     rows = [
         row["risk"]
         for row in results.rows
         if (row["activation"], row["adaptation"], row["severity"]) == ("qact", "frozen", 5)
     ]
     assert len(rows) == 6  # two corruptions, three seeds
-    found = risk_of(Summary(results), ("qact", "frozen"), 5)
+    found = Summary(results).risk(("qact", "frozen"), 5)
     assert found == pytest.approx([sum(column) / 6 for column in zip(*rows, strict=True)])
     errors = [1 - row["accuracy"] for row in results.rows]
     assert [row["risk"][-1] for row in results.rows] == pytest.approx(errors, abs=1e-6)

@@ -11,7 +11,7 @@ import torch
 from typer.testing import CliRunner
 
 from qact.bench.store.files import load_tensors, save_tensors
-from qact.cli.bench import commands
+from qact.cli.commands import commands
 
 invoke = CliRunner().invoke
 
@@ -87,7 +87,7 @@ def test_the_bench_trains_the_same_network(recipe, tmp_path):
     ("arguments", "message"),
     [
         (["--activation", "swosh"], "unknown activation 'swosh'"),
-        (["--epochs", "0"], "training.epochs must be positive, got 0"),
+        (["--epochs", "0"], "training: epochs=0 must be at least 1"),
         (["--threads", "0"], "--threads must be at least 1, got 0"),
         (["--device", "tpu"], "device must be cpu, cuda or cuda:N"),
         (["--data", "nowhere"], "nowhere"),

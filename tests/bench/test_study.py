@@ -4,9 +4,9 @@ from typer.testing import CliRunner
 
 from qact import adapt
 from qact.bench import Data, Recipe, Shift, load_results
+from qact.bench.recipe.presets import every_method, full, study
 from qact.bench.recipe.rows import wanted
-from qact.bench.recipe.study import every_method, full, study
-from qact.cli.bench import commands
+from qact.cli.commands import commands
 from qact.datasets.streams import names
 
 invoke = CliRunner().invoke
@@ -39,9 +39,9 @@ def test_few_images_make_small_studies():
 def test_the_full_bench_is_one_folder_and_one_report(tiny, tmp_path, monkeypatch):
     """Few methods and images; the whole study takes minutes."""
     small = replace(tiny, training=replace(tiny.training, epochs=1))
-    monkeypatch.setattr("qact.cli.bench.Recipe", lambda: small)
-    monkeypatch.setattr("qact.cli.bench.full", lambda recipe: full(recipe, 16))
-    monkeypatch.setattr("qact.bench.recipe.study.adapt.methods", lambda: ["source", "tent"])
+    monkeypatch.setattr("qact.bench.recipe.recipe.Recipe", lambda: small)
+    monkeypatch.setattr("qact.bench.recipe.presets.full", lambda recipe, images: full(recipe, 16))
+    monkeypatch.setattr("qact.bench.recipe.presets.adapt.methods", lambda: ["source", "tent"])
     found = invoke(commands, ["bench", "--full", "--out", str(tmp_path), "--jobs", "1"])
     assert found.exit_code == 0, found.output
     assert "Accuracy, %, by severity" in found.output

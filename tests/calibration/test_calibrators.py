@@ -107,10 +107,125 @@ def test_ten_samples_warn_and_stay_finite(make, kind):
 
 def test_temperature_at_its_bound_says_so():
     z, _ = case(200)
+    z = z - z.mean(1, keepdim=True)
+    z = z / z.square().mean().sqrt()
     with pytest.warns(UserWarning, match=r"temperature 0\.01, the bound"):
         assert TemperatureScaling().fit(z, z.argmax(1)).temperature == pytest.approx(0.01)
-    with pytest.warns(UserWarning, match="temperature 100, the bound"):
-        assert TemperatureScaling().fit(z, z.argmin(1)).temperature == pytest.approx(100)
+    with pytest.warns(UserWarning, match="temperature 300, the bound"):
+        assert TemperatureScaling().fit(3 * z, z.argmin(1)).temperature == pytest.approx(300)
+
+
+SCALES = [1e-6, 1e-3, 0.01, 7.3, 1e3, 1e6]
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("scale", SCALES)
+def test_no_calibrator_depends_on_the_unit_of_two_class_logits(make, scale):
+    z, y = case(1000, 2, temperature=2.0)
+    expected = fitted(make, z, y).predict(z)
+    moved = scale * z + 3 * scale
+    assert torch.allclose(fitted(make, moved, y).predict(moved), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [TemperatureScaling, VectorScaling, *ALL[-2:]])
+@pytest.mark.parametrize("scale", SCALES)
+def test_rescaling_calibrators_depend_on_no_unit(make, scale):
+    z, y = case(1000, 5, temperature=2.0)
+    expected = fitted(make, z, y).predict(z)
+    moved = scale * z - 50 * scale
+    assert torch.allclose(fitted(make, moved, y).predict(moved), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", ALL)
+@pytest.mark.parametrize("shift", [-1e6, -3000.0, 3000.0, 1e6])
+def test_what_all_classes_share_changes_nothing(make, shift):
+    z, y = case(1000, 5, temperature=2.0)
+    expected = fitted(make, z, y).predict(z)
+    assert torch.allclose(fitted(make, z + shift, y).predict(z + shift), expected, atol=1e-6)
+
+
+def by_scipy(function, start):
+    """The minimum by scipy's Newton-like search, refined until nothing moves."""
+    optimize = pytest.importorskip("scipy.optimize")
+    best = optimize.minimize(function, start, method="Nelder-Mead", tol=1e-14)
+    for _ in range(5):
+        best = optimize.minimize(
+            function, best.x, method="Nelder-Mead", options={"xatol": 1e-12, "fatol": 1e-16}
+        )
+    return best
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(0, 1), (3000, 1), (-1e6, 1), (5, 1e-6), (-5, 1e6)])
+def test_platt_is_scipys_minimum_wherever_the_scores_stand(shift, scale):
+    z, y = case(400, 2, temperature=2.0)
+    s = z[:, 1] - z[:, 0]
+    n = y.sum().item()
+    target = torch.full_like(s, 1 / (len(y) - n + 2))
+    target[y == 1] = (n + 1) / (n + 2)
+
+    def loss(values):
+        return torch.nn.functional.binary_cross_entropy_with_logits(
+            values[0] * s + values[1], target
+        ).item()
+
+    a, b = by_scipy(loss, [1.0, 0.0]).x
+    moved = scale * s + shift
+    model = fitted(PlattScaling, torch.stack([torch.zeros_like(moved), moved], 1), y)
+    found = model.predict(torch.stack([torch.zeros_like(moved), moved], 1))[:, 1]
+    assert torch.allclose(found, torch.sigmoid(a * s + b), atol=1e-6)
+    assert model.weight[1].item() == pytest.approx(a / scale, rel=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 0.01, 1.0, 1e6])
+def test_temperature_is_scipys_minimum_at_any_scale(scale):
+    optimize = pytest.importorskip("scipy.optimize")
+    z, y = case(temperature=0.33)
+
+    def nll(log_t):
+        return negative_log_likelihood((z / math.exp(log_t)).softmax(1), y)
+
+    best = optimize.minimize_scalar(nll, bounds=(-4, 3), method="bounded", options={"xatol": 1e-9})
+    model = TemperatureScaling().fit(scale * z, y)
+    assert math.log(model.temperature / scale) == pytest.approx(best.x, abs=1e-5)
+
+
+def test_vector_scaling_is_scipys_minimum():
+    z, y = case(300, 2, temperature=2.0)
+    z = z + torch.tensor([1.0, -2.0], dtype=z.dtype)
+    model = fitted(VectorScaling, z, y)
+    temperature, mean = model._unit, z.mean(0)
+
+    def loss(values):
+        w, b = torch.tensor(values[:2]), torch.tensor(values[2:])
+        centred = (mean - mean.mean()) / temperature
+        logits = w * (z - mean) / temperature + centred + b
+        prior = ((w - 1).square().sum() + b.square().sum()) / 2
+        return (torch.nn.functional.cross_entropy(logits, y) + prior / len(z)).item()
+
+    best = by_scipy(loss, [1.0, 1.0, 0.0, 0.0]).x
+    assert torch.allclose(model.weight * temperature, torch.tensor(best[:2]), atol=1e-5)
+    linear = (model.weight * z + model.bias).softmax(1)
+    assert torch.allclose(model.predict(z), linear, atol=1e-12)
+
+
+def test_histogram_bins_have_an_answer_beyond_what_was_seen():
+    z = torch.tensor([[0.0, 0.0], [2.0, 0.0]]).repeat(100, 1)  # the cuts fall among equal values
+    y = torch.tensor([0, 0, 1, 0]).repeat(50)
+    model = fitted(lambda: HistogramBinning(3), z, y)
+    seen, beyond = model.predict(torch.tensor([[2.0, 0.0], [9.0, 0.0]]))
+    assert torch.equal(seen, beyond)
+    near = model.predict(torch.tensor([[2.0 + 1e-6, 0.0], [2.0 - 1e-6, 0.0]]))
+    assert torch.equal(near, seen.expand(2, 2))
+
+
+def test_a_search_that_ends_too_early_is_begun_again_or_says_so():
+    from qact.calibration.minimize import minimize
+
+    far = torch.tensor([1e4, 1e-2], dtype=torch.float64)
+    found = minimize(lambda x: (far * (x - 3)).square().sum(), torch.zeros(2, dtype=torch.float64))
+    assert torch.allclose(found, torch.full((2,), 3.0, dtype=torch.float64), atol=1e-2)
+    with pytest.warns(UserWarning, match="the fit has not converged: its slope is 1"):
+        minimize(lambda x: x.sum(), torch.zeros(1, dtype=torch.float64), rounds=2)
 
 
 @pytest.mark.parametrize("make", ALL)

@@ -2,6 +2,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import tensor
 
 from qact.calibration import (
@@ -12,7 +14,9 @@ from qact.calibration import (
     brier_decomposition,
     brier_score,
     calibration_error,
+    reliability,
 )
+from qact.calibration.bins import bin_index
 
 
 def random_case(n, classes, seed=0, sharp=2.0):
@@ -190,7 +194,7 @@ def test_bootstrap_interval_of_a_rate_is_the_binomial_one():
         (lambda p, y: binary_calibration_error(p, y), r"must both be \(N,\)"),
         (lambda p, y: binary_calibration_error(p[:, 0] + 1, y), "confidence must lie in"),
         (lambda p, y: binary_calibration_error(p[:, 0], y + 1), "hit must hold 0 and 1"),
-        (lambda p, y: brier_decomposition(p, y, n_bins=0), "n_bins must be at least 1, got 0"),
+        (lambda p, y: brier_decomposition(p, y, n_bins=0), "n_bins=0 must be at least 1"),
         (lambda p, y: bootstrap_interval(accuracy, p, y[:2]), r"one length .* \[2, 30\]"),
         (lambda p, y: bootstrap_interval(accuracy, p, y, level=1.0), r"level=1\.0"),
     ],
@@ -216,3 +220,66 @@ def test_mean_and_maximum_equal_netcals(bins):
     ece, mce = NETCAL[bins]
     assert calibration_error(probs, labels, n_bins=bins) == pytest.approx(ece, abs=1e-12)
     assert calibration_error(probs, labels, n_bins=bins, p="max") == pytest.approx(mce, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+@given(st.integers(2, 100))
+def test_an_edge_belongs_to_the_bin_below_it_in_every_dtype(dtype, bins):
+    edges = (torch.arange(1, bins, dtype=torch.float64) / bins).to(dtype)
+    index = bin_index(edges.double(), bins, "equal_width", dtype)
+    assert index.tolist() == list(range(bins - 1))
+    above = torch.nextafter(edges, torch.ones_like(edges))
+    index = bin_index(above.double(), bins, "equal_width", dtype)
+    assert index.tolist() == list(range(1, bins))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16])
+def test_shares_of_votes_fall_into_the_bins_of_their_formula(dtype):
+    share = (torch.arange(11, dtype=torch.float64) / 10).to(dtype)
+    hit = torch.arange(11) % 3 == 0
+    # (k/10, (k+1)/10]: 0 and 1/10 share the first bin, every other share has its own.
+    gaps: list[float] = []
+    pairs = [[0, 1], *([k] for k in range(2, 11))]
+    for group in pairs:
+        rate = sum(float(hit[k]) for k in group) / len(group)
+        mean = sum(float(share[k]) for k in group) / len(group)
+        gaps.append(len(group) / 11 * abs(rate - mean))
+    found = binary_calibration_error(share, hit, n_bins=10)
+    assert found == pytest.approx(sum(gaps), abs=1e-12)
+    probs = torch.stack([1 - share, share], 1)
+    marginal = calibration_error(probs, hit.long(), kind="marginal", n_bins=10)
+    assert marginal == pytest.approx(found, abs=0.2 if dtype == torch.bfloat16 else 0.1)
+
+
+def test_by_hand_in_float32():
+    confidence, hit = tensor([0.3, 0.35]), tensor([1, 0])
+    assert binary_calibration_error(confidence, hit, n_bins=10) == pytest.approx(0.525)
+    exact = tensor([0.3, 0.35], dtype=torch.float64)
+    assert binary_calibration_error(exact, hit, n_bins=10) == pytest.approx(0.525)
+    probs = torch.stack([confidence, 1 - confidence], 1)
+    table = reliability(tensor([[0.3, 0.7], [0.4, 0.6]]), tensor([1, 1]), n_bins=10)
+    assert table.count.nonzero()[:, 0].tolist() == [5, 6]  # (.5, .6] and (.6, .7]
+    parts = brier_decomposition(probs, hit, n_bins=10, binning="equal_width")
+    wide = torch.stack([exact, 1 - exact], 1)
+    wide = brier_decomposition(wide, hit, n_bins=10, binning="equal_width")
+    assert parts.reliability == pytest.approx(wide.reliability, abs=1e-6)
+
+
+@given(st.integers(0, 10_000), st.integers(1, 40), st.integers(1, 12), st.integers(1, 6))
+def test_equal_mass_by_counting(seed, n, bins, distinct):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(distinct, (n,), generator=generator).double() / distinct
+    ordered = sorted(x.tolist())
+    # A cut behind the k N // B-th smallest, moved behind all that equal it.
+    cuts = {ordered[k * n // bins - 1] for k in range(1, bins) if k * n // bins}
+    expected = [sum(cut < value for cut in cuts) for value in x.tolist()]
+    assert bin_index(x, bins, "equal_mass").tolist() == expected
+
+
+def test_neighbouring_floats_are_parted():
+    low = torch.tensor(0.1, dtype=torch.float64)
+    for _ in range(4):
+        high = torch.nextafter(low, torch.ones_like(low))
+        pair = torch.stack([low, high])
+        assert bin_index(pair, 2, "equal_mass").tolist() == [0, 1]
+        low = high

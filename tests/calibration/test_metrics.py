@@ -184,7 +184,7 @@ def test_bad_input_is_named(metric, probs, labels, error, message):
     [
         ({"p": 3}, "p must be 1, 2 or 'max', got 3"),
         ({"debias": True}, "debiased estimator is defined for p=2, got p=1"),
-        ({"n_bins": 0}, "n_bins must be at least 1, got 0"),
+        ({"n_bins": 0}, "n_bins=0 must be at least 1"),
         ({"binning": "quantile"}, "got 'quantile'"),
     ],
 )

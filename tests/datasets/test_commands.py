@@ -3,7 +3,7 @@
 import numpy as np
 from typer.testing import CliRunner
 
-from qact.cli.bench import commands
+from qact.cli.commands import commands
 from qact.corruptions.registry import CORRUPTIONS
 from qact.datasets.registry import DATASETS
 

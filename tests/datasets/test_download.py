@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import stat
+import sys
 import tarfile
 import threading
 import zipfile
@@ -17,6 +18,7 @@ from qact.datasets.registry import DATASETS, DataSet, Download
 from qact.shift import download as download_set
 
 CONTENT = bytes(range(256)) * 4000
+MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Server(http.server.BaseHTTPRequestHandler):
@@ -25,6 +27,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     files: ClassVar[dict] = {}
     stop = None
     ranges = True
+    stall = None  # an event to wait for once those bytes are sent
     asked: ClassVar[list] = []
 
     def do_GET(self):
@@ -45,6 +48,9 @@ class Server(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) - start))
         self.end_headers()
         self.wfile.write(body[start : self.stop])
+        if self.stall is not None:
+            self.wfile.flush()
+            self.stall.wait(60)
 
     def log_message(self, *_):
         pass
@@ -191,3 +197,22 @@ def test_every_origin_names_a_checksum():
             assert item.url.startswith("http")
             assert len(item.checksum) == {"md5": 32, "sha256": 64}[item.algorithm]
             assert ".." not in item.file
+
+
+def test_a_stalled_download_keeps_every_byte_that_came(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["qact.datasets.download"], "_TIMEOUT", 2)
+    server.stop, server.stall = 300_000, threading.Event()  # less than a piece is
+    with pytest.raises(ConnectionError, match=r"300000 bytes are kept in a\.bin\.part"):
+        fetch(f"{server.url}/a.bin", tmp_path / "a.bin", "md5", MD5)
+    server.stall.set()
+    server.stop = server.stall = None
+    assert fetch(f"{server.url}/a.bin", tmp_path / "a.bin", "md5", MD5).read_bytes() == CONTENT
+    assert server.asked == [None, "bytes=300000-"]
+
+
+def test_no_network_is_said_in_words(tmp_path):
+    with pytest.raises(ConnectionError, match="could not download") as caught:
+        fetch("http://127.0.0.1:9/a.bin", tmp_path / "a.bin", "md5", MD5)
+    assert "refused" in str(caught.value)
+    assert "Errno" not in str(caught.value)
+    assert "urlopen" not in str(caught.value)

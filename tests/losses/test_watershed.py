@@ -181,7 +181,11 @@ def test_the_module_is_the_function():
         (lambda x, y: watershed_loss(x, y, seeds=0), ValueError, "seeds=0"),
         (lambda x, y: watershed_loss(x, y, seeds=1.0), ValueError, r"seeds=1\.0"),
         (lambda x, y: watershed_loss(x, y, seeds=y), ValueError, "must be bool .*int64"),
-        (lambda x, y: watershed_loss(x * torch.nan, y), ValueError, "not finite"),
+        (
+            lambda x, y: watershed_loss(x * torch.nan, y),
+            ValueError,
+            "must be finite, 24 of 24 are not",
+        ),
     ],
 )
 def test_wrong_input_is_named(call, error, message):

@@ -102,7 +102,7 @@ def faulty(
     """
     checks.choice("where", where, PLACES)
     generator = torch.Generator().manual_seed(seed)
-    kept = [(p, p.detach().clone()) for p in model.parameters()] if where != "activations" else []
+    kept = [(p, p.detach().clone()) for p in _parameters(model)] if where != "activations" else []
     try:
         for parameter, _ in kept:
             parameter.data.copy_(flip_bits(parameter, rate, generator))
@@ -114,6 +114,17 @@ def faulty(
     finally:
         for parameter, value in kept:
             parameter.data.copy_(value)
+
+
+def _parameters(model: nn.Module) -> list[nn.Parameter]:
+    """All parameters, those of activations last.
+
+    One generator draws the faults of all: so the weights of a network are hit in the same places
+    whether its activations have parameters or not, and what differs is due to the activations.
+    """
+    own = [p for _, module in outermost(model, is_activation) for p in module.parameters()]
+    last = {id(p) for p in own}
+    return [p for p in model.parameters() if id(p) not in last] + list(dict.fromkeys(own))
 
 
 class _Flip:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from qact.activations import signal
 from qact.activations.batch import Dice
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
-from qact.surgery import hooking, is_activation, outermost
+from qact.surgery import hooking, is_activation, is_norm, outermost
 
 SCHEMES = ("variance", "edge", "lsuv")
 SAMPLES = 4096
@@ -38,7 +39,8 @@ def init_(
     - ``"edge"``: ``sigma_w / sqrt(fan_in)`` and biases of deviation ``sigma_b``, on the edge of
       chaos of the function that follows (arXiv 1902.06853), at variance ``sigma**2``.
     - ``"lsuv"``: orthogonal weights, then each layer in turn is scaled until its output on
-      ``inputs`` has variance ``sigma**2`` (Mishkin and Matas 2015, arXiv 1511.06422).
+      ``inputs`` has variance ``sigma**2`` (Mishkin and Matas 2015, arXiv 1511.06422). Weights that
+      are orthogonal already are kept: what a first call has set, a second one leaves.
 
     Which activation belongs to a layer is read from the order in which modules were registered; a
     layer with none before it takes its inputs to be of variance 1. ``activation`` names one for
@@ -46,6 +48,11 @@ def init_(
 
     Raises:
         ValueError: the scheme is unknown, has no solution, or lacks ``inputs``.
+
+    Warns:
+        UserWarning: ``"variance"`` is a fixed point, but an unstable one (the variance map has a
+            slope above 1 there, as with SiLU, GELU and Mish), and the layers are so many and so
+            narrow that chance alone leads away from it.
 
     Example:
         >>> import qact
@@ -62,7 +69,7 @@ def init_(
         if inputs is None:
             raise ValueError("scheme='lsuv' measures the layers: give inputs, a batch of the data")
         return _lsuv(model, inputs, sigma)
-    made = _made(activation)
+    made, drift = _made(activation), _Drift(sigma)
     for layer, before, after in _layers(model):
         # A layer without an activation before it reads data, whatever the others read.
         read = None if before is None else (made or before)
@@ -72,7 +79,49 @@ def init_(
             _normal(layer, math.sqrt(sigma**2 - sigma_b**2) if read is None else sigma_w, sigma_b)
         else:
             _normal(layer, sigma if read is None else _gain(read, sigma), 0.0)
+            drift.through(layer, read)
+    if not any(is_norm(module) for module in model.modules()):  # which would set it right
+        drift.warn()
     return model
+
+
+class _Drift:
+    """How far chance leads the variance of a signal away from an unstable fixed point."""
+
+    def __init__(self, sigma: float) -> None:
+        self._read: list[tuple[nn.Module | None, int]] = []  # what a layer reads, and how many
+        self._sigma = sigma
+
+    def through(self, layer: Any, read: nn.Module | None) -> None:
+        """Go on through a layer, which reads the activation ``read`` or data."""
+        rank = read is not None and _reads_batch(read)  # it has no scale: what was off is forgotten
+        self._read.append((None if rank else read, layer.weight[0].numel()))
+
+    def warn(self) -> None:
+        """Warn of an error of more than half that grows from layer to layer."""
+        q, known = self._sigma**2, dict[str, tuple[float, float]]()
+        error, steepest = 0.0, (0.0, "")  # of the variance, relative and squared
+        steady = 0.0  # what it would be at slope 1: narrow layers alone are no drift
+        for read, width in self._read:
+            if read is None:
+                error = steady = 0.0
+                continue
+            name = repr(read)
+            if name not in known:  # the same function again and again, mostly
+                f = _scalar(copy.deepcopy(read).double().eval())
+                slope = signal.variance_slope(f, _gain(read, self._sigma), q)
+                known[name] = slope, signal.sampling_error(f, 1, q)
+            slope, chance = known[name]
+            error, steady = slope**2 * error + chance**2 / width, steady + chance**2 / width
+            steepest = max(steepest, (slope, type(read).__name__))
+        if error > 0.25 and error > 4 * steady:
+            warnings.warn(
+                f"the variance of the signal is unstable: behind {steepest[1]} a deviation grows "
+                f"{steepest[0]:.3f}-fold per layer, and in this network it is off by "
+                f"{100 * math.sqrt(error):.0f}% at the end by chance alone; use "
+                "scheme='lsuv', which measures the layers, or layers that normalise",
+                stacklevel=4,
+            )
 
 
 def _made(activation: str | type[nn.Module] | nn.Module | None) -> nn.Module | None:
@@ -150,7 +199,8 @@ def _normal(layer: Any, scale: float, bias: float) -> None:
 def _lsuv(model: nn.Module, inputs: Tensor, sigma: float, tolerance: float = 0.01) -> nn.Module:
     layers: list[Any] = [m for m in model.modules() if is_weighted(m)]
     for layer in layers:
-        nn.init.orthogonal_(layer.weight)
+        if not _orthogonal(layer.weight):
+            nn.init.orthogonal_(layer.weight)
         if layer.bias is not None:
             layer.bias.zero_()
     for layer in layers:
@@ -158,10 +208,21 @@ def _lsuv(model: nn.Module, inputs: Tensor, sigma: float, tolerance: float = 0.0
             spread = _spread(model, layer, inputs)
             if not spread > 0:
                 raise ValueError(f"the output of {layer} on these inputs does not vary")
-            layer.weight *= sigma / spread
             if abs(spread / sigma - 1) < tolerance:
                 break
+            layer.weight *= sigma / spread
     return model
+
+
+def _orthogonal(weight: Tensor) -> bool:
+    """Whether the rows (or columns, if there are fewer) are orthogonal and of one length."""
+    rows = weight.flatten(1).double()
+    rows = rows if rows.shape[0] <= rows.shape[1] else rows.T
+    gram = rows @ rows.T
+    unit = torch.eye(len(gram), dtype=gram.dtype, device=gram.device) * gram.diagonal().mean()
+    return bool(gram.diagonal().min() > 0) and torch.allclose(
+        gram, unit, atol=1e-4 * float(unit[0, 0])
+    )
 
 
 def _spread(model: nn.Module, layer: nn.Module, inputs: Tensor) -> float:

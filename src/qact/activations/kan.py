@@ -109,8 +109,10 @@ class AFKAN(nn.Module):
     Ta and Tran 2025, arXiv 2503.06112, in the form of the first author's code with global
     attention: ``phi_k(x) = C(f(x - s_k), f(e_k - x))`` with an activation ``f`` and a combination
     ``C``; the ``K`` values of an input become one, weighted by a softmax over the inputs; then
-    LayerNorm, ``f`` and a linear map. So the layer has about the parameters of a linear one.
-    ``"quad1"`` with ReLU is the basis of ReLU-KAN but for its scale.
+    LayerNorm, ``f`` and a linear map. LayerNorm makes a constant of a single feature, and leaves of
+    two the sign of their difference alone: up to two features go without. So the layer has about
+    the parameters of a linear one. ``"quad1"`` with ReLU is the basis of ReLU-KAN but for its
+    scale.
 
     Args:
         in_features: size of the last dimension of the input.
@@ -145,7 +147,7 @@ class AFKAN(nn.Module):
         self.high = nn.Parameter(low + (order + 1) / grid)
         self.attention = nn.Linear(grid + order, 1)
         self.temperature = nn.Parameter(torch.tensor(math.sqrt(in_features)))
-        self.norm = nn.LayerNorm(in_features)
+        self.norm = nn.LayerNorm(in_features) if in_features > 2 else nn.Identity()
         self.linear = nn.Linear(in_features, out_features, bias=False)
 
     def features(self, input: Tensor) -> Tensor:

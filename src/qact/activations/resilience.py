@@ -112,9 +112,9 @@ def fit_bounds_(
     model: nn.Module,
     batches: Batches,
     *,
-    epochs: int = 2,
+    epochs: int = 20,
     lr: float = 1e-2,
-    decay: float = 1e-2,
+    decay: float = 4e-4,
     tolerance: float = 0.01,
 ) -> nn.Module:
     """FitAct (arXiv 2112.13544): one bound per channel, trained with the weights frozen.

@@ -39,6 +39,17 @@ def second_moment(f: Function, q: float = 1.0) -> float:
         return expectation(lambda z: f(math.sqrt(q) * z).square())
 
 
+def sampling_error(f: Function, width: int, q: float = 1.0) -> float:
+    """Relative deviation of the mean of ``f(sqrt(q) Z)^2`` over ``width`` features, by chance.
+
+    Example:
+        >>> round(sampling_error(lambda z: z, 800), 3)  # sqrt((3 - 1) / 800)
+        0.05
+    """
+    excess = second_moment(lambda x: f(x).square(), q) / second_moment(f, q) ** 2 - 1
+    return math.sqrt(max(excess, 0.0) / checks.integer("width", width, 1))
+
+
 def slope_moment(f: Function, q: float = 1.0) -> float:
     """``E[f'(sqrt(q) Z)^2]``, with the derivative by autograd."""
     checks.number("q", q, "a positive variance", 0)

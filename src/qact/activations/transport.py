@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,17 @@ MAPS = ("exact", "linear", "mean")
 KNOTS = 129
 
 
+def _outermost(most: int = 1_000_000) -> Tensor:
+    """Places from the end of a sorted sample: one by one, then each 1.1 times as far out."""
+    places = [0]
+    while places[-1] < most:
+        places.append(max(places[-1] + 1, math.ceil(1.1 * places[-1])))
+    return torch.tensor(places, dtype=torch.float64)
+
+
+_TAIL = _outermost()
+
+
 def transport(
     input: Tensor,
     source: Context,
@@ -31,8 +44,9 @@ def transport(
     """Optimal transport of each channel from ``source`` to ``target``, two stored contexts.
 
     Rodriguez et al. 2024, arXiv 2410.23054. ``"exact"`` is ``G^-1(F(a))``, a rank followed by a
-    quantile, here piecewise linear through ``knots`` pairs of quantiles and both ends, beyond which
-    the slope is that of the linear map. ``"linear"`` is Linear-AcT, ``omega a + beta`` with
+    quantile (the inverse of the empirical CDF), here piecewise linear through ``knots`` pairs of
+    quantiles of equal mass, the outermost values one by one, and both ends, beyond which the slope
+    is that of the linear map. ``"linear"`` is Linear-AcT, ``omega a + beta`` with
     ``omega = sum (a_(i) - m_a)(b_(i) - m_b) / sum (a_(i) - m_a)^2`` over the sorted values, which
     for Gaussians is the exact map. ``"mean"`` adds ``m_b - m_a``, a steering vector. The output is
     ``(1 - strength) a + strength T(a)``.
@@ -70,20 +84,40 @@ def _transported(
 ) -> Tensor:
     z = fold(widened(input), dim)
     known = ((source.count > 0) & (target.count > 0))[:, None]
-    # Equal quantiles make the identity: that is what a channel gets of which nothing is known.
-    a, b = (_quantiles(c, knots).to(z.dtype).where(known, 0.0) for c in (source, target))
-    omega, beta = _line(a[:, 1:-1], b[:, 1:-1], shift=map == "mean")
-    moved = _interpolated(z, a, b, omega) if map == "exact" else omega * z + beta
+    levels, middle = _levels(torch.minimum(source.count, target.count), knots)
+
+    def quantiles(context: Context, at: Tensor) -> Tensor:
+        # Equal quantiles make the identity: what a channel gets of which nothing is known.
+        return _quantiles(context, at).to(z.dtype).where(known, 0.0)
+
+    omega, beta = _line(quantiles(source, middle), quantiles(target, middle), map == "mean")
+    if map == "exact":
+        moved = _interpolated(z, quantiles(source, levels), quantiles(target, levels), omega)
+    else:
+        moved = omega * z + beta
     return unfold(torch.lerp(z, moved, strength), input, dim).to(input.dtype)
 
 
+def _levels(count: Tensor, knots: int) -> tuple[Tensor, Tensor]:
+    """Return the levels (C, K) of the knots, in order, and (1, knots) the middles of equal shares.
+
+    A share of the mass holds many values where there are many. Between its middle and the end lies
+    the tail, in which every value counts: there the levels are those of single values, until they
+    are no denser than the middles.
+    """
+    count = count.double()[:, None]
+    middle = (torch.arange(knots, device=count.device, dtype=count.dtype) + 0.5)[None] / knots
+    tail = ((_TAIL.to(count) + 0.5) / count).nan_to_num(1.0).clamp(max=min(10 / knots, 0.5))
+    ends = torch.zeros_like(count)
+    parts = [ends, tail, middle.expand(len(count), -1), 1 - tail, 1 - ends]
+    return torch.cat(parts, 1).sort(1).values, middle
+
+
 @torch.no_grad()
-def _quantiles(context: Context, knots: int) -> Tensor:
-    """The least value, the middles of equal shares of the mass, the largest: (C, knots + 2)."""
-    mass = context.mass
-    middle = (torch.arange(-1, knots + 1, device=mass.device, dtype=mass.dtype) + 0.5) / knots
-    rule = Rule(grounded=False, smooth=False)
-    return tables.quantile(context.histogram, middle.clamp(0, 1), rule)
+def _quantiles(context: Context, levels: Tensor) -> Tensor:
+    # In float64: a level near 1 has few digits left for how far it is from 1.
+    wide = context.histogram.to(torch.float64)
+    return tables.quantile(wide, levels, Rule(grounded=False, smooth=False))
 
 
 def _line(a: Tensor, b: Tensor, shift: bool) -> tuple[Tensor, Tensor]:

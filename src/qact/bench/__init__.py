@@ -3,13 +3,12 @@
 from qact.extras import needed
 
 with needed("qact.bench", "bench"):
-    from qact.bench.recipe.recipe import Recipe, quick
+    from qact.bench.recipe.presets import quick
+    from qact.bench.recipe.recipe import Data, Model, Recipe
     from qact.bench.recipe.rivals import Rival, list_rivals, register, rival
     from qact.bench.recipe.shift import Shift
-    from qact.bench.recipe.subject import Data, Model
     from qact.bench.recipe.training import Training
-    from qact.bench.report.stat import Stat
-    from qact.bench.report.summary import Summary
+    from qact.bench.report.summary import Stat, Summary
     from qact.bench.runner.bench import run
     from qact.bench.store.results import Results, load_results
 

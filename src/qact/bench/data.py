@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact.bench.errors import RecipeError
-from qact.bench.recipe.subject import Data
+from qact.bench.recipe.recipe import Data
 
 Conditions = tuple[tuple[str, int], ...]  # (corruption, severity): one, or one per image
 
@@ -116,8 +117,16 @@ def load_inputs(data: Data) -> Inputs:
 
     try:
         splits = load(data.name, size=data.size, limit=data.limit)
-    except (ValueError, FileNotFoundError) as error:
-        raise RecipeError(str(error)) from error
+    except (ValueError, TypeError) as error:
+        raise RecipeError(f"data {data.name!r}: {error}") from error
+    except OSError as error:
+        raise RecipeError(f"data {data.name!r}: {checks.reason(error)}") from error
+    classes = splits.train[1].unique().tolist()
+    if len(classes) < 2:
+        raise RecipeError(
+            f"data {data.name!r}: all training images are of one class, "
+            f"{splits.class_names[classes[0]]!r}; a classifier needs at least two"
+        )
     (train, train_y), (val, val_y), (test, test_y) = (
         (images.float() / 255, labels.long())
         for images, labels in (splits.train, splits.val, splits.test)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class BenchError(Exception):
     """Base of the errors that the command line prints as one line instead of a traceback."""
@@ -9,6 +12,24 @@ class BenchError(Exception):
 
 class RecipeError(BenchError, ValueError):
     """A recipe, name or number that the bench cannot work with."""
+
+
+@contextmanager
+def refusing(section: str) -> Iterator[None]:
+    """Make what :mod:`qact.checks` and the registries refuse errors of a section of a recipe.
+
+    Example:
+        >>> with refusing("training"):
+        ...     raise ValueError("lr=-1 must be a positive number")
+        Traceback (most recent call last):
+        qact.bench.errors.RecipeError: training: lr=-1 must be a positive number
+    """
+    try:
+        yield
+    except RecipeError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"{section}: {error}") from error
 
 
 class DamagedFileError(BenchError):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact.calibration.bins import Binning, bin_index
 from qact.calibration.checks import checked
 
@@ -53,21 +54,22 @@ def brier_decomposition(
         BrierParts(reliability=0.125, resolution=0.125, uncertainty=0.375, within=0.0)
     """
     wide, y = checked(probs, labels)
-    if n_bins < 1:
-        raise ValueError(f"n_bins must be at least 1, got {n_bins!r}")
-    per_class = [_parts(wide[:, c], (y == c).double(), n_bins, binning) for c in range(len(wide.T))]
+    checks.integer("n_bins", n_bins, 1)
+    per_class = []
+    for c in range(wide.shape[1]):
+        index = bin_index(wide[:, c], n_bins, binning, probs.dtype)
+        per_class.append(_parts(wide[:, c], (y == c).double(), index, n_bins))
     return BrierParts(*torch.stack(per_class).sum(0).tolist())
 
 
-def _parts(p: Tensor, o: Tensor, n_bins: int, binning: Binning) -> Tensor:
-    index, n = bin_index(p, n_bins, binning), len(p)
+def _parts(p: Tensor, o: Tensor, index: Tensor, n_bins: int) -> Tensor:
 
     def mean(values: Tensor) -> Tensor:
         return torch.bincount(index, values, minlength=n_bins) / count.clamp(min=1)
 
     count = torch.bincount(index, minlength=n_bins).double()
     p_b, o_b = mean(p), mean(o)
-    share = count / n
+    share = count / len(p)
     variance = mean((p - p_b[index]).square())
     covariance = mean((p - p_b[index]) * (o - o_b[index]))
     parts = [

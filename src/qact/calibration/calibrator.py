@@ -3,6 +3,11 @@
 Logits are ``(..., C)`` with any number of leading dimensions, labels ``(...)``; probabilities come
 back in float64 with the shape of the logits. A binary problem has two columns: a single score ``s``
 for class 1 is ``torch.stack([torch.zeros_like(s), s], -1)``, and softmax of that is the sigmoid.
+
+No calibrator depends on the unit of two-class logits, or of any logits where it rescales them
+itself (temperature, vector, quantile temperature): ``fit(c z + d)`` predicts at ``c z + d`` what
+``fit(z)`` predicts at ``z``. With more classes the log-odds of the softmax, which the
+one-against-the-rest methods read, do depend on ``c``.
 """
 
 from __future__ import annotations
@@ -92,6 +97,20 @@ def _flat(logits: Tensor) -> Tensor:
     if not torch.isfinite(z).all():
         raise ValueError("logits must be finite")
     return z
+
+
+def unit_of(z: Tensor) -> float:
+    """Return the root mean square of logits (N, C) less their mean over classes; 1 if that is 0.
+
+    What bounds, starts and priors are measured in, so that no fit depends on the logits' scale.
+
+    Example:
+        >>> unit_of(torch.tensor([[5.0, 1.0], [7.0, 3.0]], dtype=torch.float64))
+        2.0
+    """
+    apart = z - z.mean(1, keepdim=True)
+    largest = float(apart.abs().max())  # divided by it, squares can neither overflow nor vanish
+    return largest * float((apart / largest).square().mean().sqrt()) if largest else 1.0
 
 
 def log_odds(z: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
+from qact.calibration.bins import in_dtype
 from qact.calibration.checks import checked
 
 
@@ -111,7 +112,11 @@ class SplitConformal:
         if not hasattr(self, "quantile"):
             raise RuntimeError("there is no threshold yet; call fit(probs, labels)")
         wide, _ = checked(probs, torch.zeros(len(probs), dtype=torch.long, device=probs.device))
-        return self._scores(wide) <= self.quantile
+        # What equals the threshold belongs to the set. Probabilities of another dtype than those of
+        # the fit round otherwise, and sums of them by their order: both sides are rounded alike.
+        slack = probs.shape[1] * torch.finfo(torch.float64).eps
+        bound = in_dtype(self.quantile + slack, probs.dtype).to(probs.device)
+        return in_dtype(self._scores(wide), probs.dtype) <= bound
 
     def _scores(self, p: Tensor) -> Tensor:
         if self.score == "threshold":

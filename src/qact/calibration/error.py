@@ -57,7 +57,7 @@ def reliability(
         >>> reliability(probs, torch.tensor([0, 1, 0]), n_bins=2).accuracy
         tensor([0.0000, 0.6667], dtype=torch.float64)
     """
-    return binned(*_top_label(*checked(probs, labels)), n_bins, binning)
+    return binned(*_top_label(*checked(probs, labels)), n_bins, binning, probs.dtype)
 
 
 def calibration_error(
@@ -109,7 +109,7 @@ def calibration_error(
         pairs = [(wide[:, c], (y == c).double()) for c in range(wide.shape[1])]
     else:
         raise ValueError(f"kind must be 'top_label' or 'marginal', got {kind!r}")
-    errors = [_power(binned(*pair, n_bins, binning), p, debias) for pair in pairs]
+    errors = [_power(binned(*pair, n_bins, binning, probs.dtype), p, debias) for pair in pairs]
     return _rooted(max(errors) if p == "max" else sum(errors) / len(errors), p, root)
 
 
@@ -135,7 +135,8 @@ def binary_calibration_error(
     """
     _check_norm(p, debias)
     pairs = checked_pairs(confidence, hit)
-    return _rooted(_power(binned(*pairs, n_bins, binning), p, debias), p, root)
+    bins = binned(*pairs, n_bins, binning, confidence.dtype)
+    return _rooted(_power(bins, p, debias), p, root)
 
 
 def adaptive_calibration_error(probs: Tensor, labels: Tensor, *, n_ranges: int = 15) -> float:

@@ -7,13 +7,13 @@ from torch import Tensor
 
 from qact import checks
 from qact.calibration.bins import inner_edges
-from qact.calibration.calibrator import Calibrator, row_normalised
+from qact.calibration.calibrator import Calibrator, log_odds, row_normalised
 from qact.calibration.registry import register
 
 
 @register("histogram", paper="Zadrozny and Elkan 2001")
 class HistogramBinning(Calibrator):
-    """Each class's probability becomes the frequency of the class in its bin, then normalised.
+    """Replace each class's probability by the frequency of the class in its bin, and normalise.
 
     Zadrozny and Elkan 2001, "Obtaining calibrated probability estimates from decision trees and
     naive Bayesian classifiers"; bins of equal mass. A bin of ``n_b`` samples with ``k`` of the
@@ -37,19 +37,20 @@ class HistogramBinning(Calibrator):
         return self.n_bins * classes
 
     def _fit(self, z: Tensor, y: Tensor) -> None:
-        p = z.softmax(1)
-        self._bins = [self._frequencies(p[:, c], (y == c).double()) for c in range(p.shape[1])]
+        # Log-odds are in the order of the probabilities, and differ where those round to 0 and 1.
+        s = log_odds(z)
+        self._bins = [self._frequencies(s[:, c], (y == c).double()) for c in range(s.shape[1])]
 
-    def _frequencies(self, p: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
-        edges = inner_edges(p, self.n_bins, "equal_mass")
-        index, size = torch.bucketize(p.contiguous(), edges), len(edges) + 1
+    def _frequencies(self, s: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
+        edges = inner_edges(s, self.n_bins, "equal_mass")
+        index, size = torch.bucketize(s.contiguous(), edges), len(edges) + 1
         count, hits = torch.bincount(index, minlength=size), torch.bincount(index, hit, size)
         return edges, (hits + 0.5) / (count + 1)
 
     def _predict(self, z: Tensor) -> Tensor:
-        p = z.softmax(1)
+        s = log_odds(z)
         columns = [
-            rates[torch.bucketize(p[:, c].contiguous(), edges)]
+            rates[torch.bucketize(s[:, c].contiguous(), edges)]
             for c, (edges, rates) in enumerate(self._bins)
         ]
         return row_normalised(torch.stack(columns, 1))

@@ -13,12 +13,13 @@ from qact.calibration.registry import register
 
 @register("platt", paper="Platt 1999")
 class PlattScaling(Calibrator):
-    """``sigmoid(a_c s_c + b_c)`` per class, divided by their sum; ``s_c`` the softmax's log-odds.
+    """Fit ``sigmoid(a_c s_c + b_c)`` per class, divided by their sum.
 
-    Platt 1999, "Probabilistic outputs for support vector machines", with his targets: ``(N+ + 1) /
-    (N+ + 2)`` for the ``N+`` samples of the class and ``1 / (N- + 2)`` for the ``N-`` others. They
-    are what keeps ``a`` and ``b`` finite on separable samples and on a class that is missing. With
-    two classes the two fits mirror each other and the sum is 1. The order of classes may change.
+    ``s_c`` are the log-odds of the softmax. Platt 1999, "Probabilistic outputs for support vector
+    machines", with his targets: ``(N+ + 1) / (N+ + 2)`` for the ``N+`` samples of the class and
+    ``1 / (N- + 2)`` for the ``N-`` others. They are what keeps ``a`` and ``b`` finite on separable
+    samples and on a class that is missing. With two classes the two fits mirror each other and the
+    sum is 1. The order of classes may change.
 
     Attributes:
         weight: ``a`` (C,).
@@ -39,17 +40,26 @@ class PlattScaling(Calibrator):
 
     def _fit(self, z: Tensor, y: Tensor) -> None:
         s = log_odds(z)
+        # In units of its own, about its own mean, no score is far from zero, large or small.
+        self._mean = s.mean(0)
+        self._scale = (s - self._mean).square().mean(0).sqrt()
+        self._scale[self._scale == 0] = 1.0
+        t = (s - self._mean) / self._scale
         truth = torch.nn.functional.one_hot(y, z.shape[1]).to(z.dtype)
         positive = truth.sum(0)
         high, low = (positive + 1) / (positive + 2), 1 / (len(z) - positive + 2)
         target = truth * high + (1 - truth) * low
 
         def loss(values: Tensor) -> Tensor:
-            scores = values[0] * s + values[1]
+            scores = values[0] * t + values[1]
             return binary_cross_entropy_with_logits(scores, target, reduction="none").sum(1).mean()
 
         start = torch.stack([torch.ones_like(z[0]), torch.zeros_like(z[0])])
-        self.weight, self.bias = minimize(loss, start)
+        self._slope, self._level = minimize(loss, start)
+        self.weight = self._slope / self._scale
+        self.bias = self._level - self.weight * self._mean
 
     def _predict(self, z: Tensor) -> Tensor:
-        return row_normalised((self.weight * log_odds(z) + self.bias).sigmoid())
+        # Not weight * s + bias: far from zero the two would cancel each other's digits.
+        t = (log_odds(z) - self._mean) / self._scale
+        return row_normalised((self._slope * t + self._level).sigmoid())

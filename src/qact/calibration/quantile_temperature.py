@@ -4,10 +4,12 @@ The idea is that of Chakraborty et al. 2026 (arXiv 2606.21749): the temperature 
 function of the empirical quantile of a prediction's confidence. Only their abstract was at hand;
 the family of functions and the fit are ours::
 
-    softmax(z / T(q)),   ln T(q) = a + b (1 - q)
+    softmax(z / T(q)),   ln (T(q) / u) = a + b (1 - q)
 
-with ``q`` in [0, 1] the rank of the sample's top log-odds in a context of such values, a
-:class:`qact.Context`. ``b = 0`` is plain temperature scaling, and the prior pulls there.
+with ``u`` the spread of the logits (the root mean square about their mean over classes) and ``q``
+in [0, 1] the rank of the sample's top log-odds, of ``z / u``, in a context of such values: the
+empirical CDF in a :class:`qact.Context`. ``b = 0`` is plain temperature scaling, and the prior
+pulls there. No unit of the logits enters.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from qact import checks
-from qact.calibration.calibrator import Calibrator, log_odds
+from qact.calibration.calibrator import Calibrator, log_odds, unit_of
 from qact.calibration.minimize import minimize
 from qact.calibration.registry import register
 from qact.calibration.temperature import HIGHEST
@@ -28,18 +30,18 @@ from qact.context import Context
 
 @register("quantile_temperature", paper="Chakraborty et al. 2026, arXiv 2606.21749")
 class QuantileTemperature(Calibrator):
-    """``softmax(z / exp(a + b (1 - q)))``, with ``q`` the quantile of the sample's confidence.
+    """Fit ``softmax(z / (u exp(a + b (1 - q))))``, with ``q`` the quantile of a confidence.
 
     ``a`` and ``b`` are fitted by likelihood, with a unit Gaussian prior on each, and the
-    temperature kept within 0.01 and 100. Within a sample the order of classes never changes; the
-    order of confidences between samples may.
+    temperature kept between 0.01 and 100 times ``u``, the spread of the logits. Within a sample the
+    order of classes never changes; the order of confidences between samples may.
 
     Args:
         context: ``"running"``: quantiles among the samples of the fit, each sample alone.
             ``"batch"``: among the samples that are predicted together.
 
     Attributes:
-        level: ``a``, the logarithm of the temperature of the most confident.
+        level: ``a + ln u``, the logarithm of the temperature of the most confident.
         slope: ``b``.
 
     Example:
@@ -60,6 +62,8 @@ class QuantileTemperature(Calibrator):
         return 2
 
     def _fit(self, z: Tensor, y: Tensor) -> None:
+        self._unit = unit_of(z)
+        z = z / self._unit
         self.context = Context(1, dtype=torch.float64, device=z.device).add(_confidence(z))
         q = self._quantile(z, self.context)
 
@@ -67,13 +71,16 @@ class QuantileTemperature(Calibrator):
             scaled = z / _temperature(values[0], values[1], q)
             return cross_entropy(scaled, y) + values.square().sum() / (2 * len(z))
 
-        self.level, self.slope = minimize(loss, z.new_zeros(2)).tolist()
+        level, self.slope = minimize(loss, z.new_zeros(2)).tolist()
+        self.level = level + math.log(self._unit)
 
     def _predict(self, z: Tensor) -> Tensor:
+        z = z / self._unit
         context = self.context
         if self.mode == "batch" and len(z):
             context = Context(1, dtype=torch.float64, device=z.device).add(_confidence(z))
-        level, slope = torch.tensor([self.level, self.slope], dtype=z.dtype, device=z.device)
+        fitted = [self.level - math.log(self._unit), self.slope]
+        level, slope = torch.tensor(fitted, dtype=z.dtype, device=z.device)
         return (z / _temperature(level, slope, self._quantile(z, context))).softmax(1)
 
     def _quantile(self, z: Tensor, context: Context) -> Tensor:

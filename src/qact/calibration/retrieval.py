@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
+from qact.losses.distances import unit_of
 
 _CHUNK = 256  # queries at a time
 
@@ -38,7 +39,8 @@ def mean_average_precision(
         divide_by: ``"relevant"`` or ``"retrieved"``.
 
     Raises:
-        ValueError: shapes do not fit, an option is unknown, or no query has others of its class.
+        ValueError: shapes do not fit, an embedding is not finite, an option is unknown, or no query
+            has others of its class.
 
     Example:
         >>> import torch
@@ -54,6 +56,9 @@ def mean_average_precision(
             f"{tuple(embeddings.shape)} and {tuple(labels.shape)}"
         )
     x = embeddings.detach() if embeddings.dtype == torch.float64 else embeddings.detach().float()
+    if not torch.isfinite(x).all():
+        raise ValueError("embeddings must be finite")
+    x = x / unit_of(x) if len(x) else x  # a scale changes no order, and squares stay in range
     k = min(k, len(x) - 1)
     scores = [
         _average_precision(x, labels, rows, k, divide_by)

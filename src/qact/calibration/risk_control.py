@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
+from qact.calibration.bins import in_dtype
 from qact.calibration.checks import checked
 from qact.calibration.conformal import weights_checked
 
@@ -97,7 +98,8 @@ class ConformalRiskControl:
         """Choose ``lambda`` on held-out probabilities (n, C) and labels (n,)."""
         wide, y = checked(probs, labels)
         lambdas = torch.linspace(0, 1, self.grid, dtype=torch.float64, device=wide.device)
-        losses = torch.stack([self.loss(_sets(wide, float(t)), y) for t in lambdas], 1)
+        sets = [_sets(wide, float(t), probs.dtype) for t in lambdas]
+        losses = torch.stack([self.loss(chosen, y) for chosen in sets], 1)
         best = risk_control(losses, self.alpha, bound=self.bound, weights=weights)
         self.threshold = float(lambdas[best])
         return self
@@ -107,8 +109,9 @@ class ConformalRiskControl:
         if not hasattr(self, "threshold"):
             raise RuntimeError("there is no threshold yet; call fit(probs, labels)")
         wide, _ = checked(probs, torch.zeros(len(probs), dtype=torch.long, device=probs.device))
-        return _sets(wide, self.threshold)
+        return _sets(wide, self.threshold, probs.dtype)
 
 
-def _sets(p: Tensor, threshold: float) -> Tensor:
-    return 1 - p <= threshold + 1e-12  # 1 - p is rounded
+def _sets(p: Tensor, threshold: float, dtype: torch.dtype) -> Tensor:
+    # 1 - lambda is rounded twice: in float64, of no account, and in the dtype of the probabilities.
+    return p >= in_dtype(1 - threshold - 1e-12, dtype).to(p.device)

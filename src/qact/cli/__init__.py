@@ -1,4 +1,8 @@
-"""The console script ``qact``: a door that says what is behind it where the extra is missing."""
+"""The console script ``qact``: a door that says what is behind it where the extra is missing.
+
+Every module of this package is cheap to import: help, the version and mistyped options need no
+torch. What a command works with is imported when it runs.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ def app() -> None:
         return
     try:
         with needed("the command line", "bench"):
-            from qact.cli.bench import commands
+            from qact.cli.commands import commands
     except MissingExtraError as error:
         if asked and asked != ["--help"]:
             print(f"qact: {error}", file=sys.stderr)

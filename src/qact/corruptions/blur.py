@@ -52,11 +52,9 @@ def gaussian_kernel(sigma: float, radius: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def gaussian(
-    sigma: float, size: int, border: str = "nearest", truncate: float = 4.0
-) -> linear.Axis:
+def gaussian(sigma: float, size: int, border: str = "nearest", truncate: float = 4.0) -> Tensor:
     """The gaussian filter of one axis, weights up to ``truncate`` sigmas."""
-    return linear.Axis(band(gaussian_kernel(sigma, int(truncate * sigma + 0.5)), size, border))
+    return linear.axis(band(gaussian_kernel(sigma, int(truncate * sigma + 0.5)), size, border))
 
 
 def smooth(x: Tensor, sigma: float, border: str = "nearest", truncate: float = 4.0) -> Tensor:

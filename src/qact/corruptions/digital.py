@@ -87,9 +87,9 @@ def box_matrix(size: int, out: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=64)
-def box(size: int, out: int) -> linear.Axis:
+def box(size: int, out: int) -> Tensor:
     """The box resize of ``size`` samples to ``out``, by Pillow's weights of 22 fractional bits."""
-    return linear.Axis(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
+    return linear.axis(np.floor(box_matrix(size, out) * 2**22 + 0.5) / 2**22)
 
 
 @lru_cache(maxsize=64)

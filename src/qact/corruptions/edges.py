@@ -18,8 +18,7 @@ def _neighbour(x: Tensor, down: int, right: int) -> Tensor:
 
 def _sobel(x: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives along rows and columns; the edge pixel is repeated."""
-    x = torch.cat([x[:, :1], x, x[:, -1:]], 1)
-    x = torch.cat([x[:, :, :1], x, x[:, :, -1:]], 2)
+    x = pad(x, (1, 1, 1, 1), mode="replicate")
     above, at, below = x[:, :-2], x[:, 1:-1], x[:, 2:]
     across = above + at * 2 + below
     rise = below - above

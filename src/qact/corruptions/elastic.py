@@ -42,13 +42,9 @@ def sample(x: Tensor, y: Tensor, z: Tensor, border: str) -> Tensor:
     return out
 
 
-def moved_points(h: int, w: int, reach: float, draws: Draws) -> tuple[Tensor, Tensor, Tensor]:
-    """The affine map of three points around the centre, moved by up to ``reach`` pixels.
-
-    Returns:
-        ``by_row``, ``by_column`` and ``start``, float64 (N, 2): the place that is read, column and
-        row relative to the centre, is ``by_row r + by_column c + start`` at row r and column c.
-    """
+def affine(x: Tensor, reach: float, draws: Draws) -> Tensor:
+    """Move three points around the centre by up to ``reach`` pixels, the image with them."""
+    h, w = x.shape[-2:]
     s = float(max(min(h, w) // 3, 1))
     move = draws.uniform(3, 2, low=-reach, high=reach).double()
     base = torch.tensor([[s, s], [s, -s], [-s, -s]], dtype=torch.float64, device=move.device)
@@ -59,23 +55,12 @@ def moved_points(h: int, w: int, reach: float, draws: Draws) -> tuple[Tensor, Te
     # place = origin + a p + b q comes from base[2] + (2 s (a + b), 2 s a): linear in the place.
     by_column = torch.stack([qy - py, qy], 1) * unit[:, None]
     by_row = torch.stack([px - qx, -qx], 1) * unit[:, None]
-    return by_row, by_column, -s - by_column * origin[:, :1] - by_row * origin[:, 1:]
-
-
-def affine(x: Tensor, reach: float, draws: Draws) -> Tensor:
-    """Move three points around the centre by up to ``reach`` pixels, the image with them."""
-    h, w = x.shape[-2:]
-    by_row, by_column, start = moved_points(h, w, reach, draws)
+    start = -s - by_column * origin[:, :1] - by_row * origin[:, 1:]
     rows = torch.arange(h, dtype=torch.float64, device=x.device)[:, None] - h // 2
     columns = torch.arange(w, dtype=torch.float64, device=x.device) - w // 2
     down = (by_row[:, :, None, None] * rows + start[:, :, None, None]).float()
     z, y = (down + (by_column[:, :, None, None] * columns).float()).clamp_(-1e6, 1e6).unbind(1)
     return sample(x, y + h // 2, z + w // 2, "mirror")
-
-
-def displacement(h: int, w: int, sigma: float, draws: Draws) -> Tensor:
-    """Uniform noise smoothed by ``sigma``, (N, 2, H, W)."""
-    return smooth(draws.uniform(2, h, w, low=-1.0, high=1.0), sigma, "reflect", 3.0)
 
 
 @register(
@@ -116,7 +101,7 @@ def elastic_transform(x: Tensor, constant: tuple[float, float, float], draws: Dr
     if alpha == 0:
         return x
     h, w = x.shape[-2:]
-    field = displacement(h, w, sigma, draws) * alpha
+    field = smooth(draws.uniform(2, h, w, low=-1.0, high=1.0), sigma, "reflect", 3.0) * alpha
     rows = torch.arange(h, device=x.device)[:, None]
     columns = torch.arange(w, device=x.device)
     return sample(x, field[:, 0] + rows, field[:, 1] + columns, "reflect")

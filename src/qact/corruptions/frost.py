@@ -42,14 +42,19 @@ _TEXTURES = {
         ((0.151, -0.007, 0.006), (0.0, 0.777, 0.005, 0.005, 0.446, 0.294, 0.880)),
         ((0.237, 0.020, -0.002), (0.0, 0.777, 0.061, 0.004, 0.725, 0.600, 0.699)),
     ),
-    "imagenet": (((0.128, 0.015, -0.002), (0.0, 1.304, 0.004, 0.449, 0.335, 0.004, 0.423)),) * 4,
+    "imagenet": (
+        ((0.126, 0.015, -0.001), (0.0, 1.142, 0.163, 0.541, 0.007, 0.007, 0.664, 0.459)),
+        ((0.129, -0.022, 0.002), (0.381, 0.795, 0.007, 0.007, 0.649, 0.007, 0.931, 0.329)),
+        ((0.166, -0.004, 0.006), (0.364, 0.539, 0.005, 0.278, 0.244, 0.005, 1.086, 0.498)),
+        ((0.268, 0.026, -0.003), (0.48, 0.006, 0.304, 0.461, 0.746, 0.413, 0.762, 0.468)),
+    ),
 }
 _SPREAD = 0.35  # variance of a map whose noise has size 1 in one octave, about
 
 
 @lru_cache(maxsize=32)
 def _table(scale: str, octaves: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Colours (4, 6), cubics (4, 3) and sizes (4, 1 + octaves), for a map of that many octaves.
+    """Colours (4, 2, 3), cubics (4, 3) and sizes (4, 1 + octaves), for a map of that many octaves.
 
     Octaves too coarse for the map become part of the constant; those that were not fitted are 0.
     """

@@ -15,12 +15,10 @@ from torch import Tensor
 _VALUE, _WEIGHT = 2.0**20, 2.0**24
 
 
-class Axis:
+def axis(dense: np.ndarray) -> Tensor:
     """A matrix (n_out, n_in) along one axis of images, in fixed point, for :func:`along`."""
-
-    def __init__(self, dense: np.ndarray):
-        rows, columns = np.nonzero(dense)
-        self.matrix = assemble([(rows, columns, dense[rows, columns])], dense.shape)
+    rows, columns = np.nonzero(dense)
+    return assemble([(rows, columns, dense[rows, columns])], dense.shape)
 
 
 def assemble(
@@ -68,7 +66,7 @@ def pixels(matrix: Tensor, images: Tensor) -> Tensor:
     return _images(torch.sparse.mm(matrix.to(images.device), _fixed(images)), n, h, w)
 
 
-def along(vertical: Axis | None, horizontal: Axis | None, images: Tensor) -> Tensor:
+def along(vertical: Tensor | None, horizontal: Tensor | None, images: Tensor) -> Tensor:
     """Apply one matrix to the columns and one to the rows of (N, C, H, W) images.
 
     None leaves an axis alone. Values are rounded to multiples of 2^-20 in between.
@@ -76,12 +74,12 @@ def along(vertical: Axis | None, horizontal: Axis | None, images: Tensor) -> Ten
     n, c, h, w = images.shape
     x = _fixed(images)
     if vertical is not None:
-        matrix = vertical.matrix.to(x.device)
+        matrix = vertical.to(x.device)
         x = torch.sparse.mm(matrix, x.view(h, -1)).view(-1, n * c)
         h = len(matrix)
         x = x.mul_(1 / _WEIGHT).round_() if horizontal is not None else x
     if horizontal is not None:
-        matrix = horizontal.matrix.to(x.device)
+        matrix = horizontal.to(x.device)
         x = x.view(h, w, n * c).transpose(0, 1).reshape(w, -1)
         w = len(matrix)
         x = torch.sparse.mm(matrix, x).view(w, h, n * c).transpose(0, 1)

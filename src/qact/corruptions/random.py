@@ -141,16 +141,12 @@ class Draws:
             part.key = key
             yield part
 
-    def keys(self, *shape: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Keys of the positions (P,) and two of each stream (N,), for the next draw."""
-        self.calls += 1
-        base = _positions(prod(shape), self.key.device)
-        key = mix64(self.key + _signed(self.calls * _GOLDEN))
-        return base, (key >> 32).int(), (key << 32 >> 32).int()
-
     def bits(self, *shape: int) -> Tensor:
         """Uniform int32 words of shape (N, *shape)."""
-        base, first, second = self.keys(*shape)
+        self.calls += 1
+        key = mix64(self.key + _signed(self.calls * _GOLDEN))
+        first, second = (key >> 32).int(), (key << 32 >> 32).int()
+        base = _positions(prod(shape), self.key.device)
         return mix32(base + first[:, None], second[:, None]).view(-1, *shape)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:

@@ -91,9 +91,6 @@ def constants(name: str, severity: int, size: int) -> Any:
         severity: 1 to 5.
         size: shorter side in pixels.
 
-    Returns:
-        A number or a tuple, as registered.
-
     Raises:
         ValueError: unknown name, or severity outside 1 to 5.
 
@@ -138,9 +135,8 @@ def expanded(asked: Sequence[str]) -> list[str]:
         >>> expanded(["holdout"]), expanded(["fog"])
         (['speckle_noise', 'gaussian_blur', 'spatter', 'saturate'], ['fog'])
     """
-    group = asked[0] if len(asked) == 1 else ""
-    whole = group in ("standard", "holdout", "all", "own")
-    return list(corruptions(group)) if whole else list(asked)
+    whole = len(asked) == 1 and asked[0] in ("standard", "holdout", "all", "own")
+    return list(corruptions(asked[0]) if whole else asked)
 
 
 def known(name: str, group: str = "all") -> CorruptionEntry:

@@ -140,18 +140,13 @@ def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws) -> Tensor:
     Distances to the edge of a drop are Euclidean where OpenCV's are those of a 5 x 5 mask. A grey
     image receives the luma of the colour.
     """
-    strength, mud = constant[4:]
-    thick = opacity(constant, draws, *x.shape[2:])
+    mean, std, sigma, threshold, strength, mud = constant
+    liquid = smooth(draws.normal(1, *x.shape[2:]).mul_(std).add_(mean), sigma)
+    if mud:
+        cover = smooth((liquid > threshold).float(), strength)
+        thick = cover * (cover >= 0.8)
+    else:
+        thick = water(liquid[:, 0], threshold)[:, None]
     colour = torch.tensor(COLOURS[bool(mud)], device=x.device).view(1, 3, 1, 1)
     colour = colour if x.shape[1] == 3 else grey(colour)
     return x * (1 - thick) + colour * thick if mud else x + thick * strength * colour
-
-
-def opacity(constant: tuple[float, ...], draws: Draws, h: int, w: int) -> Tensor:
-    """Opacity of the drops or of the mud, (N, 1, H, W)."""
-    mean, std, sigma, threshold, strength, mud = constant
-    liquid = smooth(draws.normal(1, h, w).mul_(std).add_(mean), sigma)
-    if not mud:
-        return water(liquid[:, 0], threshold)[:, None]
-    cover = smooth((liquid > threshold).float(), strength)
-    return cover * (cover >= 0.8)

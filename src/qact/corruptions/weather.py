@@ -83,8 +83,8 @@ def fog(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _zoom(size: int, factor: float) -> linear.Axis:
-    return linear.Axis(zoom_matrix(size, factor))
+def _zoom(size: int, factor: float) -> Tensor:
+    return linear.axis(zoom_matrix(size, factor))
 
 
 @register(

@@ -11,6 +11,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from qact import checks
+
 
 def extract(archive: Path, folder: Path) -> None:
     """Extract plain files and folders of a ``.tar``, ``.tar.gz`` or ``.zip``.
@@ -37,7 +39,7 @@ def extract(archive: Path, folder: Path) -> None:
         else:
             raise ValueError(f"{archive} is neither a .tar nor a .zip file")
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"{archive} is damaged: {error}") from error
+        raise ValueError(f"{archive} is damaged: {checks.reason(error)}") from error
 
 
 def _tar(archive: Path, folder: Path) -> None:

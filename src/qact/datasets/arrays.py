@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact.datasets.formats import Arrays
 
 
@@ -45,7 +46,9 @@ def as_images(images: Any, what: str = "images") -> np.ndarray:
             raise ValueError(f"{what} of floats must lie in [0, 1], got {x.min()} to {x.max()}")
         x = np.round(x * 255).astype(np.uint8)
     if x.dtype != np.uint8:
-        raise TypeError(f"{what} must be bytes or floats in [0, 1], got {x.dtype}")
+        fits = np.issubdtype(x.dtype, np.integer) and x.size and 0 <= x.min() <= x.max() <= 255
+        hint = "; they lie in 0 to 255: images.astype(np.uint8)" if fits else ""
+        raise TypeError(f"{what} must be bytes or floats in [0, 1], got {x.dtype}{hint}")
     return x
 
 
@@ -58,7 +61,11 @@ def as_labels(labels: Any, n: int, what: str = "labels") -> np.ndarray:
     """
     y = labels.numpy(force=True) if isinstance(labels, Tensor) else np.asarray(labels)
     if not np.issubdtype(y.dtype, np.integer):
-        raise TypeError(f"{what} must be integers, got {y.dtype}")
+        shown = f", as {y.flat[0].item()!r}" if y.size else ""
+        raise TypeError(
+            f"{what} must be integers, got {y.dtype}{shown}; number the classes: "
+            "np.unique(labels, return_inverse=True)[1]"
+        )
     if y.shape != (n,):
         raise ValueError(f"{what} must have shape ({n},), one per image, got {y.shape}")
     if n and y.min() < 0:
@@ -94,4 +101,4 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read as arrays: {error}") from error
+        raise ValueError(f"{path} cannot be read as arrays: {checks.reason(error)}") from error

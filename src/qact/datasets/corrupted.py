@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from qact import checks
 from qact.datasets import manifest
 from qact.datasets.arrays import as_images, as_labels
 from qact.datasets.download import digest
@@ -43,10 +44,8 @@ def read_severity(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is truncated or altered, or of another shape; the severity is not 1 to 5.
+        ValueError: a file is truncated or altered, or of another shape.
     """
-    if isinstance(severity, bool) or severity not in range(1, 6):
-        raise ValueError(f"severity must be 1, 2, 3, 4 or 5, got {severity!r}")
     here = sorted(p.stem for p in folder.glob("*.npy") if p.stem != "labels")
     table = md5 or {}
     if corruption not in here and corruption not in table:
@@ -111,4 +110,4 @@ def _load(path: Path, origin: str) -> np.ndarray:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; origin: {origin}") from error
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {error}; origin: {origin}") from error
+        raise ValueError(f"{path} is damaged: {checks.reason(error)}; origin: {origin}") from error

@@ -33,7 +33,7 @@ def load(
     file of arrays (:func:`qact.shift.from_npz`).
 
     Args:
-        name: one of ``qact.datasets.names(shifted=False)``, or a path with a separator or ending
+        name: one of ``qact.datasets.names(shifted=False)``, or a path: a folder, or a file ending
             in ``.npz``.
         size: side in pixels of the digits (default 32) or of a folder's images; the others have
             their own.
@@ -63,10 +63,10 @@ def load(
     here = names(shifted=False)
     if name not in here and str(name).endswith(".npz"):
         return from_npz(name)
-    if name not in here and os.sep in str(name):
+    if name not in here and (os.sep in str(name) or Path(name).is_dir()):
         return from_folder(name, size, limit)
     if name not in here:
-        raise unknown("data set", name, here)
+        raise unknown("data set", name, here, "beside a folder of images or an .npz file")
     found = entry(name)
     if size is not None and not found.sized:
         raise ValueError(

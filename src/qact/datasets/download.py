@@ -10,6 +10,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from qact import checks
 from qact.datasets.archives import extract
 from qact.datasets.registry import DATASETS, Download
 from qact.registry import unknown
@@ -59,8 +60,8 @@ def fetch(url: str, path: Path, algorithm: str, checksum: str, tell: Tell | None
     except (urllib.error.URLError, OSError) as error:
         kept = part.stat().st_size if part.is_file() else 0
         raise ConnectionError(
-            f"could not download {path} from {url}: {error}; {kept} bytes are kept in {part.name}, "
-            f"the same call goes on from there (expected {algorithm} {checksum})"
+            f"could not download {path} from {url}: {checks.reason(error)}; {kept} bytes are kept "
+            f"in {part.name}, the same call goes on from there (expected {algorithm} {checksum})"
         ) from error
     try:
         _check(part, path, url, algorithm, checksum)
@@ -91,7 +92,7 @@ def _receive(url: str, part: Path, tell: Tell) -> None:
         length = answer.headers.get("Content-Length")
         whole = have + int(length) if length is not None else None
         with part.open("ab" if resumed else "wb") as file:
-            while chunk := answer.read(_CHUNK):
+            while chunk := answer.read1(_CHUNK):  # what is there: a stall keeps all that came
                 file.write(chunk)
                 have += len(chunk)
                 tell(part.name.removesuffix(".part"), have, whole)

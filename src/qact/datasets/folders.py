@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from qact import extras
+from qact import checks, extras
 from qact.datasets.formats import Arrays
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
@@ -77,6 +77,8 @@ def evenly(files: list[tuple[Path, int]], limit: int | None) -> list[tuple[Path,
 
 def read_files(files: Sequence[tuple[Path, int]], size: int | None = None) -> Arrays:
     """Read (path, label) pairs; see :func:`read_folder`."""
+    if size is not None:
+        checks.room(f"size={size} for {len(files)} images", 3 * len(files) * size**2)
     first = _pixels(files[0][0], size)
     images = np.empty((len(files), *first.shape), np.uint8)
     for i, (path, _) in enumerate(files):
@@ -98,7 +100,7 @@ def _pixels(path: Path, size: int | None) -> np.ndarray:
         with Image.open(path) as file:
             image = file.convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+        raise ValueError(f"{path} cannot be read as an image: {checks.reason(error)}") from error
     if size is not None:
         w, h = image.size
         scale = size / min(w, h)

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from qact import checks
+
 Arrays = tuple[np.ndarray, np.ndarray]  # images uint8 (N, C, H, W), labels int64 (N,)
 
 
@@ -70,7 +72,8 @@ def checked_bytes(path: Path, checksum: str, origin: str, algorithm: str = "md5"
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (OSError, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is damaged: {error} ({expected}); origin: {origin}") from error
+        why = checks.reason(error)
+        raise ValueError(f"{path} is damaged: {why} ({expected}); origin: {origin}") from error
     found = hashlib.new(algorithm, content, usedforsecurity=False).hexdigest()
     if found != checksum:
         what = f"{algorithm} of the decompressed content" if path.suffix == ".gz" else algorithm
@@ -87,7 +90,10 @@ def parse_npy(content: bytes) -> np.ndarray:
     Raises:
         ValueError: it is no such file, or holds objects.
     """
-    return np.load(io.BytesIO(content), allow_pickle=False)
+    try:
+        return np.load(io.BytesIO(content), allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"not an .npy file of numbers: {checks.reason(error)}") from error
 
 
 def parse_idx(content: bytes) -> np.ndarray:
@@ -153,7 +159,7 @@ def read_coded(
         images, labels = _reader(root).load(name, split, n=limit)
     except (ValueError, LookupError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         files = f"{where}, {name}-labels.npz or {name}-model.npz"
-        raise ValueError(f"{files} is damaged: {error}; {expected}") from error
+        raise ValueError(f"{files} is damaged: {checks.reason(error)}; {expected}") from error
     if limit is None:
         for what, array, want in (("images", images, images_sum), ("labels", labels, labels_sum)):
             found = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()

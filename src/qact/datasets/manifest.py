@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from qact import checks
+
 FILE = "manifest.json"
 FORMAT = "qact-corrupted/1"
 
@@ -23,7 +25,8 @@ def read(folder: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}; write the folder anew") from error
+        why = checks.reason(error)
+        raise ValueError(f"{path} is damaged: {why}; write the folder anew") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT or "files" not in found:
         raise ValueError(f"{path} is not in the format {FORMAT!r}")
     return found

@@ -10,12 +10,6 @@ from qact.datasets.registry import Request, ShiftedSet, entry, names
 from qact.registry import unknown
 
 
-def __getattr__(name: str) -> tuple[str, ...]:
-    if name == "TEST_SETS":  # asked for late: then those of others are among them
-        return tuple(names(shifted=True))
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
 def load_shifted(
     name: str,
     corruption: str | None = None,

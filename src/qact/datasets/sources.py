@@ -15,6 +15,7 @@ from qact.datasets.formats import (
     unpickle,
 )
 from qact.datasets.registry import Download
+from qact.datasets.requests import found
 from qact.datasets.splits import Splits, assembled
 
 
@@ -56,17 +57,13 @@ class Source:
             return tuple(listed(root / "classes.json", self.name, self.origin))
         assert self.meta is not None
         file, md5, key = self.meta
-        path = self._folder(root) / file
+        path = found(root, self.folders) / file
         return tuple(unpickle(checked_bytes(path, md5, self.origin))[key])
-
-    def _folder(self, root: Path) -> Path:
-        found = [root / folder for folder in self.folders if (root / folder).is_dir()]
-        return found[0] if found else root / self.folders[0]
 
     def _pickles(self, root: Path, split: str) -> Arrays:
         images, labels = [], []
         for file, md5 in self.files[split]:
-            batch = unpickle(checked_bytes(self._folder(root) / file, md5, self.origin))
+            batch = unpickle(checked_bytes(found(root, self.folders) / file, md5, self.origin))
             images.append(np.asarray(batch["data"], np.uint8).reshape(-1, 3, 32, 32))
             labels.append(np.asarray(batch[self.label_key], np.int64))
         return np.concatenate(images), np.concatenate(labels)
@@ -74,7 +71,7 @@ class Source:
     def _idx(self, root: Path, split: str) -> Arrays:
         arrays = []
         for file, md5 in self.files[split]:
-            raw, packed = self._folder(root) / file, self._folder(root) / f"{file}.gz"
+            raw, packed = found(root, self.folders) / file, found(root, self.folders) / f"{file}.gz"
             path = packed if packed.is_file() and not raw.is_file() else raw
             arrays.append(parse_idx(checked_bytes(path, md5, self.origin)))
         return arrays[0][:, None], arrays[1].astype(np.int64)

@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 
-def embedded(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return embeddings in float32 (float64 stays) and int64 labels, or say what is wrong."""
+def embedded(embeddings: Tensor, labels: Tensor, *, finite: bool = True) -> tuple[Tensor, Tensor]:
+    """Return embeddings in float32 (float64 stays) and int64 labels, or say what is wrong.
+
+    ``finite`` refuses NaN and infinity, of which no distance can be taken.
+    """
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(
             f"embeddings must be (N, D) with N, D >= 1, got {tuple(embeddings.shape)}; "
@@ -19,5 +22,8 @@ def embedded(embeddings: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"labels must be ({len(embeddings)},), got {tuple(labels.shape)}")
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels must be integers, got {labels.dtype}")
+    if finite and not torch.isfinite(embeddings).all():
+        bad = int((~torch.isfinite(embeddings)).any(1).sum())
+        raise ValueError(f"embeddings must be finite, {bad} of {len(embeddings)} are not")
     wide = embeddings if embeddings.dtype == torch.float64 else embeddings.float()
     return wide, labels.long()

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from qact import checks
 from qact.losses.checks import embedded
-from qact.losses.distances import pairwise_distances
+from qact.losses.distances import distances_between, pairwise_distances
 from qact.losses.forest import propagate
 from qact.losses.seeds import choose_seeds
 
@@ -76,7 +76,8 @@ class WatershedClassifier:
         self.classes = len(present)
         self._x, self._y = x, y
         if self.method == "prototype":
-            self._x = torch.stack([x[y == c].mean(0) for c in range(self.classes)])
+            means = [x[y == c].double().mean(0) for c in range(self.classes)]
+            self._x = torch.stack(means).to(x.dtype)
             self._y = present
         if self.method == "watershed":
             d = pairwise_distances(x)
@@ -91,27 +92,31 @@ class WatershedClassifier:
         hits = (tree == self._y)[~seeds].double()
         weight = hits.mean().item() if len(hits) else 1.0
         # Sums of zeros are no scale, and a choice that is always wrong still has to count if alone.
-        return values, tree, float(values.std(correction=0)) or 1.0, max(weight, 1e-6)
+        scale = float(values.double().std(correction=0)) or 1.0
+        return values, tree, scale, max(weight, 1e-6)
 
     @torch.no_grad()
     def predict_proba(self, embeddings: Tensor) -> Tensor:
-        """Return probabilities (M, C), float64, for embeddings (M, D)."""
+        """Return probabilities (M, C), float64, for embeddings (M, D).
+
+        Raises:
+            RuntimeError: nothing is stored yet.
+            ValueError: the size of the embeddings is another, or one is not finite.
+        """
         if not hasattr(self, "classes"):
             raise RuntimeError("nothing is stored yet; call fit(embeddings, labels) first")
         if embeddings.ndim != 2 or embeddings.shape[1] != self._x.shape[1]:
             raise ValueError(
                 f"embeddings must be (M, {self._x.shape[1]}), got {tuple(embeddings.shape)}"
             )
+        if not torch.isfinite(embeddings).all():
+            raise ValueError("embeddings must be finite")
         queries = embeddings.detach().to(self._x.dtype)
         parts = [self._probabilities(part) for part in queries.split(_CHUNK)]
         return torch.cat(parts) if parts else self._x.new_empty(0, self.classes).double()
 
     def _probabilities(self, queries: Tensor) -> Tensor:
-        # By products, in float64 and centred: errors of 1e-8 of the spread, of no account here.
-        centre = self._x.double().mean(0)
-        x, q = self._x.double() - centre, queries.double() - centre
-        d2 = q.square().sum(1, keepdim=True) + x.square().sum(1) - 2 * (q @ x.T)
-        d = d2.clamp_min(0).sqrt()
+        d = distances_between(queries, self._x).double()
         if self.method != "watershed":
             columns = [d[:, self._y == c].amin(1) for c in range(self.classes)]
             return (-torch.stack(columns, 1)).softmax(1)

@@ -1,4 +1,8 @@
-"""Euclidean distances of embeddings, with a gradient of 0 where two of them coincide."""
+"""Euclidean distances of embeddings, with a gradient of 0 where two of them coincide.
+
+All are computed on embeddings divided by a power of two near their largest value, which rounds
+nothing: squares can then neither overflow nor vanish.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +12,67 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from qact.rank.grid import power_of_two
+
+
+def unit_of(x: Tensor) -> Tensor:
+    """Return the power of two, at most the largest absolute value of ``x``, as a scalar.
+
+    Example:
+        >>> unit_of(torch.tensor([[3.0, -5.0]]))
+        tensor(4.)
+    """
+    exponent = torch.frexp(x.detach().abs().amax()).exponent - 1
+    normal = 126 if x.dtype == torch.float32 else 1022
+    return power_of_two(exponent.clamp(-normal, normal), x.dtype)
+
 
 def pairwise_distances(x: Tensor) -> Tensor:
     """Return ``d_ij = ||x_i - x_j||`` as (N, N), symmetric, with an exact zero diagonal.
 
-    By one matrix product, ``d^2 = |x_i|^2 + |x_j|^2 - 2 x_i.x_j``, of the centred embeddings:
-    distances do not see a shift, and the difference then cancels fewer digits. In float32 a
-    distance far below the spread of the batch still carries an error of about 1e-3 of that spread.
+    ``x`` is (N, D), float32 or float64; see :func:`distances_between`.
 
     Example:
         >>> pairwise_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
         tensor([[0., 5.],
                 [5., 0.]])
     """
-    x = x - x.detach().mean(0)
-    square = x.square().sum(1)
-    with torch.autocast(x.device.type, enabled=False):  # which would halve the digits of x @ x.T
-        d2 = square[:, None] + square - 2 * (x @ x.T)
+    d2, unit = _squared(x, x)
     d2 = (d2 + d2.T) / 2
-    apart = ~(d2 <= 0) & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-    # The root is taken of 1 where d = 0, so that its infinite slope meets no gradient.
-    return torch.where(apart, torch.where(apart, d2, 1).sqrt(), 0)
+    return _root(d2, ~torch.eye(len(x), dtype=torch.bool, device=x.device), unit).to(x.dtype)
+
+
+def distances_between(queries: Tensor, x: Tensor) -> Tensor:
+    """Return ``||q_i - x_j||`` as (M, N), for ``queries`` (M, D) and ``x`` (N, D) of one dtype.
+
+    By one matrix product, ``d^2 = |q|^2 + |x|^2 - 2 q.x``, of the centred embeddings: distances do
+    not see a shift, and the difference then cancels fewer digits. It is taken in float64, so that a
+    distance in float32 is right to its last digit unless it is below 1e-5 of the spread; below
+    1e-8 of the spread (of float64 embeddings too) nothing of it is left.
+
+    Example:
+        >>> distances_between(torch.tensor([[3.0]]), torch.tensor([[1.0], [3.0], [9.0]]))
+        tensor([[2., 0., 6.]])
+    """
+    d2, unit = _squared(queries, x)
+    return _root(d2, torch.ones_like(d2, dtype=torch.bool), unit).to(x.dtype)
+
+
+def _squared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Squared distances (M, N) in units of the second result, which is a scalar."""
+    unit = unit_of(b if a is b else torch.cat([a, b]))
+    a, b = ((t / unit) if t.device.type == "mps" else (t / unit).double() for t in (a, b))
+    centre = b.detach().mean(0)
+    a, b = a - centre, b - centre
+    with torch.autocast(a.device.type, enabled=False):  # which would halve the digits of a @ b.T
+        return a.square().sum(1)[:, None] + b.square().sum(1) - 2 * (a @ b.T), unit
+
+
+def _root(d2: Tensor, some: Tensor, unit: Tensor) -> Tensor:
+    # The root is taken of 1 where d = 0, so that its infinite slope meets no gradient. Written so
+    # that NaN stays NaN.
+    apart = ~(d2 <= 0) & some
+    return torch.where(apart, torch.where(apart, d2, 1).sqrt(), 0) * unit
 
 
 def distances_to(x: Tensor, index: Tensor) -> Tensor:
@@ -41,7 +85,8 @@ def distances_to(x: Tensor, index: Tensor) -> Tensor:
         tensor([[2.],
                 [0.]])
     """
-    return _DistancesTo.apply(x, index)
+    unit = unit_of(x)
+    return _DistancesTo.apply(x / unit, index) * unit
 
 
 class _DistancesTo(torch.autograd.Function):

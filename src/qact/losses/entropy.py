@@ -31,7 +31,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, label_smoothing: float = 0.
     """
     if not 0 <= label_smoothing < 1:
         raise ValueError(f"label_smoothing={label_smoothing!r} must be in [0, 1)")
-    z, y = embedded(logits, labels)
+    z, y = embedded(logits, labels, finite=False)  # a scaler of gradients skips such batches
     if y.min() < 0 or y.max() >= z.shape[1]:
         raise ValueError(f"labels must be 0..{z.shape[1] - 1}, got {int(y.min())}..{int(y.max())}")
     return torch.nn.functional.cross_entropy(z, y, label_smoothing=label_smoothing)

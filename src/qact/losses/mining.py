@@ -49,7 +49,8 @@ def semi_hard(distances: Tensor, labels: Tensor, margin: float) -> Triplets:
     far, order = torch.where(negative, distances, torch.inf).sort(dim=1)
     place = torch.searchsorted(far, distances.contiguous(), right=True).clamp_max(len(far) - 1)
     nearest = far.gather(1, place)
-    some = positive & (nearest > distances) & (nearest < distances + margin)
+    # The difference, not ``distances + margin``, in which a small margin would be rounded away.
+    some = positive & (nearest > distances) & (nearest - distances < margin)
     a, p = some.nonzero().unbind(1)
     return a, p, order.gather(1, place)[a, p]
 

@@ -34,7 +34,8 @@ def triplet_loss(
         every negative beyond the margin).
 
     Raises:
-        ValueError: shapes, ``margin`` or ``miner`` are not as described.
+        ValueError: shapes, ``margin`` or ``miner`` are not as described, or an embedding is not
+            finite.
         TypeError: embeddings are not floating or labels not integer.
 
     Example:
@@ -53,7 +54,8 @@ def triplet_loss(
 
 def hinge(d: Tensor, a: Tensor, p: Tensor, n: Tensor, margin: float, active: bool) -> Tensor:
     """Return the mean of ``max(0, margin + d_ap - d_an)``; ``active``: over positive terms only."""
-    terms = (margin + d[a, p] - d[a, n]).clamp_min(0)
+    # The difference first: beside large distances the margin would be rounded away.
+    terms = ((d[a, p] - d[a, n]) + margin).clamp_min(0)
     if active:
         terms = terms[terms > 0]
     return terms.mean() if len(terms) else (d * 0).sum()

@@ -50,7 +50,7 @@ def triplet_watershed_loss(
         The loss; 0 with zero gradient if there is no triplet, as when no label is known.
 
     Raises:
-        ValueError: shapes or options are not as described.
+        ValueError: shapes or options are not as described, or an embedding is not finite.
         TypeError: embeddings are not floating or labels not integer.
 
     Example:

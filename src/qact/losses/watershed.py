@@ -67,7 +67,7 @@ def watershed_loss(
     with torch.no_grad():
         d = pairwise_distances(x.detach())
         if not torch.isfinite(d).all():
-            raise ValueError("embeddings are not finite, or too large for their distances")
+            raise ValueError(f"embeddings are too large for their distances in {x.dtype}")
         chosen = _mask(seeds, y) if isinstance(seeds, Tensor) else None
         chosen = choose_seeds(y, seeds, generator=generator) if chosen is None else chosen  # type: ignore[arg-type]
         near, known = _nearest_correct(d, target, propagate(d, chosen), len(classes))

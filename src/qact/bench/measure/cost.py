@@ -10,16 +10,18 @@ before.
 from __future__ import annotations
 
 import copy
+import gc
 import time
 from collections.abc import Callable
 from statistics import median
+from types import FunctionType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qact.bench.data import Inputs
-from qact.bench.measure.adapt import predict, recorded
+from qact.bench.measure.adapt import deal, dealing
 from qact.bench.recipe.adaptations import parse_adaptation
 from qact.bench.recipe.training import Training
 from qact.bench.train.epoch import Loss
@@ -57,9 +59,9 @@ def costs(
     for name in adaptations:
         kind = parse_adaptation(name)
         if kind.context is not None and (kind.batch or 1) <= len(images):
-            own = recorded(model, x) if kind.context == "recalibrated" else model
+            method = dealing(kind, model, x)
             predicted[name] = _milliseconds(
-                lambda own=own, name=name: predict(own, images, name, order),  # type: ignore[misc]
+                lambda method=method, kind=kind: deal(method, images, kind, order),  # type: ignore[misc]
                 device,
             )
     return {
@@ -105,3 +107,71 @@ def _peak(work: Callable[[], object], device: torch.device) -> int:
     before = torch.cuda.memory_allocated(device)
     work()
     return torch.cuda.max_memory_allocated(device) - before
+
+
+class Clock:
+    """Times calls; a GPU is waited for, and then it is the wall's time.
+
+    Example:
+        >>> clock = Clock(torch.device("cpu"))
+        >>> _ = clock(lambda: torch.ones(3).cumsum(0))
+        >>> clock.median_ms() >= 0
+        True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._cuda = device.type == "cuda"
+        self._device = device
+        self.seconds: list[float] = []
+
+    def __call__(self, work: Callable[[], Tensor]) -> Tensor:
+        """Return what ``work`` returns."""
+        begin = self._now()
+        result = work()
+        self.seconds.append(self._now() - begin)
+        return result
+
+    def _now(self) -> float:
+        if self._cuda:
+            torch.cuda.synchronize(self._device)
+            return time.perf_counter()
+        return time.thread_time()
+
+    def median_ms(self) -> float:
+        """Return the median over calls, in milliseconds."""
+        return round(1000 * median(self.seconds), 3)
+
+
+def held(owner: object) -> int:
+    """Return the bytes of all tensors that ``owner`` keeps alive, gradients included.
+
+    References are followed as the garbage collector sees them, whatever objects lie between:
+    modules, optimisers, memories. Classes and Python modules are not: theirs is everybody's.
+
+    Example:
+        >>> import torch
+        >>> memory = [torch.zeros(8), {"view": torch.zeros(8)[:1], "again": (torch.zeros(2),)}]
+        >>> held(memory)
+        72
+    """
+    sizes: dict[int, int] = {}
+    seen: set[int] = set()
+    waiting: list[Any] = [owner]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or isinstance(item, type | ModuleType):
+            continue
+        seen.add(id(item))
+        waiting += _next(item)
+        if isinstance(item, Tensor):
+            storage = item.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
+
+
+def _next(item: Any) -> list[Any]:
+    if isinstance(item, Tensor):
+        return [item.grad] if item.is_leaf and item.grad is not None else []
+    if isinstance(item, FunctionType):  # but not the globals of its module
+        return [item.__closure__, item.__defaults__, item.__kwdefaults__]
+    return gc.get_referents(item)

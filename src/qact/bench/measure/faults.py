@@ -15,9 +15,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from torch import nn
 
 from qact.activations.faults import faulty
@@ -123,25 +120,6 @@ def _measured(
                 "accuracy": fmean(found),
                 "worst": min(found),
             }
-
-
-def print_faults(rows: list[Row], console: Console) -> None:
-    """Print one table per place: mean accuracy by rate, best first by the sum over the rates."""
-    seeds = len({row["seed"] for row in rows})
-    for where in WHERE:
-        here = [row for row in rows if row["where"] == where]
-        rates = sorted({row["rate"] for row in here})
-        title = f"Accuracy, %, with bits of the {where} flipped; mean of {seeds} seeds"
-        console.print()
-        console.print(Text(title, style="bold"))
-        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-        table.add_column("", no_wrap=True)
-        for rate in rates:
-            table.add_column("clean" if not rate else f"{rate:.0e}", justify="right")
-        for name, means in by_rate(here).items():
-            cells = [f"{100 * means[rate]:.1f}" if rate in means else "–" for rate in rates]
-            table.add_row(name, *cells)
-        console.print(table)
 
 
 def by_rate(rows: list[Row]) -> dict[str, dict[float, float]]:

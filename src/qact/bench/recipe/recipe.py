@@ -5,14 +5,59 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from qact.bench.errors import RecipeError
-from qact.bench.recipe import values
+from qact import checks
+from qact.bench.errors import RecipeError, refusing
 from qact.bench.recipe.shift import Shift, present_names
-from qact.bench.recipe.subject import Data, Model
 from qact.bench.recipe.training import Training
-from qact.bench.train.losses import LOSSES
+from qact.losses.registry import LOSSES
+from qact.models.registry import MODELS, PLACEMENTS
+from qact.registry import unknown
 
 USUAL_LOSS = "cross_entropy"
+
+
+@dataclass(frozen=True)
+class Data:
+    """Which images of :func:`qact.shift.load`; a ``size`` in pixels is for the digits only.
+
+    ``limit`` takes the first images of every split, ``test_limit`` then the first of those to test
+    on: with hundreds of conditions it is they that decide the time.
+    """
+
+    name: str = "digits"
+    size: int | None = None
+    limit: int | None = None
+    test_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.test_limit is not None:
+            with refusing("data"):
+                checks.integer("test_limit", self.test_limit, 1)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the weights: everything but the images to test on."""
+        return {k: v for k, v in asdict(self).items() if k != "test_limit"}
+
+
+@dataclass(frozen=True)
+class Model:
+    """Which network of :mod:`qact.models`, how wide, and where the compared activation stands."""
+
+    name: str = "resnet_small"
+    width_multiplier: float = 1.0
+    placement: str = "everywhere"
+
+    def __post_init__(self) -> None:
+        with refusing("model"):
+            checks.number("width_multiplier", self.width_multiplier, "a positive number", 0)
+            MODELS[self.name]
+            if self.placement not in PLACEMENTS:
+                raise unknown("placement", self.placement, PLACEMENTS)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what decides the network; the usual placement is not mentioned."""
+        whole = asdict(self)
+        return {k: v for k, v in whole.items() if (k, v) != ("placement", "everywhere")}
 
 
 @dataclass(frozen=True)
@@ -27,7 +72,7 @@ class Recipe:
         activations: what stands in the network.
         seeds: of weights and order.
         losses: what it is trained on, if that is compared; else ``training.loss``.
-        further: where it is measured besides; see :func:`qact.bench.recipe.study.full`.
+        further: where it is measured besides; see :func:`qact.bench.recipe.presets.full`.
 
     Raises:
         RecipeError: a value that is out of range, or two that do not go together.
@@ -49,13 +94,14 @@ class Recipe:
     further: tuple[Shift, ...] = ()
 
     def __post_init__(self) -> None:
-        values.distinct("activations", self.activations)
-        values.distinct("seeds", self.seeds)
-        for seed in self.seeds:
-            values.whole("recipe", 0, seeds=seed)
-        values.distinct("losses", self.every_loss())
-        for loss in self.losses:
-            values.one_of("losses", loss, LOSSES)
+        with refusing("recipe"):
+            checks.distinct("activations", self.activations)
+            checks.distinct("seeds", self.seeds)
+            checks.distinct("losses", self.every_loss())
+            for seed in self.seeds:
+                checks.integer("seeds", seed, 0)
+            for loss in self.losses:
+                LOSSES[loss]
         for shift in self.further:
             if shift.seed != self.shift.seed:
                 raise RecipeError(
@@ -111,22 +157,6 @@ class Recipe:
         return cls(**nested, **own)
 
 
-def quick(recipe: Recipe) -> Recipe:
-    """Return the half-minute version: one seed, few epochs, half of everything measured."""
-    shift = replace(
-        recipe.shift,
-        corruptions=recipe.shift.corruptions[::2],  # still one of each family
-        severities=(0, 3, 5),
-        adaptations=("frozen", "batch-200"),
-    )
-    return replace(
-        recipe,
-        training=replace(recipe.training, epochs=6),
-        shift=shift,
-        seeds=recipe.seeds[:1],
-    )
-
-
 def _shift(values: dict[str, Any]) -> Shift:
     return Shift(**_tuples(present_names(values)))
 
@@ -143,3 +173,17 @@ def network(activation: str, loss: str) -> str:
 
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def difference(there: Any, here: Any, where: str = "") -> str:
+    """Return where two nested dictionaries first differ, and how; empty if they do not.
+
+    Example:
+        >>> difference({"training": {"epochs": 6, "lr": 1}}, {"training": {"epochs": 7, "lr": 1}})
+        'training.epochs: 6 there, 7 here'
+    """
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = dict.fromkeys((*here, *there))
+        found = (difference(there.get(k), here.get(k), f"{where}.{k}".lstrip(".")) for k in names)
+        return next(filter(None, found), "")
+    return "" if there == here else f"{where}: {there!r} there, {here!r} here"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from qact.bench.errors import RecipeError
-from qact.bench.recipe import values
+from qact import checks
+from qact.bench.errors import RecipeError, refusing
 from qact.bench.recipe.adaptations import parse_adaptation
 from qact.datasets.streams import PLANS
+from qact.registry import unknown
 
 # Two of each family of CIFAR-10-C (noise, blur, weather, digital), fixed before any result.
 CORRUPTIONS = (
@@ -51,18 +52,33 @@ class Shift:
     images: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("corruptions", "severities", "adaptations", "streams"):
-            values.distinct(name, getattr(self, name))
-        for severity in self.severities:
-            if isinstance(severity, bool) or severity not in range(WORST + 1):
-                raise RecipeError(f"severities run from 0 (clean) to 5, got {severity!r}")
-        for adaptation in self.adaptations:
-            parse_adaptation(adaptation)
-        for stream in self.streams:
-            values.one_of("shift.streams", stream, STREAMS)
-        values.whole("shift", 0, seed=self.seed)
-        if self.images is not None:
-            values.whole("shift", 1, images=self.images)
+        with refusing("shift"):
+            for name in ("corruptions", "severities", "adaptations", "streams"):
+                checks.distinct(name, getattr(self, name))
+            for severity in self.severities:
+                if isinstance(severity, bool) or severity not in range(WORST + 1):
+                    raise ValueError(f"severities={severity!r} must be 0 (clean) to 5")
+            for adaptation in self.adaptations:
+                parse_adaptation(adaptation)
+            for stream in self.streams:
+                if stream not in STREAMS:
+                    raise unknown("stream", stream, STREAMS)
+            checks.integer("seed", self.seed, 0)
+            if self.images is not None:
+                checks.integer("images", self.images, 1)
+
+    def fitted(self, images: int) -> Shift:
+        """Return this shift with no batch larger than a test set of so many images.
+
+        Example:
+            >>> Shift().fitted(24).adaptations
+            ('frozen', 'batch-24', 'batch-16')
+        """
+        kinds = [parse_adaptation(name) for name in self.adaptations]
+        names = [
+            k.name if k.batch is None or k.batch <= images else f"{k.kind}-{images}" for k in kinds
+        ]
+        return replace(self, adaptations=tuple(dict.fromkeys(names)))
 
     def conditions(self, stream: str = "iid") -> list[tuple[str, int]]:
         """Return the (corruption, severity) pairs of a stream's rows.

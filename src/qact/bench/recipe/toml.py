@@ -79,6 +79,27 @@ def changed(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     return replace(recipe, **parts)
 
 
+def recipe_of(base: Recipe, file: Path | None, preset: str | None, flags: dict[str, Any]) -> Recipe:
+    """Return the recipe of a file, or ``base``, with a preset and flags over it.
+
+    ``flags`` are named ``"section.option"``, or ``"activations"`` and ``"seeds"``; None and empty
+    ones were not given. A flag beats the preset, the preset beats the file.
+    """
+    recipe = load_recipe(file, base) if file is not None else base
+    if preset is not None:
+        recipe = changed(recipe, {"training": {"preset": preset}})
+    changes: dict[str, Any] = {}
+    for name, value in flags.items():
+        if value is None or value in ((), []):
+            continue
+        section, _, option = name.partition(".")
+        if option:
+            changes.setdefault(section, {})[option] = value
+        else:
+            changes[section] = value
+    return changed(recipe, changes)
+
+
 def _section(name: str, part: Any, values: Any) -> Any:
     if not isinstance(values, dict):
         raise RecipeError(f"{name} must be a section [{name}], got {values!r}")

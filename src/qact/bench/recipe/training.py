@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import asdict, dataclass
-from math import inf
 from typing import Any
 
-from qact.bench.errors import RecipeError
-from qact.bench.recipe import values
-from qact.bench.train.losses import LOSSES
+from qact import checks
+from qact.bench.errors import RecipeError, refusing
 from qact.corruptions.augment import AUGMENTATIONS
+from qact.losses.registry import LOSSES
+from qact.registry import unknown
 
 OPTIMIZERS = ("adamw", "sgd")
 SCHEDULES = ("one_cycle", "cosine", "multistep", "plateau", "constant")
@@ -74,17 +74,20 @@ class Training:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        here = "training"
-        values.whole(here, 1, epochs=self.epochs)
-        values.whole(here, 2, batch=self.batch)
-        values.whole(here, 0, patience=self.patience)
-        values.positive(here, lr=self.lr)
-        values.within(here, 0, inf, weight_decay=self.weight_decay, warmup=self.warmup)
-        values.within(here, 0, 1, label_smoothing=self.label_smoothing)
-        values.within(here, 0, 1, momentum=self.momentum, ema=self.ema)
-        values.truth(here, nesterov=self.nesterov, compile=self.compile)
-        for name, known in _CHOICES.items():
-            values.one_of(f"training.{name}", getattr(self, name), known)
+        with refusing("training"):
+            for name, least in (("epochs", 1), ("batch", 2), ("patience", 0)):
+                checks.integer(name, getattr(self, name), least)
+            checks.number("lr", self.lr, "a positive number", 0)
+            for name in ("weight_decay", "warmup"):
+                checks.within(name, getattr(self, name), 0)
+            for name in ("label_smoothing", "momentum", "ema"):
+                checks.within(name, getattr(self, name), 0, 1)
+            for name in ("nesterov", "compile"):
+                checks.flag(name, getattr(self, name))
+            for name, known in _CHOICES.items():
+                value = getattr(self, name)
+                if not isinstance(value, str) or value not in known:
+                    raise unknown(name, value, known)
         self._check_together()
 
     def _check_together(self) -> None:

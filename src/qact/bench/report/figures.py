@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from qact.bench.measure.metrics import COVERAGES
 from qact.bench.recipe.adaptations import heading
 from qact.bench.report.summary import Method, Summary
 from qact.calibration.plots import wilson_interval
@@ -70,8 +71,7 @@ def curves(summary: Summary) -> str:
         for axes in grid[-1]:
             axes.set_xlabel("severity (0 = clean)")
             axes.set_xticks(summary.severities)
-        handles, names = grid[0][0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=len(names))
+        _legend(figure, grid[0][0])
 
     return drawn_as_svg(draw, size, "Accuracy, NLL and debiased calibration error over severity")
 
@@ -89,6 +89,14 @@ def _curve(
     high = [a + b for a, b in zip(y, spread, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
     line(axes, x, y, index, method[0])
+
+
+def _legend(figure: Any, axes: Any) -> None:
+    """Name the lines above the panels, in as many columns as have room."""
+    handles, names = axes.get_legend_handles_labels()
+    wide = 0.6 + 0.068 * max(map(len, names), default=0)  # inches: the sample, then the letters
+    columns = max(1, min(len(names), int(figure.get_size_inches()[0] / wide)))
+    figure.legend(handles, names, loc="outside upper left", ncols=columns)
 
 
 def line(axes: Any, x: list[Any], y: list[float], index: int, label: str) -> None:
@@ -153,6 +161,32 @@ def _band(axes: Any, used: list[tuple[float, int, float, float]], colour: str) -
     count, hit = (torch.tensor([bin[k] for bin in used], dtype=torch.float64) for k in (1, 3))
     low, high = wilson_interval(hit, count)
     axes.fill_between([bin[2] for bin in used], low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def risks(summary: Summary, severities: list[int]) -> str:
+    """Return the error rates of the most confident predictions, one row per severity."""
+    size = (max(5.2, 3.3 * len(summary.adaptations)), 2.2 * len(severities) + 0.5)
+    return drawn_as_svg(
+        lambda canvas: _draw_risks(canvas, summary, severities), size, "Error rate over coverage"
+    )
+
+
+def _draw_risks(canvas: Any, summary: Summary, severities: list[int]) -> None:
+    shares = [100 * k / COVERAGES for k in range(1, COVERAGES + 1)]
+    size = len(severities), len(summary.adaptations)
+    grid = canvas.subplots(*size, sharex=True, sharey="row", squeeze=False)
+    for axes_row, severity in zip(grid, severities, strict=True):
+        axes_row[0].set_ylabel(f"error, %, severity {severity}")
+        for axes, adaptation in zip(axes_row, summary.adaptations, strict=True):
+            for index, name in enumerate(summary.activations):
+                risk = summary.risk((name, adaptation), severity)
+                if risk is not None:
+                    line(axes, shares, [100 * r for r in risk], index, name)
+    for axes, adaptation in zip(grid[0], summary.adaptations, strict=True):
+        axes.set_title(adaptation, loc="left")
+    for axes in grid[-1]:
+        axes.set_xlabel("coverage, %")
+    _legend(canvas, grid[0][0])
 
 
 def drawn_as_svg(draw: Callable[[Any], None], size: tuple[float, float], title: str) -> str:

@@ -16,13 +16,9 @@ from functools import lru_cache
 from importlib.resources import files
 from statistics import fmean
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from qact.bench.recipe.adaptations import parse_adaptation
 from qact.bench.report.summary import Summary
-from qact.bench.report.terminal import shown
+from qact.bench.report.text import shown
 from qact.corruptions import corruptions
 
 TEST_IMAGES = 10_000
@@ -142,32 +138,6 @@ def misfit(summary: Summary) -> str | None:
     if summary.stream != "iid":
         return f"the stream is {summary.stream}"
     return None
-
-
-def print_published(summary: Summary, console: Console) -> None:
-    """Print our rows under the published ones; say so where data or protocol do not fit."""
-    reason = misfit(summary)
-    if reason is not None:
-        if _methods(summary.results.recipe.data.name):
-            text = f"No published numbers beside these: {reason}."
-            console.print(Text(f"\n{text}", style="dim"))
-        return
-    console.print()
-    number = len(summary.corruptions)
-    over = "the 15 corruptions" if number == 15 else f"{number} corruptions"
-    title = f"Accuracy, %; NLL, ECE, % (1 to 5). Over {over}: published, then ours"
-    console.print(Text(title, style="bold"))
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    for column in ("", "network", "test images serve for"):
-        table.add_column(column)
-    for column in COLUMNS:
-        table.add_column(column, justify="right", no_wrap=True)
-    for p in published(summary.results.recipe.data.name, summary.corruptions):
-        table.add_row(p.method, p.model, p.regime, *p.numbers(), style="dim")
-    for row in ours(summary):
-        table.add_row(*row, style="bold")
-    console.print(table)
-    console.print(Text(NOTE, style="dim"))
 
 
 def ours(summary: Summary) -> list[tuple[str, ...]]:

@@ -11,7 +11,7 @@ from qact.bench.measure.metrics import Row
 from qact.bench.recipe.adaptations import Adaptation, parse_adaptation
 from qact.bench.recipe.recipe import network
 from qact.bench.recipe.shift import STREAMS, Shift
-from qact.bench.report.stat import Stat
+from qact.bench.report.summary import Stat, Summary
 from qact.bench.store.results import Results
 
 BASES = ("source", "frozen")  # what a gap is taken to: a network that is not adapted
@@ -79,6 +79,36 @@ class Streamed:
             if rows and all(metric in row for row in rows):
                 values[seed] = fmean(row[metric] for row in rows)
         return values
+
+
+def legend(streamed: Streamed) -> str:
+    """Return what the numbers are means of."""
+    parts = []
+    for images in dict.fromkeys(column.shift.images for column in streamed.columns):
+        mine = [column for column in streamed.columns if column.shift.images == images]
+        shift = mine[0].shift
+        levels = [s for s in shift.severities if s > 0] or [0]
+        severity = f"severity {', '.join(map(str, levels))}"
+        which = "all test images" if images is None else f"the first {images} test images"
+        parts.append(
+            f"{', '.join(column.name for column in mine)}: {len(shift.corruptions)} corruptions, "
+            f"{severity}, {which}"
+        )
+    first = streamed.columns[0].name
+    interval = (
+        " Points: paired by seed, ± half of the 95% interval (Student's t)."
+        if len(streamed.seeds) > 1
+        else ""
+    )
+    return (
+        f"{'; '.join(parts)}. A stream's name and its batch size. ECE, processor ms per batch and "
+        f"KiB kept from batch to batch: {first}.{interval}"
+    )
+
+
+def over_severity(summary: Summary, streamed: Streamed) -> bool:
+    """Whether there is something to show over severity that the table of streams has not."""
+    return bool(summary.methods) and (len(summary.severities) > 1 or not streamed.columns)
 
 
 @lru_cache(maxsize=1024)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from copy import copy
-from statistics import fmean, median
+from dataclasses import dataclass
+from math import sqrt
+from statistics import fmean, median, stdev
 from typing import Any
 
 from qact.bench.measure.metrics import Row
 from qact.bench.recipe.adaptations import parse_adaptation
 from qact.bench.recipe.recipe import network
 from qact.bench.recipe.shift import ALL
-from qact.bench.report.stat import Stat
 from qact.bench.store.results import Results
 
 _ROUNDING = 1e-4  # measured in float64, where rounding alone is 1e-14; older files have float32
@@ -20,6 +21,41 @@ Method = tuple[str, str]  # network, adaptation; a network is an activation, or 
 
 def _network(row: Row) -> str:
     return network(row["activation"], row["loss"])
+
+
+@dataclass(frozen=True)
+class Stat:
+    """Mean and standard deviation over seeds; the deviation is None for a single seed."""
+
+    mean: float
+    sd: float | None
+    seeds: int
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Stat | None:
+        """Summarise one value per seed; None if there is none.
+
+        Example:
+            >>> Stat.of([1.0, 3.0])
+            Stat(mean=2.0, sd=1.4142135623730951, seeds=2)
+        """
+        listed = list(values)
+        if not listed:
+            return None
+        return cls(fmean(listed), stdev(listed) if len(listed) > 1 else None, len(listed))
+
+    def half(self) -> float | None:
+        """Return half of the 95% confidence interval of the mean, Student's t over seeds."""
+        if self.sd is None:
+            return None
+        from scipy.stats import t
+
+        return float(t.ppf(0.975, self.seeds - 1)) * self.sd / sqrt(self.seeds)
+
+    def interval(self) -> tuple[float, float] | None:
+        """Return the 95% confidence interval of the mean."""
+        half = self.half()
+        return None if half is None else (self.mean - half, self.mean + half)
 
 
 class Summary:
@@ -175,6 +211,18 @@ class Summary:
             )
             pooled.append((count, confidence, hit))
         return pooled
+
+    def risk(self, method: Method, severity: int) -> list[float] | None:
+        """Return the mean error rate at each coverage; None for rows of an older bench."""
+        rows = [
+            row.get("risk")
+            for (act, adaptation, _, level, _), row in self._rows.items()
+            if (act, adaptation, level) == (*method, severity)
+        ]
+        known = [risk for risk in rows if risk is not None]
+        if not known or len(known) < len(rows):
+            return None
+        return [fmean(column) for column in zip(*known, strict=True)]
 
     def _shifts(self) -> list[int]:
         return [severity for severity in self.severities if severity > 0]

@@ -12,15 +12,14 @@ from typing import Any
 
 from qact.bench.data import Inputs
 from qact.bench.errors import BenchError, CellError, RecipeError
+from qact.bench.measure.evaluate import checked_inputs
 from qact.bench.recipe.recipe import Recipe
 from qact.bench.runner.cell import Cell, Outcome
-from qact.bench.runner.grid import checked_inputs, missing, opened
+from qact.bench.runner.grid import missing, opened
 from qact.bench.runner.progress import Display
 from qact.bench.runner.workers import run_cells
-from qact.bench.store.book import Book
-from qact.bench.store.files import make_folder
-from qact.bench.store.lock import alone
-from qact.bench.store.results import Results
+from qact.bench.store.files import alone, make_folder
+from qact.bench.store.results import Book, Results
 
 
 def _silent(total: int) -> Display:

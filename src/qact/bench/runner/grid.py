@@ -8,24 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from qact.bench.data import Inputs, load_inputs
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.measure.method import create
-from qact.bench.recipe.adaptations import check_adaptation, parse_adaptation
-from qact.bench.recipe.recipe import USUAL_LOSS, Recipe
+from qact.bench.recipe.recipe import USUAL_LOSS, Recipe, difference
 from qact.bench.recipe.rivals import rival
 from qact.bench.recipe.rows import key_of, mixture, wanted
 from qact.bench.recipe.shift import ALL
-from qact.bench.recipe.values import difference
 from qact.bench.runner.cell import Cell
 from qact.bench.store.files import load_notes
 from qact.bench.store.results import Results, load_results
 from qact.bench.train.checkpoint import BEGUN, FINISHED
-from qact.bench.train.network import build
-
-_FEW = 16  # images to try a method with
 
 
 def opened(recipe: Recipe, folder: Path) -> Results:
@@ -41,7 +32,13 @@ def opened(recipe: Recipe, folder: Path) -> Results:
     }
     if not (folder / "results.json").exists():
         return Results(recipe, described)
-    results = load_results(folder)
+    try:
+        results = load_results(folder)
+    except DamagedFileError as error:
+        raise DamagedFileError(
+            f"{error}. Nothing was changed. Move the file away and run the same command again: the "
+            "trained weights beside it are kept and only the measurements are repeated"
+        ) from error
     _refuse_other(folder, _identity(results.recipe), _identity(recipe))
     for name, now in described.items():
         before = results.activations.get(name, now)
@@ -122,43 +119,3 @@ def _loss_in(place: Path) -> str | None:
         except (DamagedFileError, KeyError, ValueError):
             continue  # whoever restores it says what is wrong
     return None
-
-
-def checked_inputs(recipe: Recipe) -> Inputs:
-    """Return the data set, after looking for what would fail only after training.
-
-    Raises:
-        RecipeError: an unknown corruption, adaptation or data set, or a batch larger than the test
-            set.
-    """
-    from qact.corruptions.registry import known
-
-    for name in (name for shift in recipe.shifts() for name in shift.corruptions):
-        try:
-            known(name)
-        except ValueError as error:
-            raise RecipeError(str(error)) from error
-    asked = dict.fromkeys(name for shift in recipe.shifts() for name in shift.adaptations)
-    for name in asked:
-        check_adaptation(name)
-    inputs = load_inputs(recipe.data)
-    for shift in recipe.shifts():
-        test = inputs.first(shift.images).sizes()["test"]
-        for adaptation in shift.adaptations:
-            batch = parse_adaptation(adaptation).batch or 1
-            if batch > test:
-                raise RecipeError(f"{adaptation} needs {batch} test images, there are {test}")
-    _try_methods(recipe, inputs, list(asked))
-    return inputs
-
-
-def _try_methods(recipe: Recipe, inputs: Inputs, names: list[str]) -> None:
-    """Make every method once for an untrained network: it refuses options and layers."""
-    kinds = [kind for kind in map(parse_adaptation, names) if kind.context is None]
-    if not kinds:
-        return
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        model = build(recipe, rival(recipe.activations[0]), 0, inputs)
-        model(inputs.train[0][:_FEW])  # statistics
-    for kind in kinds:
-        create(kind, model.eval(), inputs, source=_FEW)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from qact.bench.errors import DamagedFileError, StorageError
+from qact import checks
+from qact.bench.errors import DamagedFileError, RecipeError, StorageError
 
 _CHECKSUM = "blake2b"
 
@@ -93,10 +95,10 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             notes = dict(file.metadata() or {})
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedFileError(f"{path} cannot be read: {error}. {_ADVICE}") from error
+        raise DamagedFileError(f"{path} cannot be read: {checks.reason(error)}") from error
     expected, found = notes.pop(_CHECKSUM, None), _digest(tensors, notes)
     if expected != found:
-        raise DamagedFileError(f"{path} was altered: checksum {found}, not {expected}. {_ADVICE}")
+        raise DamagedFileError(f"{path} was altered: checksum {found}, not {expected}")
     return tensors, notes
 
 
@@ -112,7 +114,30 @@ def load_notes(path: Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError) as error:
-        raise DamagedFileError(f"{path} cannot be read: {error}. {_ADVICE}") from error
+        raise DamagedFileError(f"{path} cannot be read: {checks.reason(error)}") from error
 
 
-_ADVICE = "Move it away and run the same command again: only this cell is trained anew"
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold the folder, or refuse if another run does. A killed run lets go of it.
+
+    Raises:
+        RecipeError: another run is at work there.
+        StorageError: nothing can be written there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows; there the user has to take care
+        yield
+        return
+    try:
+        lock = open(folder / ".lock", "w")  # noqa: SIM115, it is held below
+    except OSError as error:
+        reason = f"{folder} cannot be written: {error.strerror}; choose another --out"
+        raise StorageError(error.errno, reason) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RecipeError(f"another run is at work in {folder}; wait for it") from error
+        yield

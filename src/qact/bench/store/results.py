@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +19,6 @@ from qact.bench.store.files import write_atomically
 
 FORMAT = "qact-bench/1"
 _PARTS = {"recipe": dict, "activations": dict, "environment": dict, "cells": dict, "rows": list}
-_ADVICE = (
-    "Nothing was changed. Move the file away and run the same command again: the trained weights "
-    "beside it are kept and only the measurements are repeated"
-)
 
 
 @dataclass
@@ -87,19 +84,19 @@ def load_results(folder: Path) -> Results:
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:  # not JSON, or not UTF-8
-        raise DamagedFileError(f"{path} is damaged ({error}). {_ADVICE}") from error
+        raise DamagedFileError(f"{path} is damaged ({error})") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
-        raise DamagedFileError(f"{path} is not in the format {FORMAT!r}. {_ADVICE}")
+        raise DamagedFileError(f"{path} is not in the format {FORMAT!r}")
     for part, kind in _PARTS.items():
         if not isinstance(whole.get(part), kind):
-            raise DamagedFileError(f"{path} has no {part!r} that could be read. {_ADVICE}")
+            raise DamagedFileError(f"{path} has no {part!r} that could be read")
     for index, row in enumerate(whole["rows"]):
         _check_row(path, index, row)
         row.setdefault("images", None)
     try:
         recipe = Recipe.from_dict(whole["recipe"])
     except RecipeError as error:
-        raise DamagedFileError(f"{path}: {error}. {_ADVICE}") from error
+        raise DamagedFileError(f"{path}: {error}") from error
     if "losses" not in whole["recipe"]:  # written before the loss could be compared
         named = {name.rpartition("/"): notes for name, notes in whole["cells"].items()}
         loss = recipe.training.loss
@@ -111,7 +108,7 @@ def _check_row(path: Path, index: int, row: object) -> None:
     named = [k for k in KEY if k != "images"]  # older rows are of all of them
     missing = [k for k in (*named, *METRICS, "bins") if not isinstance(row, dict) or k not in row]
     if missing:
-        raise DamagedFileError(f"{path}: row {index} lacks {', '.join(missing)}. {_ADVICE}")
+        raise DamagedFileError(f"{path}: row {index} lacks {', '.join(missing)}")
 
 
 def _as_csv(rows: list[Row]) -> str:
@@ -120,3 +117,31 @@ def _as_csv(rows: list[Row]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return table.getvalue()
+
+
+_EVERY = 10.0  # seconds between two writings of what the cells at work have found
+
+
+class Book:
+    """Results that are written as they come: with every finished cell, and now and then between."""
+
+    def __init__(self, results: Results, folder: Path) -> None:
+        self.results, self.folder = results, folder
+        self._before, self._begin = results.environment["seconds"], time.monotonic()
+        self._waiting: list[Row] = []
+        self._saved = self._begin
+
+    def keep(self, cell: str, rows: list[Row]) -> None:
+        """Take rows of a cell that is at work."""
+        self._waiting += rows
+        if time.monotonic() - self._saved >= _EVERY:
+            self.save()
+
+    def save(self) -> None:
+        """Write everything."""
+        self.results.add_rows(self._waiting)
+        self._waiting.clear()
+        spent = time.monotonic() - self._begin
+        self.results.environment["seconds"] = round(self._before + spent, 1)
+        self.results.save(self.folder)
+        self._saved = time.monotonic()

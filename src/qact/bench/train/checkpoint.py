@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qact.bench.errors import DamagedFileError, RecipeError
-from qact.bench.recipe.values import difference
+from qact.bench.recipe.recipe import difference
 from qact.bench.store.files import load_notes, load_tensors, save_tensors
 
 History = list[dict[str, float]]  # one entry per epoch

@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from qact import models
+from qact import checks, models
 from qact.bench.data import Inputs
-from qact.bench.errors import RecipeError
+from qact.bench.errors import DamagedFileError, RecipeError
 from qact.bench.recipe.recipe import Recipe
 from qact.bench.recipe.rivals import Rival
 from qact.bench.store.files import make_folder, remove_leftovers
@@ -41,19 +42,32 @@ class Trained:
 
 def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
     """Return the untrained network: the same initial weights for every activation of a seed."""
-    torch.manual_seed(seed)
+    make = partial(
+        models.create,
+        recipe.model.name,
+        in_channels=inputs.test_images.shape[1],
+        num_classes=inputs.num_classes,
+        image_size=inputs.test_images.shape[-1],
+        placement=recipe.model.placement,
+        width_multiplier=recipe.model.width_multiplier,
+    )
     try:
-        return models.build(
-            recipe.model.name,
-            in_channels=inputs.test_images.shape[1],
-            num_classes=inputs.num_classes,
-            image_size=inputs.test_images.shape[-1],
-            act=lambda channels: rival.factory(channels),  # a class is a factory here too
-            placement=recipe.model.placement,
-            width_multiplier=recipe.model.width_multiplier,
-        )
+        _check_size(make, recipe.model.width_multiplier)
+        torch.manual_seed(seed)
+        return make(act=lambda channels: rival.factory(channels))  # a class is a factory here too
     except ValueError as error:  # images too small for the network, a width of nothing
         raise RecipeError(f"model {recipe.model.name!r}: {error}") from error
+
+
+def _check_size(make: Callable[..., nn.Module], width: float) -> None:
+    """Refuse a width whose weights no memory could hold, before any of them is made."""
+    what = f"width_multiplier={width!r}"
+    try:
+        with torch.device("meta"):
+            weights = sum(p.nbytes for p in make(act="relu").parameters())
+    except (RuntimeError, OverflowError, MemoryError) as error:  # beyond 64 bits
+        raise ValueError(f"{what} makes a network too large for any machine") from error
+    checks.room(what, weights)
 
 
 def train_cell(
@@ -97,13 +111,14 @@ def train_cell(
         plain = build(recipe, rival, seed, inputs).to(inputs.train[0].device)
         with ranks.read(finished) as file:
             if file is not None:
-                history = restore(file, cell, {"model": plain})
+                with _advised():
+                    history = restore(file, cell, {"model": plain})
                 begun.unlink(missing_ok=True)
                 return Trained(plain.eval(), history)
         model = synchronised(plain, ranks, inputs.train[0].device)
         kept = _kept(recipe, model)
         optimizer = optimizer_for(model, recipe.training)
-        with ranks.read(begun) as file:
+        with ranks.read(begun) as file, _advised():
             history = [] if file is None else restore(file, cell, kept, optimizer)
         average = kept.get("average")
         loop = Loop(recipe.training, seed, inputs, model, average, optimizer, advance, ranks)
@@ -118,6 +133,16 @@ def train_cell(
             save(finished, cell, history, {"model": model})
             begun.unlink(missing_ok=True)
     return Trained(model.eval(), history)
+
+
+@contextmanager
+def _advised() -> Iterator[None]:
+    """Say how a training goes on without the file that cannot be read."""
+    try:
+        yield
+    except DamagedFileError as error:
+        advice = "Move it away and run the same command again: only this cell is trained anew"
+        raise DamagedFileError(f"{error}. {advice}") from error
 
 
 def _kept(recipe: Recipe, model: nn.Module) -> dict[str, nn.Module]:

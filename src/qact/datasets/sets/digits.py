@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate
 
-from qact import extras
+from qact import checks, extras
 from qact.datasets.arrays import part
 from qact.datasets.registry import register
 from qact.datasets.splits import SPLIT_SEED, Splits, stratified_order
@@ -22,6 +22,7 @@ def digits(root: Path | None, size: int | None, limit: int | None) -> Splits:
     with extras.needed("data='digits'", "sklearn"):
         from sklearn.datasets import load_digits
     bunch, side = load_digits(), 32 if size is None else size
+    checks.room(f"size={side} for {len(bunch.images)} images", 4 * len(bunch.images) * side**2)
     images = torch.from_numpy(bunch.images).float()[:, None] * (255 / 16)
     images = interpolate(images, (side, side), mode="bilinear", align_corners=False)
     order = stratified_order(bunch.target, SPLIT_SEED)
