@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -38,6 +39,7 @@ from qact.adapt.registry import register
 from qact.adapt.rows import checked, finite_rows
 from qact.adapt.shrinkage import class_shares, effective_size
 from qact.statistics.lend import adapting
+from qact.surgery.lending import listening
 
 GROWTH = 1.5  # of the effective size, for which another pass is worth its time
 ONE = 1.5  # effective size below which a source sees a single class
@@ -261,20 +263,12 @@ class Safe(Method):
     @contextmanager
     def _following(self, rows: Tensor, size: float) -> Iterator[None]:
         """In a forward pass each layer follows these rows of its input, then reads what it has."""
-        handles = [
-            follower.layer.register_forward_pre_hook(self._hook(follower, rows, size))
-            for follower in self.followers
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _hook(self, follower: Follower, rows: Tensor, size: float) -> Any:
         whole = bool(rows.all())
 
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            follower.follow(args[0] if whole else args[0][rows], size, self.caution)
+        def follow(follower: Follower, input: Tensor) -> None:
+            follower.follow(input if whole else input[rows], size, self.caution)
 
-        return hook
+        with ExitStack() as undo:
+            for follower in self.followers:
+                undo.enter_context(listening(follower.layer, partial(follow, follower)))
+            yield
