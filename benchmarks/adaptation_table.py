@@ -14,6 +14,7 @@ from qact.bench.report.summary import Stat
 from qact.bench.report.text import shown
 
 COLUMNS = (*(f"{stream}-64" for stream in STREAMS), *(f"iid-{size}" for size in (1, 4, 16, 256)))
+AGAIN = "-again"  # networks that were trained a second time, for some methods only
 MARKS = {name: (f"<!-- {name} -->", f"<!-- /{name} -->") for name in ("summary", "table")}
 Found = dict[tuple[str, str], dict[str, list[dict]]]  # method, column: rows of each seed
 
@@ -52,7 +53,7 @@ def table(found: Found) -> list[str]:
     return lines
 
 
-def over_streams(found: Found, method: str) -> tuple[float, float]:
+def over_streams(found: Found, method: str) -> tuple[float, float] | None:
     """Accuracy in %, mean over streams, and the least lead on the source of any stream and seed."""
     means, leads = [], []
     for name, stream in ((key[1], seeds) for key, seeds in found.items() if key[0] == method):
@@ -61,19 +62,21 @@ def over_streams(found: Found, method: str) -> tuple[float, float]:
         base = {s: 100 * fmean(float(row["accuracy"]) for row in source[s]) for s in stream}
         means.append(fmean(values.values()))
         leads.append(min(values[s] - base[s] for s in values))
-    return fmean(means), min(leads)
+    return (fmean(means), min(leads)) if means else None
 
 
 def summary(networks: dict[str, Found]) -> list[str]:
     """One row per method, the best mean over networks first."""
     found = {
         method: [over_streams(found, method) for found in networks.values()]
-        for method in dict.fromkeys(key[0] for key in next(iter(networks.values())))
+        for method in dict.fromkeys(key[0] for part in networks.values() for key in part)
     }
     head = ["method", *(f"{name}: {what}" for name in networks for what in ("mean", "worst lead"))]
     lines = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
-    for method in sorted(found, key=lambda m: -fmean(mean for mean, _ in found[m])):
-        cells = [f"{mean:.1f} | {lead:+.1f}" for mean, lead in found[method]]
+    for method in sorted(found, key=lambda m: -fmean(part[0] for part in found[m] if part)):
+        cells = [
+            "– | –" if part is None else "{:.1f} | {:+.1f}".format(*part) for part in found[method]
+        ]
         lines.append(f"| `{method}` | {' | '.join(cells)} |")
     return lines
 
@@ -89,7 +92,9 @@ def main() -> None:
         for activation in sorted({row["activation"] for row in rows}, reverse=True):
             mine = [row for row in rows if row["activation"] == activation]
             seeds = sorted({row["seed"] for row in mine})
-            found = networks[f"{path.stem}, {activation}"] = by_column(mine)
+            found = by_column(mine)
+            if not path.stem.endswith(AGAIN):
+                networks[f"{path.stem}, {activation}"] = found
             title = f"{path.stem}, {activation}, {len(mine)} rows, seeds {', '.join(seeds)}"
             parts += [f"**{title}**", "", *table(found), ""]
     text = options.page.read_text(encoding="utf-8")

@@ -278,3 +278,16 @@ def test_the_source_beside_the_model_moves_with_it_and_shares_its_weights(kind):
     wide, x = method.double(), x.double()
     assert wide(x).dtype == torch.float64
     torch.testing.assert_close(wide._from_source(x), copy.deepcopy(MODELS[kind]).double()(x))
+
+
+def test_a_sure_source_that_takes_all_for_one_class_does_not_lock():
+    """Its labels show one class, as those of a stream of one class would."""
+    model, (x, y) = copy.deepcopy(MODELS["relu"]), blobs(256, 7)
+    model[-1].weight.data *= 3  # sure of everything
+    model[-1].bias.data *= 3
+    x = 0.3 * x + 2
+    with torch.no_grad():
+        p = model(x).softmax(1)
+    assert p.argmax(1).bincount().max() > 0.95 * len(x)
+    assert float(torch.special.entr(p).sum(1).mean()) < 0.1
+    assert score(adapt.create("safe", model), x, y, 64) > 0.9

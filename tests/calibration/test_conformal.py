@@ -187,3 +187,25 @@ def test_wrong_use_is_named(call, error, message):
     probs, labels = case(20)
     with pytest.raises(error, match=message):
         call(probs, labels + 2 * (labels == 1).long() if "in \\[0" in message else labels)
+
+
+@pytest.mark.parametrize("fitted", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("asked", [torch.float64, torch.float32, torch.float16])
+@pytest.mark.parametrize("score", ["threshold", "adaptive"])
+def test_what_equals_the_threshold_is_in_the_set_in_every_dtype(fitted, asked, score):
+    rows = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.7, 0.2], [0.2, 0.1, 0.7]], dtype=torch.float64)
+    labels = torch.tensor([0] * 69 + [1] * 21 + [2] * 9)
+    held = rows[:1].repeat(99, 1)
+    model = SplitConformal(0.2, score=score, randomized=False).fit(held.to(fitted), labels)
+    # The 80th of 99 scores is that of 0.2: 0.8 by threshold, 0.7 + 0.2 adaptive.
+    expected = rows >= 0.2
+    assert torch.equal(model.predict(rows.to(asked)), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_risk_control_finds_thresholds_of_its_grid_in_every_dtype(dtype):
+    labels = torch.tensor([0] * 69 + [1] * 21 + [2] * 9)
+    probs = torch.tensor([[0.7, 0.2, 0.1]], dtype=dtype).repeat(99, 1)
+    model = ConformalRiskControl(0.2).fit(probs, labels)
+    assert model.threshold == pytest.approx(0.8, abs=1e-12)  # p >= 1 - 0.8, not a step further
+    assert model.predict(probs[:1]).tolist() == [[True, True, False]]

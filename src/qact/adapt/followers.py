@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any
 
@@ -44,6 +45,12 @@ class Follower(ABC):
 
     def __init__(self, layer: Any) -> None:
         self.layer, self.share = layer, 0.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Follower:
+        """A copy for the copied layer; the source never changes, and is shared."""
+        twin = memo[id(self)] = copy.copy(self)
+        twin.layer = copy.deepcopy(self.layer, memo)
+        return twin
 
     @abstractmethod
     def follow(self, input: Tensor, size: float, caution: float) -> float:

@@ -71,10 +71,24 @@ class Evidence:
         >>> evidence.worth(size=2)
         True
         """
+        return self.proven(size) or self._unsure()
+
+    def proven(self, size: float) -> bool:
+        """Whether the follower says enough more, however unsure the source is."""
         if self.totals is None:
             return False
-        classes = self.totals.shape[1] - 1
-        most = math.log(max(2, classes))
         source, follower = (information(total, self.count) for total in self.totals)
-        unsure = float(self.totals[0, -1]) / self.count > UNSURE * most
-        return unsure or follower - source > MARGIN * (1 + classes / size) * most
+        return follower - source > MARGIN * (1 + self._classes / size) * self._most
+
+    def _unsure(self) -> bool:
+        if self.totals is None:
+            return False
+        return float(self.totals[0, -1]) / self.count > UNSURE * self._most
+
+    @property
+    def _classes(self) -> int:
+        return 0 if self.totals is None else self.totals.shape[1] - 1
+
+    @property
+    def _most(self) -> float:
+        return math.log(max(2, self._classes))

