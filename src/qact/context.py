@@ -21,7 +21,7 @@ from qact.rank.levels import parse as parse_level
 from qact.rank.moving import moved
 from qact.rank.plausible import AVERAGED, complaints
 from qact.rank.rule import Rule
-from qact.rank.tails import depth
+from qact.rank.tails import ALL, KEPT
 
 FLOATS = ("mass", "moment", "mean", "std", "exponent", "offset")
 TENSORS = (*FLOATS, "batches")
@@ -158,7 +158,7 @@ class Context(nn.Module):
 
     @torch.no_grad()
     def compact(self) -> Context:
-        """Drop the tails, which only further exact adding needs: a third of the memory."""
+        """Drop the tails, which only further exact adding needs."""
         self.tails = None
         return self
 
@@ -287,13 +287,14 @@ class Context(nn.Module):
         """All or nothing: a state that does not fit leaves the context as it was."""
         missing, errors = args[-3], args[-1]
         own = {name: getattr(self, name) for name in TENSORS}
-        own["tails"] = self.mean.new_empty(self.num_features, 2 * depth(self.bins))
+        tails = state_dict.get(prefix + "tails")
+        few = isinstance(tails, Tensor) and tails.shape[-1:] == (2 * KEPT,)
+        own["tails"] = self.mean.new_empty(self.num_features, 2 * KEPT if few else ALL)
         errors += complaints(state_dict, prefix, own)
         absent = [prefix + name for name in TENSORS if prefix + name not in state_dict]
         if errors or absent:
             missing += absent
             return
-        tails = state_dict.get(prefix + "tails")
         self.tails = None if tails is None else self.mean.new_empty(tails.shape)
         if state_dict[prefix + "mass"].dtype != state_dict[prefix + "mean"].dtype:
             self._widen()

@@ -16,7 +16,7 @@ from qact.kernels.cpu import passes as compiled
 from qact.rank import tails
 from qact.recalibrate.transfer import by_rank
 
-BINS = 64  # 16 values are kept on each side, 4 may stand far out
+BINS = 64
 
 
 def batches(seed: int, sizes: list[int], wild: list[float]) -> list[Tensor]:
@@ -35,7 +35,7 @@ def same(a: Context, b: Context) -> bool:
 
 @given(
     st.integers(0, 10**6),
-    st.lists(st.integers(1, 150), min_size=3, max_size=3),
+    st.lists(st.sampled_from([1, 30, 700, 1599, 1600, 1601, 2500]), min_size=3, max_size=3),
     st.lists(st.sampled_from([-(2.0**20), -500.0, 64.0, 1000.0, 2.0**15]), max_size=8),
 )
 @settings(max_examples=60, deadline=None)
@@ -53,10 +53,10 @@ def test_adding_is_associative_commutative_and_that_of_the_joined_values(seed, s
     whole = torch.cat([x, y, z])
     torch.testing.assert_close(left.mean, whole.mean(0), rtol=1e-4, atol=1e-3)
     ordered = whole.T.sort(1).values
-    if sum(sizes) <= 2 * tails.depth(BINS):
+    if sum(sizes) <= tails.ALL:
         torch.testing.assert_close(left.tails[:, : sum(sizes)], ordered, rtol=0, atol=0.02)
     else:
-        k = tails.depth(BINS)
+        k = tails.KEPT
         ends = torch.cat([ordered[:, :k], ordered[:, -k:]], 1)
         far = float(left.exponent.exp2().amax()) / 256
         torch.testing.assert_close(left.tails, ends, rtol=0, atol=far)
@@ -68,7 +68,7 @@ def test_adding_is_associative_commutative_and_that_of_the_joined_values(seed, s
 
 
 @pytest.mark.parametrize("ratio", [1e2, 1e6, 1e30])
-@pytest.mark.parametrize("count", [1, 10, 30])
+@pytest.mark.parametrize("count", [1, 2, 3])
 def test_few_freak_values_leave_the_grid_to_the_bulk(count, ratio):
     z = torch.randn(5000, 1)
     clean = Context(1).add(z)

@@ -45,7 +45,7 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None =
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
     if bins is not None and _freak(low, high, std):
-        low, high = tails.extent(_extremes(z, bins, engine), count)
+        low, high = tails.extent(_extremes(z, engine), count)
         grid = spanning(low, high, bins, std.dtype)
     mass, moment = _Count.apply(z, grid, engine, rule.grounded == "sides")
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
@@ -57,15 +57,16 @@ def kept(z: Tensor, bins: int, engine: str | None = None) -> Histogram:
     z = z.detach() if z.dtype == torch.float64 else z.detach().float()
     passes = engines.passes(engine, z)
     _, _, mean, std = passes.statistics(z)
-    far = _extremes(z, bins, engine)
+    far = _extremes(z, engine)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = spanning(*tails.extent(far, count), bins, std.dtype)
     mass, moment = passes.count(z, grid)
     return with_tails(Histogram(mass, moment, grid, mean, std), far)
 
 
-def _extremes(z: Tensor, bins: int, engine: str | None) -> Tensor:
-    return engines.passes(engine, z).extremes(z.detach(), tails.depth(bins))
+def _extremes(z: Tensor, engine: str | None) -> Tensor:
+    kept = tails.width(z.shape[0] * z.shape[2]) // 2
+    return engines.passes(engine, z).extremes(z.detach(), kept)
 
 
 def _freak(low: Tensor, high: Tensor, std: Tensor) -> bool:

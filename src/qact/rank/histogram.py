@@ -99,16 +99,17 @@ def merge(a: Histogram, b: Histogram, bins: int | None = None) -> Histogram:
 
 
 def _merge_tailed(a: Histogram, b: Histogram, tails_a: Tensor, tails_b: Tensor) -> Histogram:
-    counts, size = (a.count.round(), b.count.round()), tails_a.shape[1]
+    counts = a.count.round(), b.count.round()
     tails, every, known = _far.united(tails_a, tails_b, *counts)
     low, high = _far.extent(tails, counts[0] + counts[1])
     grid = spanning(low, high, a.grid.bins, a.mean.dtype)
-    there = torch.arange(size, device=known.device)
-    for part, count in zip((a, b), counts, strict=True):  # values in bins alone keep their bins
-        least = torch.where(count > size, part.grid.exponent, grid.exponent)
+    parts = (a, tails_a, counts[0]), (b, tails_b, counts[1])
+    for part, own, count in parts:  # values in bins alone keep their bins
+        least = torch.where(count > own.shape[1], part.grid.exponent, grid.exponent)
         grid = at_least(grid, least, low, high)
     mass, moment = _far.pour(every, known, grid)
-    for part, own, count in ((a, tails_a, counts[0]), (b, tails_b, counts[1])):
+    for part, own, count in parts:
+        there = torch.arange(own.shape[1], device=own.device)
         core = regrid(_less(part, _far.pour(own, there < count[:, None], part.grid)), grid)
         mass, moment = mass + core.mass, moment + core.moment
     return Histogram(mass, moment, grid, *_joint_moments(a, b), tails)
@@ -123,7 +124,7 @@ def _less(histogram: Histogram, poured: tuple[Tensor, Tensor]) -> Histogram:
 
 
 def with_tails(seen: Histogram, tails: Tensor) -> Histogram:
-    """The histogram of a batch, with its ``tails`` (C, 2 K) at their exact places, float64."""
+    """The histogram of a batch, with its ``tails`` at their exact places, float64."""
     known = torch.arange(tails.shape[1], device=tails.device) < seen.count.round()[:, None]
     rounded, exact = (_far.pour(tails, known, seen.grid, p) for p in (PARTS, None))
     moment = seen.moment.double() - rounded[1] + exact[1]
@@ -136,7 +137,7 @@ def _tails(of: Histogram, other: Histogram, bins: int) -> Tensor | None:
         return of.tails if of.grid.bins == bins else None
     if other.tails is None or bool((of.count > 0).any()):
         return None
-    return torch.full_like(other.tails, torch.inf)
+    return other.tails.new_full((len(of.mass), _far.ALL), torch.inf)
 
 
 def merge_on(grid: Grid, a: Histogram, b: Histogram) -> Histogram:
