@@ -51,7 +51,9 @@ def test_prototype_is_the_softmax_of_minus_the_distance_to_the_means():
     assert torch.allclose(found.float(), expected, atol=1e-5)
 
 
-def test_one_flood_is_the_watershed_of_the_stored_samples_and_the_new_one():
+@pytest.mark.parametrize("seed", range(5))
+def test_one_flood_is_the_watershed_of_the_stored_samples_and_the_new_one(seed):
+    torch.manual_seed(seed)
     x, y = blobs(60, spread=2.5)
     new, _ = blobs(30, spread=2.5)
     generator = torch.Generator().manual_seed(4)
@@ -61,6 +63,16 @@ def test_one_flood_is_the_watershed_of_the_stored_samples_and_the_new_one():
         d = pairwise_distances(torch.cat([x, one[None]]).double())
         reached = propagate(d, torch.cat([seeds, tensor([False])]))
         assert y[reached[-1]] == label
+
+
+def test_a_new_sample_may_hang_on_another_than_its_nearest(monkeypatch):
+    # Seeds at -6 (class 1), 5.5 (0) and 7.5 (1). Alone, the sample at -2 goes to -6 in a step of 4;
+    # 0 is nearest to it, but reaches 5.5 over 2.5 in steps of 2.5 and 3, and 7.5 from there by 2.
+    x = tensor([-6.0, -2.0, 2.5, 5.5, 7.5])[:, None]
+    seeds = tensor([True, False, False, True, True])
+    monkeypatch.setattr("qact.losses.classifier.choose_seeds", lambda *_, **__: seeds)
+    model = WatershedClassifier(repeats=1).fit(x, tensor([1, 1, 0, 0, 1]))
+    assert model.predict(tensor([[0.0]])).tolist() == [0]
 
 
 def test_stored_labels_decide_when_every_sample_is_a_seed():

@@ -335,19 +335,26 @@ def test_casting_a_trained_model(make, dtype):
     module = layer if make is QAct else layer.quantile
     before = state(module.context)
     z = torch.randn(16, 4)
-    want = layer.eval()(z)
+    # Casting moves the input and the norms by some roundings, and a value at a threshold of the
+    # step rank by a whole level. Both layers increase: what may come lies between two outputs.
+    eps = max(torch.finfo(dtype).eps, torch.finfo(torch.float32).eps)
+    shift = 2 * eps * (z.abs() + 1)
+    with torch.no_grad():
+        low, high = layer.eval()(z - shift), layer(z + shift)
     layer.to(dtype)
     after = state(module.context)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     for name in ("mass", "moment", "mean", "std", "exponent", "offset"):
         assert after[name].dtype == wide
         assert torch.equal(after[name].float(), before[name])
-    assert torch.equal(after["exponent"].float(), before["exponent"])
     output = layer(z.to(dtype))
     assert output.dtype == dtype
-    bound = {torch.float16: 1e-2, torch.bfloat16: 6e-2, torch.float64: 1e-4}[dtype]
-    error = (output.float() - want).detach().abs().max()
-    assert float(error) <= bound * max(1.0, float(want.detach().abs().max()))
+    slack = 2 * eps * torch.maximum(low.abs(), high.abs()).clamp_min(1)
+    assert torch.all((output >= low - slack) & (output <= high + slack))
+    # Nothing but the numbers is rounded: in float32 the same numbers give the same output.
+    with torch.no_grad():
+        same = copy.deepcopy(layer).float()(z.to(dtype).float())
+        assert torch.equal(layer(z.to(dtype)), same.to(dtype))
     layer.train()(z.to(dtype))
     assert module.context.mass.dtype == wide
 

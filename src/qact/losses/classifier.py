@@ -121,10 +121,13 @@ class WatershedClassifier:
             columns = [d[:, self._y == c].amin(1) for c in range(self.classes)]
             return (-torch.stack(columns, 1)).softmax(1)
         total, weights = d.new_zeros(len(d), self.classes), 0.0
-        nearest = d.argmin(1)
         for values, tree, scale, weight in self._floods:
-            reach = torch.stack([torch.maximum(d, row).amin(1) for row in values.double()], 1)
-            lead = torch.nn.functional.one_hot(tree[nearest], self.classes)
+            rows = values.double()
+            reach = torch.stack([torch.maximum(d, row).amin(1) for row in rows], 1)
+            # The least pass to any seed, not the nearest sample: behind the nearest the way to a
+            # seed may be longer than past another neighbour, and then the sample hangs on that.
+            hook = torch.maximum(d, rows.amin(0)).argmin(1)
+            lead = torch.nn.functional.one_hot(tree[hook], self.classes)
             total += weight * (-reach / scale + _TIE * lead).softmax(1)
             weights += weight
         return total / weights
