@@ -19,7 +19,7 @@ from torch import Tensor
 
 from qact.rank.grid import Grid
 
-ALL, KEPT, RANK, REACH, SHARE = 1600, 16, 4, 4.0, 1 / 800
+ALL, KEPT, RANK, REACH, SHARE = 1600, 16, 4, 1.0, 1 / 800
 
 
 def width(values: float) -> int:
