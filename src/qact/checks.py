@@ -82,6 +82,24 @@ def distinct(name: str, values: Sequence[object]) -> None:
         raise ValueError(f"{name}={values!r} must be distinct and at least one")
 
 
+def tensors(**given: Any) -> None:
+    """Refuse what is no tensor, and say how it becomes one.
+
+    torch is not imported for it: whatever has a ``device`` and a ``layout`` is a tensor.
+
+    Example:
+        >>> tensors(labels=[0, 1])
+        Traceback (most recent call last):
+        TypeError: labels must be a tensor, got list; torch.as_tensor(labels) makes one
+    """
+    for name, value in given.items():
+        if not (hasattr(value, "device") and hasattr(value, "layout")):
+            raise TypeError(
+                f"{name} must be a tensor, got {type(value).__name__}; "
+                f"torch.as_tensor({name}) makes one"
+            )
+
+
 def flag(name: str, value: Any) -> bool:
     """``value`` if it is a bool."""
     if not isinstance(value, bool):

@@ -19,6 +19,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from qact import checks
+
 Self = TypeVar("Self", bound="Calibrator")
 
 FEW = 50  # below this, and below 10 samples per fitted number, a fit is warned about
@@ -39,10 +41,12 @@ class Calibrator(ABC):
             ValueError: shapes do not fit, there is no sample, or logits are not finite.
             TypeError: logits are not floating or labels not integer.
         """
+        checks.tensors(logits=logits, labels=labels)
         z = _flat(logits)
         if labels.shape != logits.shape[:-1]:
             raise ValueError(
-                f"labels must be {tuple(logits.shape[:-1])}, got {tuple(labels.shape)}"
+                f"labels must be {tuple(logits.shape[:-1])} for logits (..., C) of shape "
+                f"{tuple(logits.shape)}, got {tuple(labels.shape)}"
             )
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise TypeError(f"labels must be integers, got {labels.dtype}")
@@ -86,6 +90,7 @@ class Calibrator(ABC):
 
 def _flat(logits: Tensor) -> Tensor:
     """Return logits as (N, C) float64."""
+    checks.tensors(logits=logits)
     if logits.ndim < 1 or logits.shape[-1] < 2:
         raise ValueError(
             f"logits must be (..., C) with C >= 2, got {tuple(logits.shape)}; a binary problem "

@@ -5,9 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qact import checks
+
 
 def checked(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``probs`` in float64 and ``labels`` in int64, or say what is wrong with them."""
+    checks.tensors(probs=probs, labels=labels)
     if probs.ndim != 2 or probs.shape[0] < 1 or probs.shape[1] < 2:
         raise ValueError(
             f"probs must be (N, C) with N >= 1, C >= 2, got {tuple(probs.shape)}; a binary problem "
@@ -33,6 +36,7 @@ def checked(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def checked_pairs(confidence: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
     """Return confidences (N,) and hits (N,) in float64, or say what is wrong with them."""
+    checks.tensors(confidence=confidence, hit=hit)
     if confidence.ndim != 1 or len(confidence) < 1 or hit.shape != confidence.shape:
         raise ValueError(
             "confidence and hit must both be (N,) with N >= 1, got "

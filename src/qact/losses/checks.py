@@ -5,12 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qact import checks
+
 
 def embedded(embeddings: Tensor, labels: Tensor, *, finite: bool = True) -> tuple[Tensor, Tensor]:
     """Return embeddings in float32 (float64 stays) and int64 labels, or say what is wrong.
 
     ``finite`` refuses NaN and infinity, of which no distance can be taken.
     """
+    checks.tensors(embeddings=embeddings, labels=labels)
     if embeddings.ndim != 2 or 0 in embeddings.shape:
         raise ValueError(
             f"embeddings must be (N, D) with N, D >= 1, got {tuple(embeddings.shape)}; "

@@ -28,6 +28,7 @@ class Channels:
             TypeError: no floating dtype, or a nested tensor. ValueError: no such dimension, or
                 another number.
         """
+        checks.tensors(input=input)
         if input.is_nested:
             raise TypeError(
                 "the input is a nested tensor, which has no channels of one length: convert the "

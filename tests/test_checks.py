@@ -1,0 +1,37 @@
+"""What is no tensor is refused in one way, with its type, wherever a tensor is asked for."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import qact
+from qact.calibration import TemperatureScaling, binary_calibration_error, brier_score
+from qact.losses import triplet_loss, watershed_loss
+
+LABELS = torch.tensor([0, 1])
+
+
+@pytest.mark.parametrize(
+    ("call", "name", "kind"),
+    [
+        (lambda: binary_calibration_error([0.3, 0.35], LABELS), "confidence", "list"),
+        (lambda: binary_calibration_error(np.ones(2), np.ones(2)), "confidence", "ndarray"),
+        (lambda: brier_score(torch.eye(2), [0, 1]), "labels", "list"),
+        (lambda: triplet_loss([[0.0, 1], [1, 0]], [0, 1]), "embeddings", "list"),
+        (lambda: watershed_loss(torch.eye(2), (0, 1)), "labels", "tuple"),
+        (lambda: TemperatureScaling().fit(np.eye(2), LABELS), "logits", "ndarray"),
+        (lambda: qact.QAct(3)([[1.0, 2, 3]]), "input", "list"),
+        (lambda: qact.functional.quantile_activation(np.ones((4, 3))), "input", "ndarray"),
+        (lambda: qact.Context(3).add(np.ones((4, 3))), "input", "ndarray"),
+    ],
+)
+def test_what_is_no_tensor_is_named(call, name, kind):
+    with pytest.raises(TypeError, match=f"{name} must be a tensor, got {kind}; torch.as_tensor"):
+        call()
+
+
+def test_labels_of_logits_of_one_dimension():
+    with pytest.raises(ValueError, match=r"for logits \(\.\.\., C\) of shape \(10,\), got \(10,\)"):
+        TemperatureScaling().fit(torch.randn(10), torch.zeros(10, dtype=torch.long))
