@@ -221,7 +221,11 @@ class Context(nn.Module):
         return self._read(z, dim, lambda f: eager.density(f, self.histogram, plan))
 
     def quantile(self, q: float | Tensor, *, grounded: bool | str = False) -> Tensor:
-        """The values below which a share ``q`` (a number, or (Q,)) of the weight lies: (C, Q)."""
+        """The values below which a share ``q`` (a number, or (Q,)) of the weight lies: (C, Q).
+
+        Read off the grid: values that it sets apart (``tails``) count at its end, so ``q=1`` is the
+        end of the grid and may be less than the largest value.
+        """
         q = torch.as_tensor(q, dtype=self.mass.dtype, device=self.mass.device).reshape(-1)
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q.tolist()} must lie in [0, 1]")
