@@ -53,7 +53,9 @@ def test_a_method_holds_its_copies_of_the_model(name, least):
     method = adapt.create(name, model.eval())
     method(torch.randn(4, 1, 8, 8))
     size = sum(t.nbytes for t in model.state_dict().values())
-    assert least * size <= held(method) < (least + 2) * size
+    # So that a batch that raises can be undone, copies of all buffers that moved are kept, twice.
+    undone = 2 * 3 * sum(t.nbytes for t in model.buffers())
+    assert least * size <= held(method) < (least + 2) * size + undone
 
 
 def test_samples_in_a_memory_count():
