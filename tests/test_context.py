@@ -237,7 +237,7 @@ def test_contexts_of_other_resolutions_merge():
 @given(numbers, st.sampled_from([1.0, 0.5, 0.3, 1e-3]))
 def test_decay_scales_the_mass_and_nothing_else(values, factor):
     z = column(values)
-    context = Context(1).add(z)
+    context = Context(1).add(z).compact()  # single values, which quantiles know, go with decay
     before = state(context)
     rank, place = context.rank(z, smooth=False), context.quantile(0.25432)
     assert context.decay(factor) is context
@@ -724,3 +724,14 @@ def test_states_with_integer_grids_as_they_were_saved_before_load():
     new = Context(2)
     new.load_state_dict(old)
     assert_same(state(new), state(context))
+
+
+@pytest.mark.parametrize("top", [16.0, 18.0, 50.0, 1e6])
+@pytest.mark.parametrize("n", [200, 5000])
+def test_extreme_quantiles_are_the_extreme_values(top, n):
+    values = torch.cat([torch.randn(n, 1), torch.tensor([[top], [-2 * top]])])
+    context = Context(1).add(values)
+    ends = context.quantile(torch.tensor([0.0, 0.5 / (n + 2), 1 - 0.5 / (n + 2), 1.0]))
+    torch.testing.assert_close(ends, torch.tensor([[-2 * top, -2 * top, top, top]]))
+    ordered = context.quantile(torch.linspace(0, 1, 999))[0]
+    assert (ordered.diff() >= 0).all()

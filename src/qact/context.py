@@ -21,7 +21,7 @@ from qact.rank.levels import parse as parse_level
 from qact.rank.moving import moved
 from qact.rank.plausible import AVERAGED, complaints
 from qact.rank.rule import Rule
-from qact.rank.tails import ALL, KEPT
+from qact.rank.tails import ALL, KEPT, order_statistics
 
 FLOATS = ("mass", "moment", "mean", "std", "exponent", "offset")
 TENSORS = (*FLOATS, "batches")
@@ -111,7 +111,9 @@ class Context(nn.Module):
         if not torch.isfinite(seen.mean).all():
             bad = z[~torch.isfinite(z)][0].item()
             raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
-        return self._joined(seen, 1)
+        # Rounded as a context of its own would be, so that adding and merging agree to the bit.
+        rounded = {n: getattr(seen, n).to(getattr(self, n)) for n in ("moment", "mean", "std")}
+        return self._joined(replace(seen, **rounded), 1)
 
     def _narrowed(self, z: Tensor) -> Tensor:
         """Values in the context's precision, on the side of zero that they are on."""
@@ -158,7 +160,7 @@ class Context(nn.Module):
 
     @torch.no_grad()
     def compact(self) -> Context:
-        """Drop the tails, which only further exact adding needs."""
+        """Drop the tails, which further exact adding and extreme quantiles need."""
         self.tails = None
         return self
 
@@ -223,14 +225,17 @@ class Context(nn.Module):
     def quantile(self, q: float | Tensor, *, grounded: bool | str = False) -> Tensor:
         """The values below which a share ``q`` (a number, or (Q,)) of the weight lies: (C, Q).
 
-        Read off the grid: values that it sets apart (``tails``) count at its end, so ``q=1`` is the
-        end of the grid and may be less than the largest value.
+        Read off the grid to a bin; without grounding the extremes are single values, where the
+        context still knows them (``tails``, while values are added).
         """
         q = torch.as_tensor(q, dtype=self.mass.dtype, device=self.mass.device).reshape(-1)
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q.tolist()} must lie in [0, 1]")
         self.require_data()
-        found = tables.quantile(self.histogram, q, Rule(grounded=grounded, smooth=False))
+        rule = Rule(grounded=grounded, smooth=False)
+        found = tables.quantile(self.histogram, q, rule)
+        if self.tails is not None and not rule.grounded:
+            found = order_statistics(self.tails, self.count, q.expand(len(found), -1), found)
         return found.to(self.mean.dtype)
 
     def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:

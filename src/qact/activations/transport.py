@@ -15,6 +15,7 @@ from qact.context import Context
 from qact.kernels import tables
 from qact.rank.layout import channel_dim, fold, unfold
 from qact.rank.rule import Rule
+from qact.rank.tails import order_statistics
 
 MAPS = ("exact", "linear", "mean")
 KNOTS = 129
@@ -117,7 +118,10 @@ def _levels(count: Tensor, knots: int) -> tuple[Tensor, Tensor]:
 def _quantiles(context: Context, levels: Tensor) -> Tensor:
     # In float64: a level near 1 has few digits left for how far it is from 1.
     wide = context.histogram.to(torch.float64)
-    return tables.quantile(wide, levels, Rule(grounded=False, smooth=False))
+    found = tables.quantile(wide, levels, Rule(grounded=False, smooth=False))
+    if wide.tails is None:
+        return found
+    return order_statistics(wide.tails, wide.count, levels.expand(len(found), -1), found)
 
 
 def _line(a: Tensor, b: Tensor, shift: bool) -> tuple[Tensor, Tensor]:

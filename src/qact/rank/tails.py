@@ -50,6 +50,21 @@ def extent(tails: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(some, low, 0.0), torch.where(some, high, 0.0)
 
 
+def order_statistics(tails: Tensor, count: Tensor, levels: Tensor, found: Tensor) -> Tensor:
+    """Quantiles (C, Q) at ``levels``: single values where those are known, else as ``found``.
+
+    The grid knows a value to a bin, and one that stands apart not at all.
+    """
+    n, size = count.double()[:, None], tails.shape[1]
+    place = (levels.double() * n).ceil().clamp_min(1).minimum(n)
+    behind = n - place  # how many values are larger
+    known = (n <= size) | (place <= KEPT) | (behind < KEPT)
+    slot = torch.where((n <= size) | (place <= KEPT), place - 1, size - 1 - behind)
+    value = tails.double().gather(1, slot.clamp(0, size - 1).long())
+    mixed = torch.where(known & torch.isfinite(value), value, found.double())
+    return mixed.cummax(1).values.to(found.dtype)  # a bin may reach beyond its neighbour's value
+
+
 def united(a: Tensor, b: Tensor, count_a: Tensor, count_b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The tails of both, all values of either (C, n), and which of those there are."""
     found = count_a.clamp_max(a.shape[1]) + count_b.clamp_max(b.shape[1])
