@@ -131,7 +131,11 @@ class Context(nn.Module):
         return self._joined(other.histogram, int(other.batches))
 
     def _joined(self, other: Histogram, batches: int) -> Context:
-        return self.take(merge(_wide(self.histogram), _wide(other), self.bins), batches)
+        new = merge(_wide(self.histogram), _wide(other), self.bins)
+        # Asked here alone: an average of batches never counts so far, and training must not wait.
+        if self.mass.dtype == torch.float32 and bool((new.mass >= LARGEST).any()):
+            self._widen()
+        return self.take(new, batches)
 
     def __add__(self, other: Context) -> Context:
         return self.clone().merge(other)
@@ -264,8 +268,6 @@ class Context(nn.Module):
     @torch.no_grad()
     def take(self, new: Histogram, batches: int = 0) -> Context:
         """Overwrite what is stored, in place, and count further ``batches``."""
-        if self.mass.dtype == torch.float32 and bool((new.mass >= LARGEST).any()):
-            self._widen()
         for name in FLOATS:
             getattr(self, name).copy_(_part(new, name))
         self.tails = None if new.tails is None else new.tails.to(self.mean)
