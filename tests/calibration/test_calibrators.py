@@ -308,7 +308,11 @@ def test_quantile_temperature_follows_the_quantile():
         (lambda m, z, y: m.predict(z), RuntimeError, "is not fitted"),
         (lambda m, z, y: m.fit(z, y).predict(z[:, :2]), ValueError, "must have 4 classes"),
         (lambda m, z, y: m.fit(z[:, :1], y), ValueError, "two columns"),
-        (lambda m, z, y: m.fit(z, y[:5]), ValueError, r"labels must be \(2000,\) for .* \(2000, 4\), got \(5,\)"),
+        (
+            lambda m, z, y: m.fit(z, y[:5]),
+            ValueError,
+            r"labels must be \(2000,\) for .* \(2000, 4\), got \(5,\)",
+        ),
         (lambda m, z, y: m.fit(z, y + 1), ValueError, r"labels must be 0\.\.3, got 1\.\.4"),
         (lambda m, z, y: m.fit(z * torch.nan, y), ValueError, "finite"),
         (lambda m, z, y: m.fit(z[:0], y[:0]), ValueError, "no sample"),
