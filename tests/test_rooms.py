@@ -16,7 +16,7 @@ ORDER = (
     *("context", "functional", "surgery"),
     "nn",
     *("activations", "statistics", "losses", "corruptions"),
-    *("models", "calibration", "recalibrate", "datasets", "shift"),
+    *("models", "calibration", "recalibrate", "datasets", "shift", "taps"),
     *("adapt", "conversion", "integrations"),
     "bench",
     "cli",

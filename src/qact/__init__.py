@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         models,
         nn,
         shift,
+        taps,
     )
     from qact.activations import activation, list_activations
     from qact.activations.initialize import init_
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from qact.rank import levels
     from qact.recalibrate import recalibrated, record
     from qact.statistics.update import update_stats
+    from qact.taps import tap
 
 __version__ = "0.1.0"
 
@@ -59,6 +61,7 @@ _HOMES = {
     "recalibrated": "recalibrate",
     "record": "recalibrate",
     "summary": "conversion",
+    "tap": "taps",
     "update_stats": "statistics.update",
 }
 _MODULES = {
@@ -78,6 +81,7 @@ _MODULES = {
             "models",
             "nn",
             "shift",
+            "taps",
         )
     },
 }
@@ -113,6 +117,8 @@ __all__ = [
     "shift",
     "sklearn",
     "summary",
+    "tap",
+    "taps",
     "update_stats",
 ]
 

@@ -58,6 +58,19 @@ def compiler() -> Any:
     return sys.modules.get("torch._dynamo")
 
 
+COMPILED_CALL = "_compiled_call_impl"
+
+
+def compiled_call(module: nn.Module) -> bool:
+    """Whether ``module.compile()`` has replaced the module's call (``nn.Module``, since 2.2)."""
+    return vars(module).get(COMPILED_CALL) is not None
+
+
+def plain_call(module: nn.Module) -> Callable[..., Any]:
+    """A call of ``module`` with its hooks, compiled or not (``nn.Module``, since 1.0)."""
+    return module._call_impl
+
+
 def is_fake(tensor: Tensor) -> bool:
     """Whether a tensor has a shape and no numbers (``torch._subclasses``, since 2.0)."""
     return isinstance(tensor, FakeTensor)

@@ -113,7 +113,7 @@ class Context(nn.Module):
             raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
         # Rounded as a context of its own would be, so that adding and merging agree to the bit.
         rounded = {n: getattr(seen, n).to(getattr(self, n)) for n in ("moment", "mean", "std")}
-        return self._joined(replace(seen, **rounded), 1)
+        return self.join(replace(seen, **rounded), 1)
 
     def _narrowed(self, z: Tensor) -> Tensor:
         """Values in the context's precision, on the side of zero that they are on."""
@@ -128,9 +128,11 @@ class Context(nn.Module):
         if not isinstance(other, Context) or other.num_features != self.num_features:
             got = getattr(other, "num_features", type(other).__name__)
             raise ValueError(f"cannot merge {got} channels into a context of {self.num_features}")
-        return self._joined(other.histogram, int(other.batches))
+        return self.join(other.histogram, int(other.batches))
 
-    def _joined(self, other: Histogram, batches: int) -> Context:
+    @torch.no_grad()
+    def join(self, other: Histogram, batches: int = 1) -> Context:
+        """Add what a histogram has counted, of so many batches: :meth:`merge` for plain tensors."""
         new = merge(_wide(self.histogram), _wide(other), self.bins)
         # Asked here alone: an average of batches never counts so far, and training must not wait.
         if self.mass.dtype == torch.float32 and bool((new.mass >= LARGEST).any()):

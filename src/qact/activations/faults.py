@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.surgery import hooking, is_activation, outermost
+from qact.surgery import hooking, is_activation, outermost, tapped
 
 PLACES = ("weights", "activations", "both")
 _INTEGERS = {
@@ -108,8 +108,9 @@ def faulty(
             parameter.data.copy_(flip_bits(parameter, rate, generator))
         with hooking(model) as hooks:
             if where != "weights":
+                flip = partial(flip_bits, rate=rate, generator=generator)
                 for _, module in outermost(model, is_activation):
-                    hooks.enter_context(module.register_forward_hook(_Flip(rate, generator)))
+                    hooks.enter_context(tapped(module, flip))
             yield model
     finally:
         for parameter, value in kept:
@@ -125,13 +126,3 @@ def _parameters(model: nn.Module) -> list[nn.Parameter]:
     own = [p for _, module in outermost(model, is_activation) for p in module.parameters()]
     last = {id(p) for p in own}
     return [p for p in model.parameters() if id(p) not in last] + list(dict.fromkeys(own))
-
-
-class _Flip:
-    """A forward hook that flips bits of the output."""
-
-    def __init__(self, rate: float, generator: torch.Generator) -> None:
-        self.rate, self.generator = rate, generator
-
-    def __call__(self, module: nn.Module, args: Any, output: Tensor) -> Tensor:
-        return flip_bits(output, self.rate, self.generator)

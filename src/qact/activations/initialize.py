@@ -17,7 +17,7 @@ from qact.activations import signal
 from qact.activations.batch import Dice
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
-from qact.surgery import hooking, is_activation, is_norm, outermost
+from qact.surgery import hooking, is_activation, is_norm, outermost, tapped
 
 SCHEMES = ("variance", "edge", "lsuv")
 SAMPLES = 4096
@@ -231,8 +231,7 @@ def _spread(model: nn.Module, layer: nn.Module, inputs: Tensor) -> float:
     state = {k: v.clone() for k, v in model.state_dict().items()}
     try:
         with hooking(model) as hooks:
-            note = lambda m, a, output: seen.append(float(output.std()))  # noqa: E731
-            hooks.enter_context(layer.register_forward_hook(note))
+            hooks.enter_context(tapped(layer, lambda output: seen.append(float(output.std()))))
             model(inputs)
     finally:
         model.load_state_dict(state)

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from qact.activations.bounded import ClipAct, FitAct, ProAct, _Bounded
 from qact.activations.faults import faulty
-from qact.surgery import Edit, call, evaluating, frozen, hooking
+from qact.surgery import Edit, call, evaluating, frozen, hooking, tapped
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 Score = Callable[[nn.Module], float]
@@ -58,13 +58,13 @@ def largest(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
     """The largest output (C,) of each channel of each ReLU, by the ReLU's name."""
     found: dict[str, Tensor] = {}
 
-    def note(m: nn.Module, args: tuple, output: Tensor, name: str) -> None:
+    def note(output: Tensor, name: str) -> None:
         top = output.movedim(1, -1).flatten(0, -2).amax(0)
         found[name] = torch.maximum(found.get(name, top), top)
 
     with evaluating(model), hooking(model) as hooks:
         for name, module in _relus(model):
-            hooks.enter_context(module.register_forward_hook(partial(note, name=name)))
+            hooks.enter_context(tapped(module, partial(note, name=name)))
         for batch in batches:
             call(model, batch)
     return found

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from qact.surgery.lending import listening
+from qact.surgery import tapped
 
 
 def head_of(model: nn.Module, head: str | None = None) -> nn.Linear:
@@ -33,7 +33,7 @@ def head_of(model: nn.Module, head: str | None = None) -> nn.Linear:
 def watching(head: nn.Linear) -> Iterator[list[Tensor]]:
     """Within the block, inputs (N, D) of ``head`` are collected in the list."""
     seen: list[Tensor] = []
-    with listening(head, lambda input: seen.append(input.detach())):
+    with tapped(head, lambda input: seen.append(input.detach()), "input"):
         yield seen
 
 

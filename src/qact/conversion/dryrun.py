@@ -15,7 +15,7 @@ from qact.conversion import functions
 from qact.conversion.dims import Dims
 from qact.conversion.graft import Grafted
 from qact.conversion.sites import Event, Use
-from qact.surgery import evaluating, hooking, is_activation
+from qact.surgery import evaluating, hooked, hooking, is_activation
 
 PLAIN = (type(None), bool, int, float, str)
 
@@ -162,8 +162,7 @@ def _listening(model: nn.Module, wanted: set[nn.Module], record: Record) -> Iter
     dims = Dims(called)
     with hooking(model) as hooks:
         for module in model.modules():
-            hooks.enter_context(module.register_forward_pre_hook(enter, with_kwargs=True))
-            hooks.enter_context(module.register_forward_hook(leave, with_kwargs=True))
+            hooks.enter_context(hooked(module, enter=enter, leave=leave))
         hooks.enter_context(dims)
         yield
 

@@ -6,6 +6,7 @@ Needs the extra ``sklearn``.
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from qact import checks, extras
 from qact.context import Context
 from qact.nn.layer import QAct
-from qact.surgery import hooking
+from qact.surgery import hooking, tapped
 
 with extras.needed("qact.sklearn", "sklearn"):
     from sklearn.base import BaseEstimator, ClassifierMixin
@@ -222,16 +223,16 @@ def _contexts(network: nn.Module) -> dict[str, Context]:
 def _follow(network: nn.Sequential, inputs: Tensor, prior: float) -> None:
     """Layer by layer, the context becomes that of ``inputs`` and of the source together."""
 
-    def meet(layer: QAct, args: tuple[Tensor, ...]) -> None:
+    def meet(layer: QAct, input: Tensor) -> None:
         context, before = layer.context, layer.context.count
         _scale(context, prior / before)
-        context.add(args[0], dim=layer.dim)
+        context.add(input, dim=layer.dim)
         _scale(context, before / context.count)  # scores next to 0 and 1 depend on the number
 
     with hooking(network) as hooks:
         for layer in network:
             if isinstance(layer, QAct):
-                hooks.enter_context(layer.register_forward_pre_hook(meet))
+                hooks.enter_context(tapped(layer, partial(meet, layer), "input"))
         network(inputs)
 
 

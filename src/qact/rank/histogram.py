@@ -170,6 +170,8 @@ def regrid(histogram: Histogram, grid: Grid) -> Histogram:
     Cells outside collect in the end bins. A finer grid receives each old bin's mass in one cell,
     at its mean, so nothing is invented between.
     """
+    if grid is histogram.grid:
+        return replace(histogram, tails=None)
     old = histogram.grid
     index = torch.arange(old.bins, device=old.offset.device) + old.offset[:, None]
     halvings = (grid.exponent - old.exponent)[:, None]

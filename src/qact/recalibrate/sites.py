@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from qact.context import Context
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
-from qact.surgery import Where, channels, is_norm, outermost, select
+from qact.surgery import Where, channels, is_norm, outermost, select, tapped
 from qact.surgery.where import FORMS, Kind
 
 NAME = "source_context"  # the child of a layer that holds what was recorded there
@@ -35,20 +34,16 @@ class Site:
         found = getattr(self.module, NAME, None)
         return found if isinstance(found, Context) else None
 
-    def hook(self, change: Change) -> RemovableHandle:
-        """Call ``change`` on every pre-activation; a tensor that it returns takes its place.
+    def hook(self, change: Change) -> AbstractContextManager[None]:
+        """Within a block call ``change`` on every pre-activation; what it returns takes its place.
 
         Where a norm has its activation inside (``BatchNormAct2d`` of timm), the pre-activation is
         what enters that activation.
         """
         inner = getattr(self.module, "act", None)
         if isinstance(inner, nn.Module):
-            return inner.register_forward_pre_hook(lambda _, args: _first(change(args[0]), args))
-        return self.module.register_forward_hook(lambda _, args, output: change(output))
-
-
-def _first(new: Tensor | None, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-    return None if new is None else (new, *args[1:])
+            return tapped(inner, change, "input")
+        return tapped(self.module, change)
 
 
 def sites(model: nn.Module, where: Where = None, kind: Kind = is_norm) -> list[Site]:

@@ -18,8 +18,7 @@ from qact.rank.layout import fold
 from qact.statistics.distance import kolmogorov, wasserstein
 from qact.statistics.lend import adapting
 from qact.surgery import batches as batches_of
-from qact.surgery import call, evaluating, hooking
-from qact.surgery.lending import listening
+from qact.surgery import call, evaluating, hooking, tapped
 
 Contexts = dict[str, Context]
 
@@ -128,7 +127,8 @@ def seen(model: nn.Module, batches: Tensor | Iterable[Any]) -> Contexts:
             if isinstance(layer, QAct):
                 found[name] = layer.context.clone()
                 found[name].reset_parameters()
-                hooks.enter_context(listening(layer, partial(_collect, layer, found[name])))
+                collect = partial(_collect, layer, found[name])
+                hooks.enter_context(tapped(layer, collect, "input"))
         for batch in batches_of(batches):
             call(model, batch)
     if any(context.is_empty for context in found.values()):

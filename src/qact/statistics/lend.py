@@ -17,7 +17,8 @@ from qact.nn.layer import MODES, QAct
 from qact.rank.layout import fold
 from qact.statistics import rules
 from qact.statistics.rules import Mixed, Rule
-from qact.surgery.lending import RULE, lending, lent, listening
+from qact.surgery import tapped
+from qact.surgery.lending import RULE, lending, lent
 
 PRIOR = 16.0  # samples that the running statistics of a BatchNorm count for
 
@@ -86,7 +87,8 @@ def lend(
             if isinstance(module, QAct):
                 undo.enter_context(module.reading(context, prior))
                 if rate is not None:
-                    undo.enter_context(listening(module, partial(_follow, module, rate)))
+                    follow = partial(_follow, module, rate)
+                    undo.enter_context(tapped(module, follow, "input"))
             elif rule is not None and isinstance(module, _BatchNorm):
                 undo.enter_context(lending(module, RULE, rule, _normalise))
         yield

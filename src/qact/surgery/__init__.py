@@ -5,17 +5,19 @@
 - `walk`, `wrapped`: what is inside what, compiled and distributed models opened.
 - `batches`: what a loader yields, as a call of the model.
 - `flags`: ``eval()`` and back.
-- `edit`: replacements that an error undoes, hooks for a block.
+- `edit`: replacements that an error undoes.
 - `lending`: what one thread lends to a layer for a block; the innermost block holds.
+- `tapping`: what passes a module, told or changed for a block: all hooks are hung here.
 
 Nothing here knows of contexts or ranks.
 """
 
 from qact.surgery.batches import batches, call
-from qact.surgery.edit import Edit, hooking
+from qact.surgery.edit import Edit
 from qact.surgery.flags import Flags, evaluating, frozen
 from qact.surgery.kinds import channels, is_activation, is_norm
-from qact.surgery.lending import lending, lent, listening
+from qact.surgery.lending import lending, lent
+from qact.surgery.tapping import hooked, hooking, tapped
 from qact.surgery.walk import joined, outermost
 from qact.surgery.where import Where, parse, select
 from qact.surgery.wrapped import inner
@@ -29,6 +31,7 @@ __all__ = [
     "channels",
     "evaluating",
     "frozen",
+    "hooked",
     "hooking",
     "inner",
     "is_activation",
@@ -36,8 +39,8 @@ __all__ = [
     "joined",
     "lending",
     "lent",
-    "listening",
     "outermost",
     "parse",
     "select",
+    "tapped",
 ]

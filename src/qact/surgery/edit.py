@@ -1,15 +1,13 @@
-"""Changes of a model that an error takes back, and hooks for a block."""
+"""Changes of a model that an error takes back."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
-from torch import Tensor, nn
-
-from qact.surgery.lending import lending, lent
+from torch import nn
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 FLAGS = (
@@ -78,39 +76,7 @@ def _restorer(owner: nn.Module, key: str) -> Callable[[], Any]:
     return restore
 
 
-@contextmanager
-def hooking(model: nn.Module) -> Iterator[ExitStack]:
-    """A stack for the handles of hooks on parts of ``model``, which are removed with the block.
-
-    torch's ``TransformerEncoder`` packs a padded batch into a nested tensor for its fused layers,
-    and fused layers call no hooks: within the block it does neither.
-
-    Example:
-        >>> seen, net = [], nn.Sequential(nn.ReLU())
-        >>> with hooking(net) as hooks:
-        ...     hook = lambda module, args, output: seen.append(output)
-        ...     _ = hooks.enter_context(net[0].register_forward_hook(hook))
-        >>> len(net[0]._forward_hooks)
-        0
-    """
-    with ExitStack() as stack:
-        for encoder in packing(model):
-            stack.enter_context(lending(encoder, "_unpacked", True, _unpacked))
-        yield stack
-
-
 PACKS = "use_nested_tensor"
-
-
-def _unpacked(
-    encoder: nn.Module, before: Callable[..., Tensor] | None, *args: Any, **named: Any
-) -> Tensor:
-    """``forward`` of a twin that does not pack; other threads would see it in the encoder."""
-    if before is not None or lent(encoder, "_unpacked") is None:
-        return (before or partial(type(encoder).forward, encoder))(*args, **named)
-    twin = object.__new__(type(encoder))
-    vars(twin).update(vars(encoder), **{PACKS: False})
-    return type(encoder).forward(twin, *args, **named)
 
 
 def packing(model: nn.Module) -> list[nn.Module]:

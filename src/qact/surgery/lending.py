@@ -11,12 +11,12 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from qact._compat import has_hooks
 
@@ -52,7 +52,11 @@ class Lent(partial):
 
 @contextmanager
 def lending(
-    module: nn.Module, key: str, value: Any, forward: Callable[..., Any] | None = None
+    module: nn.Module,
+    key: str,
+    value: Any,
+    forward: Callable[..., Any] | None = None,
+    slot: str = "forward",
 ) -> Iterator[None]:
     """Within the block ``lent(module, key)`` is ``value`` in this thread; it leaves no trace.
 
@@ -66,6 +70,7 @@ def lending(
         forward: called as ``forward(module, before, *args, **named)`` in the place of
             ``module.forward`` while a thread lends; ``before`` is the ``forward`` that the instance
             had of its own, or None.
+        slot: another attribute of the instance than ``forward`` to be replaced so.
 
     Example:
         >>> layer = nn.ReLU()
@@ -78,7 +83,7 @@ def lending(
     me, mine, own = this_thread(), [value], vars(module)
     with _LOCK:
         if forward is not None and not own.get(key):
-            own["forward"] = Lent(forward, module, own.get("forward"))
+            own[slot] = Lent(forward, module, own.get(slot))
         # Others read without the lock, so what they hold is replaced and never changed.
         loans = own.get(key, {})
         own[key] = {**loans, me: [*loans.get(me, ()), mine]}
@@ -92,27 +97,16 @@ def lending(
             if not own[key]:
                 del own[key]
                 if forward is not None:
-                    _give_back(own)
+                    _give_back(own, slot)
 
 
-def _give_back(own: dict[str, Any]) -> None:
+def _give_back(own: dict[str, Any], slot: str) -> None:
     """Take the replaced ``forward`` away, unless somebody has put another over it since."""
-    ours = own.get("forward")
+    ours = own.get(slot)
     if isinstance(ours, Lent):
-        del own["forward"]
+        del own[slot]
         if ours.args[1] is not None:
-            own["forward"] = ours.args[1]
-
-
-def listening(module: nn.Module, listen: Callable[[Tensor], None]) -> AbstractContextManager[Any]:
-    """Within the block ``listen`` is told every input that this thread gives to ``module``."""
-    me = this_thread()
-
-    def hook(_: nn.Module, args: tuple[Tensor, ...]) -> None:
-        if torch.compiler.is_compiling() or this_thread() == me:
-            listen(args[0])
-
-    return module.register_forward_pre_hook(hook)
+            own[slot] = ours.args[1]
 
 
 def untouched(module: nn.Module, *keys: str) -> bool:

@@ -49,6 +49,7 @@ def select(model: nn.Module, where: Any, *kinds: Kind) -> list[tuple[str, nn.Mod
     Of all that a name or a pattern finds, those of the first of ``kinds`` are taken that is there:
     for a caller who wants norms, and else layers with weights, ``"layer4"`` is every norm in
     ``layer4``, and ``"layer4.0.conv1"`` is that convolution. None is the first kind, everywhere.
+    For a caller who wants no kind, a name is that module alone, and a pattern what it matches.
 
     Raises:
         TypeError, ValueError: as :func:`parse`.
@@ -60,7 +61,9 @@ def select(model: nn.Module, where: Any, *kinds: Kind) -> list[tuple[str, nn.Mod
     for part in parts(where):
         question = _parsed(part)
         found = [name for name, module in every.items() if question(module, name)]
-        if isinstance(part, str):
+        if isinstance(part, str) and not kinds:
+            found = [name for name in found if fnmatchcase(name, part)]
+        elif isinstance(part, str):
             narrower = ([n for n in found if kind(every[n])] for kind in kinds)
             found = next(filter(None, narrower), found)
         taken.update(found)
