@@ -18,7 +18,10 @@ import torch
 from qact.registry import Registry
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("activations", "adapt", "calibration", "corruptions", "datasets", "losses", "models")
+ROOMS = (
+    *("activations", "adapt", "calibration", "corruptions", "datasets", "losses", "models"),
+    "scores",
+)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?[^)]*\)|(?:src|href)=\"([^\"]+)\"")

@@ -17,6 +17,7 @@ ORDER = (
     "nn",
     *("activations", "statistics", "losses", "corruptions"),
     *("models", "calibration", "recalibrate", "datasets", "shift", "taps"),
+    "scores",
     *("adapt", "conversion", "integrations"),
     "bench",
     "cli",

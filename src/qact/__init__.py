@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         losses,
         models,
         nn,
+        scores,
         shift,
         taps,
     )
@@ -80,6 +81,7 @@ _MODULES = {
             "losses",
             "models",
             "nn",
+            "scores",
             "shift",
             "taps",
         )
@@ -114,6 +116,7 @@ __all__ = [
     "nn",
     "recalibrated",
     "record",
+    "scores",
     "shift",
     "sklearn",
     "summary",

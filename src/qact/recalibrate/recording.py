@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from qact import surgery
 from qact.context import Context
-from qact.recalibrate.sites import NAME, Site, sites
+from qact.recalibrate.sites import INPUTS, NAME, Site, entrances, sites
 from qact.surgery import Where, call, evaluating, hooking
 
 BINS = 128  # 1 kB per channel
@@ -23,6 +23,7 @@ def record(
     *,
     where: Where = None,
     bins: int = BINS,
+    inputs: bool = False,
 ) -> nn.Module:
     """Store in ``model`` what its pre-activations look like on source data; returns ``model``.
 
@@ -40,6 +41,8 @@ def record(
             type, a predicate ``(module, name) -> bool``, or a list of these; None chooses every
             norm layer that is not part of a QAct.
         bins: resolution of the contexts.
+        inputs: record what enters the chosen linear layers instead, as the child ``input_context``:
+            of the last one, the features that :mod:`qact.scores` reads.
 
     Raises:
         ValueError: no layer fits, the loader is empty, or an activation is not finite.
@@ -51,7 +54,7 @@ def record(
         >>> model[1].source_context
         Context(8, bins=128)
     """
-    chosen = sites(model, where)
+    chosen = entrances(model, where) if inputs else sites(model, where)
     contexts = [_blank(site, bins) for site in chosen]
     batches = 0
     with torch.no_grad(), evaluating(model), hooking(model) as hooks:
@@ -66,14 +69,16 @@ def record(
     if unseen:
         raise RuntimeError(f"never called: {', '.join(unseen)}; leave these out with where=")
     for site, context in zip(chosen, contexts, strict=True):
-        setattr(site.module, NAME, context.compact())
+        setattr(site.module, site.keeps, context.compact())
     return model
 
 
-def attach(model: nn.Module, *, where: Where = None, bins: int = BINS) -> nn.Module:
+def attach(
+    model: nn.Module, *, where: Where = None, bins: int = BINS, inputs: bool = False
+) -> nn.Module:
     """Give ``model`` empty contexts, so that a recorded ``state_dict`` loads strictly.
 
-    Layers that have a context keep it.
+    Layers that have a context keep it. Arguments as :func:`record` had them.
 
     Example:
         >>> build = lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
@@ -81,17 +86,18 @@ def attach(model: nn.Module, *, where: Where = None, bins: int = BINS) -> nn.Mod
         >>> attach(build()).load_state_dict(recorded.state_dict())
         <All keys matched successfully>
     """
-    for site in sites(model, where):
+    for site in entrances(model, where) if inputs else sites(model, where):
         if site.context is None:
-            setattr(site.module, NAME, _blank(site, bins))
+            setattr(site.module, site.keeps, _blank(site, bins))
     return model
 
 
 def remove(model: nn.Module) -> nn.Module:
     """Take all recorded contexts out of ``model`` again."""
     for module in list(model.modules()):
-        if isinstance(getattr(module, NAME, None), Context):
-            delattr(module, NAME)
+        for name in (NAME, INPUTS):
+            if isinstance(getattr(module, name, None), Context):
+                delattr(module, name)
     return model
 
 

@@ -15,6 +15,7 @@ from qact.surgery import Where, channels, is_norm, outermost, select, tapped
 from qact.surgery.where import FORMS, Kind
 
 NAME = "source_context"  # the child of a layer that holds what was recorded there
+INPUTS = "input_context"  # the child that holds what was recorded of its input
 
 Change = Callable[[Tensor], Tensor | None]
 
@@ -27,11 +28,12 @@ class Site:
     module: nn.Module
     channels: int
     dim: int
+    keeps: str = NAME
 
     @property
     def context(self) -> Context | None:
-        """The recorded source context, if there is one."""
-        found = getattr(self.module, NAME, None)
+        """The recorded context, if there is one."""
+        found = getattr(self.module, self.keeps, None)
         return found if isinstance(found, Context) else None
 
     def hook(self, change: Change) -> AbstractContextManager[None]:
@@ -44,6 +46,31 @@ class Site:
         if isinstance(inner, nn.Module):
             return tapped(inner, change, "input")
         return tapped(self.module, change)
+
+
+@dataclass(frozen=True)
+class Entrance(Site):
+    """A linear layer of whose input something is recorded."""
+
+    keeps: str = INPUTS
+
+    def hook(self, change: Change) -> AbstractContextManager[None]:
+        """Within a block call ``change`` on every input."""
+        return tapped(self.module, change, "input")
+
+
+def entrances(model: nn.Module, where: Where = None) -> list[Entrance]:
+    """The linear layers that ``where`` chooses, the last one by default.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = select(model, where, lambda module: isinstance(module, nn.Linear))
+    linear = [(name, module) for name, module in found if isinstance(module, nn.Linear)]
+    if not linear:
+        raise ValueError(f"{type(model).__name__} has no nn.Linear for where={where!r}")
+    chosen = linear[-1:] if where is None else linear
+    return [Entrance(name, module, module.in_features, -1) for name, module in chosen]
 
 
 def sites(model: nn.Module, where: Where = None, kind: Kind = is_norm) -> list[Site]:
