@@ -372,7 +372,7 @@ def _list_names() -> None:
         ("models[/] (--model)", models.names()),
         ("training recipes[/] (--preset)", PRESETS),
         ("augmentations[/] (--augmentation)", AUGMENTATIONS),
-        ("losses[/] (--loss)", losses.names()),
+        ("losses[/] (--loss)", [n for n in losses.names() if losses.entry(n).of != "values"]),
         ("adaptations[/] (--adaptation)", ("frozen", "batch-N", "mixed-N", "recalibrated-N")),
         ("methods of qact.adapt[/] (--adaptation METHOD-N)", methods()),
         ("streams[/] (--stream)", STREAMS),

@@ -33,7 +33,7 @@ class Training:
         lr: the highest learning rate.
         weight_decay: of matrices and filters; scales and shifts never decay.
         label_smoothing: share of the target that is spread over all classes, in [0, 1).
-        loss: ``"cross_entropy"``, or a loss of embeddings, see :mod:`qact.losses`.
+        loss: ``"cross_entropy"``, or another of :mod:`qact.losses`.
         momentum: of SGD, in [0, 1).
         nesterov: Nesterov's momentum, for SGD.
         schedule: the learning rate over the steps, see :mod:`qact.bench.train.schedules`.

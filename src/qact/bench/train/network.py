@@ -26,6 +26,7 @@ from qact.bench.train.checkpoint import BEGUN, FINISHED, History, restore, save
 from qact.bench.train.distributed import Ranks, synchronised
 from qact.bench.train.ema import copy_of
 from qact.bench.train.epoch import Advance, Loop
+from qact.bench.train.losses import headed
 from qact.bench.train.optimizer import optimizer_for
 from qact.bench.train.schedules import stalled
 
@@ -54,7 +55,8 @@ def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
     try:
         _check_size(make, recipe.model.width_multiplier)
         torch.manual_seed(seed)
-        return make(act=lambda channels: rival.factory(channels))  # a class is a factory here too
+        model = make(act=lambda channels: rival.factory(channels))  # a class is a factory too
+        return headed(model, recipe.training.loss)
     except ValueError as error:  # images too small for the network, a width of nothing
         raise RecipeError(f"model {recipe.model.name!r}: {error}") from error
 

@@ -1,0 +1,143 @@
+"""Several positives in one row: decoupled softmax, and soft top-k.
+
+Targets are (N, C), bool or weights of which any positive number says "this class is one", or (N,)
+int64 for rows with one positive each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from qact import checks
+from qact.losses.registry import logit_loss
+from qact.losses.rows import rowwise
+
+_STEPS = 60  # of a bisection that Newton's steps mostly end after six
+
+
+def _positives(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Positives as (n, C) bool, and one over their number, (n, 1); 0 where there is none."""
+    if target.ndim == 1:
+        one = torch.zeros_like(z, dtype=torch.bool).scatter_(1, target[:, None], True)
+        return one, torch.ones_like(z[:, :1])
+    positive = target > 0
+    number = positive.sum(1, keepdim=True)
+    return positive, torch.where(number > 0, 1 / number.clamp_min(1), 0).to(z.dtype)
+
+
+@logit_loss("decoupled_softmax", paper="Gupta et al. 2024, arXiv 2310.10636", soft=True)
+def decoupled_softmax_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Tensor:
+    """Return the mean over positives ``p`` of ``-log(e^z_p / (e^z_p + sum_negatives e^z_n))``.
+
+    Other positives are left out of the denominator, so that all of them can be high at once. With
+    one positive it is cross-entropy. A row without positives has loss 0.
+
+    Args:
+        logits: (N, C).
+        target: (N, C), positive numbers at the positives; or (N,) int64.
+        reduced: ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> z = torch.tensor([[9.0, 9.0, -9.0]])
+        >>> decoupled_softmax_loss(z, torch.tensor([[1, 1, 0]])) < 1e-7
+        tensor(True)
+    """
+
+    def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        if target.ndim == 1:
+            at, log_p = target[:, None], z.log_softmax(1)
+            value = -log_p.gather(1, at)
+            return value[:, 0], log_p.exp_().scatter_add_(1, at, torch.full_like(value, -1.0))
+        positive, share = _positives(z, target)
+        negatives = z.masked_fill(positive, -torch.inf)
+        total = negatives.logsumexp(1, keepdim=True)
+        behind = (total - z).masked_fill_(~positive, -torch.inf)  # sigmoid and softplus: 0
+        pull = behind.sigmoid().mul_(share)
+        # Without negatives their sum is 0, and so is their share of nothing.
+        shares = negatives.sub_(total.clamp_min(torch.finfo(z.dtype).min)).exp_()
+        value = (softplus(behind) * share).sum(1)
+        return value, shares.mul_(pull.sum(1, keepdim=True)).sub_(pull)
+
+    return rowwise(form, logits, target, soft=True, **reduced)
+
+
+def soft_top_k(scores: Tensor, k: int, *, alpha: float = 1.0) -> Tensor:
+    """Return ``p_j = sigmoid(alpha (x_j + t))`` with the ``t`` for which each row sums to ``k``.
+
+    A smooth indicator of the ``k`` largest (Gupta et al. 2024, arXiv 2310.10636). Its
+    Jacobian is ``diag(v) - v v^T / sum(v)``, ``v = alpha p (1 - p)``, here without gradient.
+
+    Args:
+        scores: (N, C), float32 or float64.
+        k: in 1..C-1.
+        alpha: sharpness, positive.
+
+    Example:
+        >>> soft_top_k(torch.tensor([[1.0, 0.0, -1.0]]), 2).sum()
+        tensor(2.)
+    """
+    if not 1 <= checks.integer("k", k) < scores.shape[1]:
+        raise ValueError(f"k={k!r} must be in 1..{scores.shape[1] - 1}, below the classes")
+    return _soft_top_k(scores * alpha, k).sigmoid()
+
+
+@torch.no_grad()
+def _soft_top_k(x: Tensor, k: int) -> Tensor:
+    """``x + t`` with ``sum sigmoid(x + t) = k``: Newton's steps inside a bracket that is halved."""
+    odds = torch.tensor(k / (x.shape[1] - k), dtype=x.dtype, device=x.device).log()
+    low, high = odds - x.amax(1, keepdim=True), odds - x.amin(1, keepdim=True)
+    t = odds - x.mean(1, keepdim=True)
+    for _ in range(_STEPS):
+        p = (x + t).sigmoid_()
+        excess = p.sum(1, keepdim=True) - k
+        low, high = torch.where(excess < 0, t, low), torch.where(excess < 0, high, t)
+        slope = p.addcmul_(p, p, value=-1).sum(1, keepdim=True)
+        step = t - excess / slope
+        middle = (low + high) / 2
+        new = torch.where((step > low) & (step < high), step, middle)
+        done = (new - t).abs() <= 4 * torch.finfo(x.dtype).eps * (t.abs() + 1)
+        t = new
+        if done.all():
+            break
+    return x + t
+
+
+@logit_loss("soft_top_k", paper="Gupta et al. 2024, arXiv 2310.10636", soft=True)
+def soft_top_k_loss(
+    logits: Tensor, target: Tensor, *, k: int = 1, alpha: float = 1.0, **reduced: Any
+) -> Tensor:
+    """Return the mean over positives of ``-log p``, ``p`` the :func:`soft_top_k` of the logits.
+
+    Args:
+        logits: (N, C).
+        target: (N, C), positive numbers at the positives; or (N,) int64.
+        k: in 1..C-1, of how many answers the precision counts.
+        alpha: sharpness, positive.
+        reduced: ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> soft_top_k_loss(torch.zeros(1, 4), torch.tensor([0]))  # log 4
+        tensor(1.3863)
+    """
+    checks.number("alpha", alpha, "a positive number", 0)
+    classes = logits.shape[-1]
+    if not 1 <= checks.integer("k", k) < classes:
+        raise ValueError(f"k={k!r} must be in 1..{classes - 1}, below the classes")
+
+    def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        positive, share = _positives(z, target)
+        at = _soft_top_k(z * alpha, k)
+        p = at.sigmoid()
+        value = (softplus(-at).mul_(positive) * share).sum(1)
+        miss = (1 - p).mul_(positive).mul_(share)
+        v = p.addcmul_(p, p, value=-1)
+        # A row whose v has vanished lies at a vertex; there t does not move.
+        total = v.sum(1, keepdim=True)
+        spread = torch.where(total > 0, miss.sum(1, keepdim=True) / total, 0)
+        return value, (v * spread - miss).mul_(alpha)
+
+    return rowwise(form, logits, target, soft=True, **reduced)

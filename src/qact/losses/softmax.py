@@ -1,0 +1,299 @@
+r"""Losses of ``softmax(z)`` that are cross-entropy at one value of their parameter.
+
+``p = softmax(z)``, ``y`` the target, ``e_k`` the k-th unit vector. Where the loss depends on
+``log p_y`` alone, ``L = phi(log p_y)``, its gradient is ``phi'(log p_y) (e_y - p)``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from qact import checks
+from qact.losses.entropy import cross_entropy
+from qact.losses.registry import logit_loss
+from qact.losses.rows import Form, rowwise
+
+Scalar = Callable[[Tensor], tuple[Tensor, Tensor]]  # t -> (phi(t), phi'(t))
+
+
+def of_log_probability(phi: Scalar) -> Form:
+    """Return the form of ``phi(log p_y)``."""
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at, log_p = y[:, None], z.log_softmax(1)
+        value, slope = phi(log_p.gather(1, at))
+        return value[:, 0], log_p.exp_().mul_(-slope).scatter_add_(1, at, slope)
+
+    return form
+
+
+@logit_loss("comp_sum", paper="Mao, Mohri and Zhong 2023, arXiv 2304.07288")
+def comp_sum_loss(logits: Tensor, target: Tensor, *, tau: float = 1.0, **reduced: Any) -> Tensor:
+    """Return ``Phi(sum_{k != y} exp(z_k - z_y))``, ``Phi(u) = ((1 + u)^(1-tau) - 1) / (1 - tau)``.
+
+    ``1 + u = 1 / p_y``. It is cross-entropy at ``tau`` 1 (where ``Phi`` is ``log(1 + u)``),
+    generalised cross-entropy ``(1 - p_y^q) / q`` with ``q = tau - 1`` between 1 and 2, ``1 - p_y``
+    at 2 and the sum of exponentials at 0.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        tau: at least 0. Below 1 the loss overflows with logits a hundred apart, as it should.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> comp_sum_loss(torch.zeros(1, 4), torch.tensor([0]), tau=2.0)  # 1 - 1/4
+        tensor(0.7500)
+    """
+    rate = checks.within("tau", tau, 0) - 1
+
+    def phi(t: Tensor) -> tuple[Tensor, Tensor]:
+        if rate == 0:
+            return -t, torch.full_like(t, -1.0)
+        return (t * rate).expm1_().div_(-rate), -(t * rate).exp_()
+
+    return rowwise(of_log_probability(phi), logits, target, **reduced)
+
+
+@logit_loss("generalized_cross_entropy", paper="Zhang and Sabuncu 2018, arXiv 1805.07836")
+def generalized_cross_entropy(
+    logits: Tensor, target: Tensor, *, q: float = 0.7, **reduced: Any
+) -> Tensor:
+    """Return ``(1 - p_y^q) / q``: between cross-entropy (``q`` 0) and ``1 - p_y`` (``q`` 1).
+
+    Made for wrong labels: what is far from its label pulls less. See :func:`comp_sum_loss`.
+
+    Example:
+        >>> generalized_cross_entropy(torch.zeros(1, 4), torch.tensor([0]), q=0.5)  # (1 - 1/2) / .5
+        tensor(1.)
+    """
+    return comp_sum_loss(
+        logits, target, tau=1 + checks.number("q", q, "in (0, 1]", 0, 1), **reduced
+    )
+
+
+@logit_loss("mean_absolute_error", paper="Ghosh, Kumar and Sastry 2017, arXiv 1712.09482")
+def mean_absolute_error(logits: Tensor, target: Tensor, **reduced: Any) -> Tensor:
+    """Return ``1 - p_y``, half the absolute error ``sum_k |p_k - [k = y]|`` of the paper.
+
+    Example:
+        >>> mean_absolute_error(torch.zeros(1, 4), torch.tensor([0]))
+        tensor(0.7500)
+    """
+    return comp_sum_loss(logits, target, tau=2.0, **reduced)
+
+
+@logit_loss("focal", paper="Lin et al. 2017, arXiv 1708.02002, eq. 4")
+def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0, **reduced: Any) -> Tensor:
+    """Return ``-(1 - p_y)^gamma log p_y``; cross-entropy at ``gamma`` 0.
+
+    Its minimiser is less confident than the frequencies, which is why Mukhoti et al. 2020
+    (arXiv 2002.09437) calibrate networks by training with it.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        gamma: at least 0.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # log(2) / 2
+        tensor(0.3466)
+    """
+    checks.within("gamma", gamma, 0)
+
+    def phi(t: Tensor) -> tuple[Tensor, Tensor]:
+        q = t.expm1().neg_()  # 1 - p_y, to its last digit
+        power = q**gamma
+        ratio = torch.where(q > 0, t / q, -1)  # its limit
+        return -power * t, power * (gamma * t.exp() * ratio - 1)
+
+    return rowwise(of_log_probability(phi), logits, target, **reduced)
+
+
+@logit_loss("dual_focal", paper="Tao, Dong and Xu 2023, arXiv 2305.13665")
+def dual_focal_loss(
+    logits: Tensor, target: Tensor, *, gamma: float = 5.0, **reduced: Any
+) -> Tensor:
+    """Return ``-(1 - p_y + p_j)^gamma log p_y``, ``p_j`` the largest probability below ``p_y``.
+
+    0 if there is none. Confidence is held back by the gap to the next class too, which mends the
+    underconfidence of :func:`focal_loss`.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        gamma: at least 0; 0 is cross-entropy.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> dual_focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # no p_j below 1/2
+        tensor(0.3466)
+    """
+    checks.within("gamma", gamma, 0)
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at, log_p = y[:, None], z.log_softmax(1)
+        t, p = log_p.gather(1, at), log_p.exp_()
+        p_y = t.exp()
+        p_j, j = torch.where(p < p_y, p, 0).max(1, keepdim=True)
+        gap = p_j - t.expm1()
+        power = gap**gamma
+        rise = gamma * power * torch.where(gap > 0, t / gap, -1)
+        by_y, by_j = rise * p_y - power, -rise * p_j  # dL / d log p_y, dL / d log p_j
+        gradient = p.mul_(-(by_y + by_j)).scatter_add_(1, at, by_y).scatter_add_(1, j, by_j)
+        return (-power * t)[:, 0], gradient
+
+    return rowwise(form, logits, target, **reduced)
+
+
+@logit_loss("label_smoothing", paper="Szegedy et al. 2016, arXiv 1512.00567, section 7", soft=True)
+def label_smoothing_loss(
+    logits: Tensor, target: Tensor, *, smoothing: float = 0.1, **reduced: Any
+) -> Tensor:
+    """Return the cross-entropy with a target that is spread: ``1 - s`` on ``y``, ``s / C`` on all.
+
+    It is cross-entropy plus ``s (z_y - mean_k z_k)``. See :func:`qact.losses.cross_entropy`.
+
+    Example:
+        >>> label_smoothing_loss(torch.zeros(1, 2), torch.tensor([0]))
+        tensor(0.6931)
+    """
+    return cross_entropy(logits, target, label_smoothing=smoothing, **reduced)
+
+
+@logit_loss("maxsup", paper="Zhou et al. 2025, arXiv 2502.15798")
+def maxsup_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.1, **reduced: Any) -> Tensor:
+    """Return ``-log p_y + alpha (max_k z_k - mean_k z_k)``.
+
+    Label smoothing pulls at ``z_y`` in the place of ``max_k z_k``, also where the network errs; the
+    two are equal where it is right.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        alpha: at least 0.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> maxsup_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([1]), alpha=1.0)  # 2.1269 + 1
+        tensor(3.1269)
+    """
+    checks.within("alpha", alpha, 0)
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at, log_p = y[:, None], z.log_softmax(1)
+        top, first = log_p.max(1, keepdim=True)
+        value = alpha * (top - log_p.mean(1, keepdim=True)) - log_p.gather(1, at)
+        gradient = log_p.exp_().sub_(alpha / z.shape[1])
+        gradient.scatter_add_(1, first, torch.full_like(top, alpha))
+        return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(top, -1.0))
+
+    return rowwise(form, logits, target, **reduced)
+
+
+@logit_loss("margin_smoothing", paper="Liu et al. 2022, arXiv 2111.15430")
+def margin_smoothing_loss(
+    logits: Tensor, target: Tensor, *, alpha: float = 0.1, margin: float = 10.0, **reduced: Any
+) -> Tensor:
+    """Return ``-log p_y + alpha mean_k max(0, max_j z_j - z_k - margin)``.
+
+    Margin-based label smoothing (MbLS): only distances beyond the margin are shortened. The mean
+    over classes, where the paper writes a sum, is its authors' code.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        alpha: at least 0.
+        margin: at least 0.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> margin_smoothing_loss(torch.tensor([[3.0, 0.0]]), torch.tensor([0]), alpha=1, margin=1)
+        tensor(1.0486)
+    """
+    checks.within("alpha", alpha, 0)
+    checks.within("margin", margin, 0)
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at, log_p, share = y[:, None], z.log_softmax(1), alpha / z.shape[1]
+        top, first = log_p.max(1, keepdim=True)
+        beyond = (top - log_p).sub_(margin).clamp_min_(0)
+        far = (beyond > 0).to(z.dtype)
+        value = share * beyond.sum(1) - log_p.gather(1, at)[:, 0]
+        gradient = log_p.exp_().sub_(far, alpha=share)
+        gradient.scatter_add_(1, first, share * far.sum(1, keepdim=True))
+        return value, gradient.scatter_add_(1, at, torch.full_like(top, -1.0))
+
+    return rowwise(form, logits, target, **reduced)
+
+
+@logit_loss("confidence_penalty", paper="Pereyra et al. 2017, arXiv 1701.06548")
+def confidence_penalty_loss(
+    logits: Tensor, target: Tensor, *, beta: float = 0.1, **reduced: Any
+) -> Tensor:
+    """Return ``-log p_y - beta H(p)``, ``H`` the entropy ``-sum_k p_k log p_k``.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        beta: at least 0.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> confidence_penalty_loss(torch.zeros(1, 2), torch.tensor([0]), beta=1.0)
+        tensor(0.)
+    """
+    checks.within("beta", beta, 0)
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at, log_p = y[:, None], z.log_softmax(1)
+        p = log_p.exp()
+        # A class of probability 0 at z = -inf adds 0, its limit, and not 0 times infinity.
+        entropy = -(p * log_p.clamp_min(torch.finfo(z.dtype).min)).sum(1, keepdim=True)
+        value = -log_p.gather(1, at) - beta * entropy
+        gradient = p * (beta * (log_p + entropy) + 1)
+        return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(entropy, -1.0))
+
+    return rowwise(form, logits, target, **reduced)
+
+
+@logit_loss("ldr_kl", paper="Zhu et al. 2023, arXiv 2112.14869")
+def ldr_kl_loss(
+    logits: Tensor, target: Tensor, *, scale: float = 1.0, margin: float = 0.0, **reduced: Any
+) -> Tensor:
+    """Return ``s log((1/C) sum_k exp((z_k - z_y + c_k) / s))``, ``c_k = margin`` for ``k != y``.
+
+    The loss of the worst weights of the classes, held near the uniform ones by a Kullback-Leibler
+    penalty of strength ``s``. At ``s = 1`` it is cross-entropy less ``log C``; towards 0 it becomes
+    ``max_k (z_k + c_k) - z_y``, a margin loss, and for large ``s`` the mean over ``k``.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        scale: ``s``, lambda in the paper, positive.
+        margin: at least 0.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> ldr_kl_loss(torch.tensor([[3.0, 0.0]]), torch.tensor([1]), scale=0.01)  # towards 3
+        tensor(2.9931)
+    """
+    checks.number("scale", scale, "a positive number", 0)
+    checks.within("margin", margin, 0)
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at = y[:, None]
+        own = z.gather(1, at)
+        scaled = (z - own).add_(margin).scatter_(1, at, 0.0).div_(scale)
+        total = scaled.logsumexp(1, keepdim=True)
+        gradient = scaled.sub_(total).exp_()
+        value = scale * (total - math.log(z.shape[1]))
+        return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(own, -1.0))
+
+    return rowwise(form, logits, target, **reduced)
