@@ -13,7 +13,6 @@ from qact.bench.train.network import train_cell
 from qact.losses.registry import LOSSES
 from qact.models import resnet_small
 
-
 TRAINABLE = [name for name in LOSSES if losses.entry(name).of != "values"]
 
 
