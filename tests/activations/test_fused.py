@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -105,3 +106,45 @@ def test_only_the_input_is_saved(name):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         module(x)
     assert sum(saved.values()) <= x.nbytes + 8 * 4 * (small + 1)
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_values_and_gradients_in_float32(name):
+    torch.manual_seed(0)
+    module = qact.activation(name, C)
+    with torch.no_grad():  # off the start, where derivatives vanish or functions are simpler
+        for p in module.parameters():
+            p.add_(0.05 * torch.randn_like(p))
+    x = 2 * torch.randn(3, C, 9, 8)
+    slope = torch.randn_like(x).transpose(0, 3).contiguous().transpose(0, 3)
+    exact = run(copy.deepcopy(module).double(), x.double(), slope.double())
+    for got, want in zip(run(module, x, slope), exact, strict=True):
+        scale = max(1.0, want.abs().max().item())
+        torch.testing.assert_close(got.double(), want, rtol=1e-4, atol=2e-5 * scale)
+
+
+def test_halves_of_the_first_dimension_are_not_cut(monkeypatch):
+    monkeypatch.setattr(fused, "PIECE", 4)
+    x = torch.randn(8, 3)
+    want = x[:4] * torch.sigmoid(x[4:])
+    torch.testing.assert_close(qact.activation("glu", dim=0)(x), want)
+    torch.testing.assert_close(qact.activation("glu", dim=-2)(x), want)
+
+
+def test_a_tie_of_maxout_goes_to_the_first():
+    x = torch.ones(1, 2, 3, requires_grad=True)
+    qact.activation("maxout")(x).sum().backward()
+    assert torch.equal(x.grad, torch.tensor([[[1.0] * 3, [0.0] * 3]]))
+
+
+@pytest.mark.parametrize("name", ["golu", "aptx", "swish", "xatlu", "polyrelu", "tmaf"])
+def test_what_is_not_a_number_stays_so(name):
+    x = torch.tensor([1.0, math.nan, -1.0, 0.0] * 8)
+    assert torch.equal(qact.activation(name)(x).isnan(), x.isnan())
+
+
+@pytest.mark.parametrize("name", ["golu", "aptx", "swish", "xgelu", "aglu", "crrelu"])
+def test_large_values_do_not_overflow(name):
+    x = torch.tensor([-1e4, -88.0, 88.0, 1e4])
+    y = qact.activation(name)(x).detach()
+    torch.testing.assert_close(y, x.clamp_min(0), atol=1e-3, rtol=0)

@@ -1,23 +1,19 @@
 """Composed functions at the memory of ReLU: only the input is saved, the backward recomputes.
 
 Two ways to the same end: :func:`fused` is given the partial derivatives in closed form,
-:func:`recomputed` leaves them to autograd. On a CPU a large float32 tensor with Numba installed is
-one compiled pass (:mod:`qact.kernels.cpu.pointwise`); all else goes through the tensor in pieces
-that stay in the cache, so that temporaries never reach the main memory. Half precision is computed
-in float32. A compiler gets the plain function: it fuses, and decides by itself what to save.
+:func:`recomputed` leaves them to autograd. Both go through a tensor on a CPU in pieces that stay in
+the cache, so that temporaries never reach the main memory. Half precision is computed in float32.
+A compiler gets the plain function: it fuses, and decides by itself what to save.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
 
-COMPILED = 2**16  # values from which on a pass of compiled code is worth its compilation
-PLAIN = (Tensor, torch.nn.Parameter)
 PIECE = 2**15  # values; a handful of temporaries of this size fits into a core's cache
 
 Value = Callable[..., Tensor]
@@ -58,16 +54,6 @@ def recomputed(value: Value, input: Tensor, *parameters: Tensor) -> Tensor:
     return _Recomputed.apply(value, input, *parameters)
 
 
-def halved(value: Value, partials: Partials, input: Tensor, rows: int) -> Tensor | None:
-    """``value(a, b)`` of two halves, as one compiled pass that saves its input; else None.
-
-    The input is read as (rows, 2, L), and the output is (rows, L).
-    """
-    if torch.compiler.is_compiling() or not (_compiles(input) and input.is_contiguous()):
-        return None
-    return _Halved.apply(value, partials, input.view(rows, 2, -1))
-
-
 def widened(input: Tensor) -> Tensor:
     """``input`` in float32 if it is of half precision, else as it is."""
     return input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
@@ -80,9 +66,6 @@ class _Fused(torch.autograd.Function):
     ) -> Tensor:
         ctx.partials = partials
         ctx.save_for_backward(input, *parameters)
-        ctx.compiled = _compiled(value, partials, input, parameters)
-        if ctx.compiled is not None:
-            return ctx.compiled.forward(input, parameters)
         rows, scalars = _flat(input, parameters)
         return _mapped(value, rows, scalars).view_as(input)
 
@@ -94,9 +77,6 @@ class _Fused(torch.autograd.Function):
             partials = ctx.partials(*map(widened, tensors))
             wide = widened(grad)
             return None, None, *_like([None if p is None else wide * p for p in partials], tensors)
-        if ctx.compiled is not None:
-            slope, sums = ctx.compiled.backward(input, parameters, grad)
-            return None, None, slope, *_like(sums, parameters)
         rows, scalars = _flat(input, parameters)
         grads = grad.reshape(rows.shape)
         output, sums = torch.empty_like(rows), [torch.zeros_like(p) for p in scalars]
@@ -108,31 +88,6 @@ class _Fused(torch.autograd.Function):
                 if partial is not None:
                     total += (g * partial).sum_to_size(total.shape)
         return None, None, output.view_as(input), *_like(sums, parameters)
-
-
-def _compiled(
-    value: Value, partials: Partials, input: Tensor, parameters: tuple[Tensor, ...]
-) -> Any:
-    """The formula as one compiled pass, where that pays and Numba is installed; else None."""
-    if not (_compiles(input, *parameters) and _dense(input)):
-        return None
-    from qact.kernels.cpu.pointwise import pointwise
-
-    return pointwise(value, partials, input, parameters)
-
-
-def _compiles(input: Tensor, *parameters: Tensor) -> bool:
-    return (
-        input.numel() >= COMPILED
-        and input.device.type == "cpu"
-        and all(t.dtype == torch.float32 and type(t) in PLAIN for t in (input, *parameters))
-        and find_spec("numba") is not None
-    )
-
-
-def _dense(input: Tensor) -> bool:
-    last = input.dim() == 4 and input.is_contiguous(memory_format=torch.channels_last)
-    return last or input.is_contiguous()
 
 
 class _Recomputed(torch.autograd.Function):
@@ -158,24 +113,6 @@ class _Recomputed(torch.autograd.Function):
             for total, part in zip(sums, others, strict=True):
                 total += part
         return None, output, *_like(sums, parameters)
-
-
-class _Halved(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, value: Value, partials: Partials, input: Tensor) -> Tensor:
-        from qact.kernels.cpu.paired import paired
-
-        ctx.partials, ctx.compiled = partials, paired(value, partials)
-        ctx.save_for_backward(input)
-        return ctx.compiled.forward(input)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, Tensor]:
-        (input,) = ctx.saved_tensors
-        if torch.is_grad_enabled():  # asked for a gradient that can be differentiated again
-            both = ctx.partials(*input.unbind(1))
-            return None, None, torch.stack([grad * partial for partial in both], 1)
-        return None, None, ctx.compiled.backward(input, grad)
 
 
 def _again(value: Value, tensors: list[Tensor], grad: Tensor) -> list[Tensor | None]:

@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from qact import checks
-from qact.activations.fused import halved, recomputed
+from qact.activations.fused import recomputed
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
-Gate = Callable[[Tensor], Tensor]
-
-# Per name: the gate, and the gate with its derivative for the compiled passes.
-_GATES: dict[str, tuple[Gate, Callable[[Tensor], tuple[Tensor, Tensor]]]] = {
-    "linear": (lambda b: b, lambda b: (b, torch.ones_like(b))),
-    "sigmoid": (torch.sigmoid, lambda b: _sigmoid(b)),
-    "relu": (torch.relu, lambda b: (torch.relu(b), _step(b))),
-    "gelu": (F.gelu, lambda b: _gelu(b)),
-    "silu": (F.silu, lambda b: _silu(b)),
+_GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "linear": lambda b: b,
+    "sigmoid": torch.sigmoid,
+    "relu": torch.relu,
+    "gelu": F.gelu,
+    "silu": F.silu,
 }
-
-
-def _step(b: Tensor) -> Tensor:
-    return torch.where(b > 0, torch.ones_like(b), 0.0)
-
-
-def _sigmoid(b: Tensor) -> tuple[Tensor, Tensor]:
-    s = torch.sigmoid(b)
-    return s, s * (1 - s)
-
-
-def _silu(b: Tensor) -> tuple[Tensor, Tensor]:
-    s = torch.sigmoid(b)
-    return b * s, s * (1 + b * (1 - s))
-
-
-def _gelu(b: Tensor) -> tuple[Tensor, Tensor]:
-    phi = 0.5 * torch.erfc(b * -math.sqrt(0.5))
-    return b * phi, phi + b * torch.exp(-0.5 * b * b) * (1 / math.sqrt(2 * math.pi))
 
 
 def gated(input: Tensor, gate: str = "sigmoid", dim: int = 1) -> Tensor:
@@ -58,17 +34,7 @@ def gated(input: Tensor, gate: str = "sigmoid", dim: int = 1) -> Tensor:
         tensor([[6.]])
     """
     checks.choice("gate", gate, tuple(_GATES))
-    product, partials = partial(_product, gate=gate), partial(_partials, gate=gate)
-    return _over_halves(product, partials, input, dim)
-
-
-def _product(a: Tensor, b: Tensor, gate: str) -> Tensor:
-    return a * _GATES[gate][0](b)
-
-
-def _partials(a: Tensor, b: Tensor, gate: str) -> tuple[Tensor, Tensor]:
-    value, slope = _GATES[gate][1](b)
-    return value, a * slope
+    return _over_halves(lambda a, b: a * _GATES[gate](b), input, dim)
 
 
 def drelu(input: Tensor, dim: int = 1) -> Tensor:
@@ -80,33 +46,19 @@ def drelu(input: Tensor, dim: int = 1) -> Tensor:
         >>> drelu(torch.tensor([[3.0, -1.0, 2.0, 5.0]]))
         tensor([[6., 0.]])
     """
-    return _over_halves(_both, _both_partials, input, dim)
+    return _over_halves(lambda a, b: torch.relu(a) * torch.relu(b), input, dim)
 
 
-def _both(a: Tensor, b: Tensor) -> Tensor:
-    return torch.relu(a) * torch.relu(b)
-
-
-def _both_partials(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    return _step(a) * torch.relu(b), torch.relu(a) * _step(b)
-
-
-Product = Callable[[Tensor, Tensor], Tensor]
-Slopes = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-
-
-def _over_halves(product: Product, partials: Slopes, input: Tensor, dim: int) -> Tensor:
-    size = input.shape[dim]
-    if size % 2:
+def _over_halves(product: Callable[..., Tensor], input: Tensor, dim: int) -> Tensor:
+    if input.shape[dim] % 2:
         raise ValueError(
-            f"the input has {size} channels at dim {dim} (shape {tuple(input.shape)}); "
+            f"the input has {input.shape[dim]} channels at dim {dim} (shape {tuple(input.shape)}); "
             "a gate needs an even number"
         )
     dim = dim % input.dim()
-    output = halved(product, partials, input, math.prod(input.shape[:dim]))
-    if output is None:
-        return recomputed(lambda x: product(*x.chunk(2, dim)), input)
-    return output.view(*input.shape[:dim], size // 2, *input.shape[dim + 1 :])
+    if dim == 0:  # pieces are cut along the first dimension, so the halves must lie in another
+        return _over_halves(product, input[None], 1)[0]
+    return recomputed(lambda x: product(*x.chunk(2, dim)), input)
 
 
 class _Gate(Shell):
@@ -218,18 +170,7 @@ def maxout(input: Tensor, k: int = 2, dim: int = 1) -> Tensor:
             f"the input has {input.shape[dim]} channels at dim {dim} (shape {tuple(input.shape)}); "
             f"maxout needs a multiple of k={k}"
         )
-    dim = dim % input.dim()
-    if k == 2:
-        rows = math.prod(input.shape[: dim + 1]) // 2
-        output = halved(torch.maximum, _winner, input, rows)
-        if output is not None:
-            return output.view(*input.shape[:dim], input.shape[dim] // 2, *input.shape[dim + 1 :])
-    return input.unflatten(dim, (-1, k)).max(dim + 1).values
-
-
-def _winner(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    lost = torch.where(a < b, torch.ones_like(a), 0.0)
-    return 1 - lost, lost
+    return input.unflatten(dim, (-1, k)).max(dim % input.dim() + 1).values
 
 
 @register(

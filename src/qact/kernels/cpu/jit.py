@@ -16,18 +16,10 @@ from numba.core.registry import cpu_target
 # Sums may be taken in any order, so that they use the whole width of the processor; what is not a
 # number is found beforehand, on the bits.
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
-STRICT = {"contract", "nsz"}  # nothing is reordered, and a NaN counts
-SUM = {"reassoc", "nsz"}
 OPTIONS = {"error_model": "numpy", "fastmath": FAST, "no_cpython_wrapper": True}
 
 jit: Callable[..., Any] = njit(nogil=True, no_cfunc_wrapper=True, **OPTIONS)
 inline: Callable[..., Any] = njit(nogil=True, no_cfunc_wrapper=True, inline="always", **OPTIONS)
-strict: Callable[..., Any] = njit(
-    nogil=True, no_cfunc_wrapper=True, **{**OPTIONS, "fastmath": STRICT}
-)
-summing: Callable[..., Any] = njit(
-    nogil=True, no_cfunc_wrapper=True, **{**OPTIONS, "fastmath": SUM}
-)
 
 
 class Kernel:
@@ -38,18 +30,13 @@ class Kernel:
     compiled alone, and calls would lead there, to sums that round differently.
     """
 
-    def __init__(self, function: Callable[..., None], fastmath: set[str] = FAST) -> None:
-        self.function, self.fastmath = function, fastmath
-
-    @classmethod
-    def strict(cls, function: Callable[..., None]) -> Kernel:
-        """A kernel in which nothing is reordered, and a NaN counts."""
-        return cls(function, STRICT)
+    def __init__(self, function: Callable[..., None]) -> None:
+        self.function = function
 
     @cached_property
     def compiled(self) -> Any:
         """With ``address`` and ``ctypes``, its two doors."""
-        options = {"error_model": "numpy", "fastmath": self.fastmath}
+        options = {"error_model": "numpy", "fastmath": FAST}
         made: Any = _Announced(self.function, ((types.voidptr,), types.void), {}, options)
         made.enable_caching()
         made._targetdescr = _Engine()
