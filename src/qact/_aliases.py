@@ -16,59 +16,16 @@ _ROOMS = {
     "nn": ("distributed", "layer", "lazy", "normed"),
     "integrations": ("lightning", "sklearn"),
 }
-_CORRUPTIONS = [
-    "affine",
-    "alias",
-    "augment",
-    "augmix",
-    "blur",
-    "dct",
-    "digital",
-    "edges",
-    "elastic",
-    "glass",
-    "jpeg",
-    "linear",
-    "lines",
-    "mnist_c",
-    "noise",
-    "random",
-    "registry",
-    "spatter",
-    "weather",
-]
-_DATASETS = [
-    "archives",
-    "arrays",
-    "corrupted",
-    "data",
-    "download",
-    "folders",
-    "formats",
-    "local",
-    "manifest",
-    "shifted",
-    "sources",
-    "splits",
-    "streams",
-    "writer",
-]
-_CONVERSION = [
-    "build",
-    "dims",
-    "dryrun",
-    "fit",
-    "graft",
-    "lazy",
-    "model",
-    "plan",
-    "report",
-    "rewrite",
-    "sites",
-    "stand",
-    "static",
-    "warm",
-]
+# From the first package into the second went these modules, as they are called.
+_WHOLE = {
+    ("shift", "corruptions"): "affine alias augment augmix blur dct digital edges elastic"
+    " glass jpeg linear lines mnist_c noise random registry spatter weather",
+    ("shift", "datasets"): "archives arrays corrupted data download folders formats local manifest"
+    " shifted sources splits streams writer",
+    ("convert", "conversion"): "build dims dryrun fit graft lazy model plan report rewrite sites"
+    " stand static warm",
+    ("convert", "surgery"): "kinds where wrapped",
+}
 _BENCH = {
     "adapt": "measure.adapt",
     "adaptation": "recipe.adaptations",
@@ -98,7 +55,6 @@ _BENCH = {
     "toml": "recipe.toml",
     "training": "recipe.training",
 }
-_SURGERY = ["kinds", "where", "wrapped"]
 MOVED = {
     "adapt.flags": "surgery.flags",
     "calibration.torchmetric": "integrations.torchmetrics",
@@ -114,10 +70,7 @@ MOVED = {
     "shift.origins": "datasets.registry",
     "shift.tiny_imagenet": "datasets.sets.tiny_imagenet",
     **{f"bench.{old}": f"bench.{new}" for old, new in _BENCH.items()},
-    **{f"convert.{name}": f"conversion.{name}" for name in _CONVERSION},
-    **{f"convert.{name}": f"surgery.{name}" for name in _SURGERY},
-    **{f"shift.{name}": f"corruptions.{name}" for name in _CORRUPTIONS},
-    **{f"shift.{name}": f"datasets.{name}" for name in _DATASETS},
+    **{f"{a}.{name}": f"{b}.{name}" for (a, b), names in _WHOLE.items() for name in names.split()},
 }
 
 

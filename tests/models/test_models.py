@@ -152,7 +152,10 @@ def test_dense_layers_keep_all_before_them():
     ("make", "message"),
     [
         (lambda: build("vgg19"), "unknown model 'vgg19'; did you mean 'vgg16'"),
-        (lambda: build("mlp", placement="best"), "placement='best' is unknown"),
+        (
+            lambda: build("mlp", placement="best"),
+            "unknown placement 'best'; did you mean 'branches'",
+        ),
         (lambda: build("lenet", image_size=15), "image_size must be at least 16, got 15"),
         (lambda: build("vit_tiny", image_size=30), "multiple of patch=4, got 30"),
         (lambda: ViT(1, 10, 3, 1, 10), "width must be a multiple of heads=3, got 10"),

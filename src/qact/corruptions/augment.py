@@ -7,10 +7,10 @@ from torch import Tensor
 
 from qact.corruptions.augmix import augmix
 from qact.corruptions.random import Draws
-from qact.registry import unknown
+from qact.registry import Entry, Registry
 
 PAD = 4  # pixels at 32: an eighth of the side elsewhere
-AUGMENTATIONS = ("none", "crop_flip", "flip", "augmix", "crop_flip_augmix")
+AUGMENTATIONS = Registry("augmentation", Entry)  # functions of images and of their draws
 
 
 @torch.no_grad()
@@ -45,16 +45,11 @@ def augment(
         >>> torch.equal(y[2:], z)
         True
     """
-    if name not in AUGMENTATIONS:
-        raise unknown("augmentation", name, AUGMENTATIONS)
+    entry = AUGMENTATIONS[name]
     if index is None:
         index = torch.arange(len(images), device=images.device)
     draws = Draws(seed, f"augment/{name}/{int(epoch)}", index.to(images.device))
-    if name.startswith("crop"):
-        images = crop(images, max(1, images.shape[-1] * PAD // 32), draws)
-    if "flip" in name:
-        images = flip(images, draws)
-    return augmix(images, draws) if name.endswith("augmix") else images
+    return entry.make(images, draws)
 
 
 def crop(images: Tensor, reach: int, draws: Draws) -> Tensor:
@@ -69,7 +64,24 @@ def crop(images: Tensor, reach: int, draws: Draws) -> Tensor:
     return taken.view_as(images) * inside[:, None].to(images.dtype)
 
 
+@AUGMENTATIONS.register("flip", paper="Krizhevsky et al. 2012, section 4.1")
 def flip(images: Tensor, draws: Draws) -> Tensor:
     """Mirror each image left and right with probability 1/2."""
     mirrored = draws.integers(2)[:, None, None, None] == 1
     return torch.where(mirrored, images.flip(3), images)
+
+
+@AUGMENTATIONS.register("crop_flip", paper="He et al. 2015, arXiv 1512.03385, section 4.2")
+def crop_flip(images: Tensor, draws: Draws) -> Tensor:
+    """Move by up to an eighth of the side, then mirror."""
+    return flip(crop(images, max(1, images.shape[-1] * PAD // 32), draws), draws)
+
+
+@AUGMENTATIONS.register("crop_flip_augmix", paper="Hendrycks et al. 2019, arXiv 1912.02781")
+def crop_flip_augmix(images: Tensor, draws: Draws) -> Tensor:
+    """Move and mirror, then mix chains of operations."""
+    return augmix(crop_flip(images, draws), draws)
+
+
+AUGMENTATIONS.register("augmix", paper="Hendrycks et al. 2019, arXiv 1912.02781")(augmix)
+AUGMENTATIONS.add("none", lambda images, draws: images, paper="the images as they are")

@@ -12,6 +12,7 @@ from typing import Union
 from torch import nn
 
 from qact.activations import activation
+from qact.registry import Entry, Registry
 from qact.surgery.where import named
 
 ActivationFactory = Callable[[int], nn.Module]
@@ -136,8 +137,20 @@ def placed(act: Act) -> Placement:
     )
 
 
+PLACEMENTS = Registry("placement", Entry)
+
+
+@PLACEMENTS.register("everywhere", paper="the usual way: one activation for the whole network")
+def everywhere(act: Act) -> Act:
+    """Return the placement at every position: ``act`` itself."""
+    return act
+
+
+@PLACEMENTS.register("sums", paper="ours: only where a residual sum has been taken")
 def sums(act: str | ActivationFactory = "qact", other: Choice = "relu") -> Act:
     """Return the placement at the stem and after residual sums; ``other`` inside the branches.
+
+    The pooled features of a residual network have no activation here.
 
     Example:
         >>> from qact.models import resnet_small, sums
@@ -145,10 +158,17 @@ def sums(act: str | ActivationFactory = "qact", other: Choice = "relu") -> Act:
         >>> [type(m).__name__ for m in (net.stages[0][0].act1, net.stages[0][0].act2)]
         ['ReLU', 'QAct']
     """
-    return Placement(lambda position: other if _in_branch(position) else _ordinary(act, position))
+
+    def choose(position: str) -> Choice:
+        if position.endswith((".act1", ".act_in", ".act_mid")):
+            return other
+        return None if position == "features" else act
+
+    return Placement(choose)
 
 
-def branches(act: str | ActivationFactory = "qact", other: Choice = "relu") -> Act:
+@PLACEMENTS.register("branches", paper="ours: only inside residual branches")
+def branches(act: str | ActivationFactory = "qact", other: str | ActivationFactory = "relu") -> Act:
     """Return the placement inside the branches of residual blocks alone: :func:`sums` turned round.
 
     Example:
@@ -157,18 +177,10 @@ def branches(act: str | ActivationFactory = "qact", other: Choice = "relu") -> A
         >>> [type(m).__name__ for m in (net.stages[0][0].act1, net.stages[0][0].act2)]
         ['QAct', 'ReLU']
     """
-    return Placement(lambda position: act if _in_branch(position) else _ordinary(other, position))
+    return sums(other, act)
 
 
-def _in_branch(position: str) -> bool:
-    return position.endswith((".act1", ".act_in", ".act_mid"))
-
-
-def _ordinary(choice: Choice, position: str) -> Choice:
-    """The pooled features of a residual network have no activation in :func:`sums` or here."""
-    return None if position == "features" else choice
-
-
+@PLACEMENTS.register("paper", paper="Challa et al. 2024, arXiv 2405.11573: the authors' code")
 def paper(act: str | ActivationFactory = "qact.paper", other: Choice = "relu") -> Act:
     """Return the placement of the paper's code, for any activation.
 

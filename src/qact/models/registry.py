@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 
 import torch
 from torch import nn
 
-from qact import checks
-from qact.models.placement import Act, Placement, branches, paper, placed, sums
+from qact.models.placement import PLACEMENTS, Act, Placement, placed
 from qact.registry import Entry, Registry
 
 MODELS = Registry("model", Entry, room="qact.models")
 register = MODELS.register
 entry = MODELS.__getitem__
 names = MODELS.names
-PLACEMENTS: dict[str, Callable[..., Act]] = {
-    "everywhere": lambda act: act,
-    "paper": paper,
-    "sums": sums,
-    "branches": branches,
-}
 
 
 def create(
@@ -55,12 +47,11 @@ def create(
         'LeNet'
     """
     make = entry(name).make
-    checks.choice("placement", placement, tuple(PLACEMENTS))
     sized = "image_size" in inspect.signature(make).parameters
     return make(
         in_channels=in_channels,
         num_classes=num_classes,
-        act=PLACEMENTS[placement](act),
+        act=PLACEMENTS.create(placement, act),
         width_multiplier=width_multiplier,
         **({"image_size": image_size} if sized else {}),
     )

@@ -24,8 +24,7 @@ def kolmogorov(a: Context, b: Context) -> Tensor:
         >>> round(kolmogorov(a, b).item(), 1)
         0.5
     """
-    _same(a, b)
-    at = torch.cat([a.quantile(_levels(a)), b.quantile(_levels(b))], 1).T  # (points, channels)
+    at = torch.cat(_quantiles(a, b), 1).T  # (points, channels)
     ranks = [context.rank(at, grounded=False, smooth=False) for context in (a, b)]
     return (ranks[0] - ranks[1]).abs().amax(0)
 
@@ -41,15 +40,13 @@ def wasserstein(a: Context, b: Context) -> Tensor:
         >>> round(wasserstein(a, b).item(), 1)
         0.5
     """
-    _same(a, b)
-    return (a.quantile(_levels(a)) - b.quantile(_levels(b))).abs().mean(1)
+    ours, theirs = _quantiles(a, b)
+    return (ours - theirs).abs().mean(1)
 
 
-def _levels(context: Context) -> Tensor:
-    """Midpoints of equal steps of probability."""
-    return (torch.arange(_LEVELS, dtype=torch.float64, device=context.mass.device) + 0.5) / _LEVELS
-
-
-def _same(a: Context, b: Context) -> None:
+def _quantiles(a: Context, b: Context) -> list[Tensor]:
+    """Both contexts at the midpoints of equal steps of probability, each (C, levels)."""
     if a.num_features != b.num_features:
         raise ValueError(f"contexts have {a.num_features} and {b.num_features} channels")
+    steps = torch.arange(_LEVELS, dtype=torch.float64, device=a.mass.device)
+    return [context.quantile((steps.to(context.mass.device) + 0.5) / _LEVELS) for context in (a, b)]

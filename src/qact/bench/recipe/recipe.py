@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -10,8 +11,8 @@ from qact.bench.errors import RecipeError, refusing
 from qact.bench.recipe.shift import Shift, present_names
 from qact.bench.recipe.training import Training
 from qact.losses.registry import LOSSES
-from qact.models.registry import MODELS, PLACEMENTS
-from qact.registry import unknown
+from qact.models.placement import PLACEMENTS
+from qact.models.registry import MODELS
 
 USUAL_LOSS = "cross_entropy"
 
@@ -51,8 +52,7 @@ class Model:
         with refusing("model"):
             checks.number("width_multiplier", self.width_multiplier, "a positive number", 0)
             MODELS[self.name]
-            if self.placement not in PLACEMENTS:
-                raise unknown("placement", self.placement, PLACEMENTS)
+            PLACEMENTS[self.placement]
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the network; the usual placement is not mentioned."""
@@ -175,15 +175,21 @@ def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
-def difference(there: Any, here: Any, where: str = "") -> str:
-    """Return where two nested dictionaries first differ, and how; empty if they do not.
+def differing(there: Any, here: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Where two nested dictionaries differ: dotted path, what is there, what is here.
 
     Example:
-        >>> difference({"training": {"epochs": 6, "lr": 1}}, {"training": {"epochs": 7, "lr": 1}})
-        'training.epochs: 6 there, 7 here'
+        >>> list(differing({"model": {"name": "lenet", "width": 1}}, {"model": {"name": "lenet"}}))
+        [('model.width', 1, None)]
     """
     if isinstance(there, dict) and isinstance(here, dict):
-        names = dict.fromkeys((*here, *there))
-        found = (difference(there.get(k), here.get(k), f"{where}.{k}".lstrip(".")) for k in names)
-        return next(filter(None, found), "")
-    return "" if there == here else f"{where}: {there!r} there, {here!r} here"
+        for name in dict.fromkeys((*here, *there)):
+            yield from differing(there.get(name), here.get(name), f"{where}.{name}".lstrip("."))
+    elif there != here:
+        yield where, there, here
+
+
+def difference(there: Any, here: Any, where: str = "") -> str:
+    """The first of :func:`differing` in words; empty if there is none."""
+    first = next(differing(there, here, where), None)
+    return "" if first is None else f"{first[0]}: {first[1]!r} there, {first[2]!r} here"

@@ -13,7 +13,7 @@ from typing import Any
 
 from qact.bench.errors import RecipeError
 from qact.bench.measure.metrics import METRICS, Row
-from qact.bench.recipe.recipe import Recipe
+from qact.bench.recipe.recipe import Recipe, differing
 from qact.bench.recipe.rows import key_of
 from qact.bench.recipe.shift import begins_anew
 from qact.bench.store.results import Results
@@ -84,11 +84,8 @@ def differences(one: Recipe, other: Recipe) -> str:
         >>> differences(Recipe(), Recipe(training=Training(epochs=3)))
         'training.epochs 15 / 3'
     """
-    a, b = _decides(one), _decides(other)
-    names = dict.fromkeys((*a, *b))
-    found = [
-        f"{name} {a.get(name)} / {b.get(name)}" for name in names if a.get(name) != b.get(name)
-    ]
+    apart = differing(_decides(other), _decides(one))
+    found = [f"{name} {ours} / {theirs}" for name, theirs, ours in apart]
     mixed = _mixtures(one), _mixtures(other)
     for images in set(mixed[0]) & set(mixed[1]):
         if mixed[0][images] != mixed[1][images]:
