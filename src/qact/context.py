@@ -107,13 +107,11 @@ class Context(nn.Module):
     def add(self, input: Tensor, *, dim: int = 1) -> Context:
         """Count every value of ``input``, channels at ``dim``; all of them must be finite."""
         z = self._narrowed(self._asked(input, dim).filled().z)
-        seen = eager.kept(z, self.bins)
+        seen = eager.kept(z, self.histogram)
         if not torch.isfinite(seen.mean).all():
             bad = z[~torch.isfinite(z)][0].item()
             raise ValueError(f"the input holds {bad}, which has no rank; nothing was added")
-        # Rounded as a context of its own would be, so that adding and merging agree to the bit.
-        rounded = {n: getattr(seen, n).to(getattr(self, n)) for n in ("moment", "mean", "std")}
-        return self.join(replace(seen, **rounded), 1)
+        return self.join(seen, 1)
 
     def _narrowed(self, z: Tensor) -> Tensor:
         """Values in the context's precision, on the side of zero that they are on."""
@@ -133,7 +131,10 @@ class Context(nn.Module):
     @torch.no_grad()
     def join(self, other: Histogram, batches: int = 1) -> Context:
         """Add what a histogram has counted, of so many batches: :meth:`merge` for plain tensors."""
-        new = merge(_wide(self.histogram), _wide(other), self.bins)
+        own = self.histogram
+        if own.tails is None or other.tails is None:  # else the sum is in float64 by itself
+            own, other = _wide(own), _wide(other)
+        new = merge(own, other, self.bins, settle=engines.settling(self.mass))
         # Asked here alone: an average of batches never counts so far, and training must not wait.
         if self.mass.dtype == torch.float32 and bool((new.mass >= LARGEST).any()):
             self._widen()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,8 +13,11 @@ from torch import Tensor, nn
 
 from qact import Context, record
 from qact.kernels import passes
+from qact.kernels.cpu import merge
 from qact.kernels.cpu import passes as compiled
 from qact.rank import tails
+from qact.rank.grid import Grid
+from qact.rank.histogram import settled
 from qact.recalibrate.transfer import by_rank
 
 BINS = 64
@@ -128,6 +132,24 @@ def test_compiled_extremes_are_those_of_torch(kind, n):
     assert torch.equal(want[:, : min(known, 32)], values[:, : min(known, 32)])
     if 2 * n > 64:
         assert torch.equal(want[:, 32:], values[:, -32:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("n", [40, 3000])
+@pytest.mark.parametrize("halvings", [-40, -3, 0, 2, 70])
+def test_compiled_sums_are_those_of_torch(n, halvings, dtype):
+    z = (torch.randn(n, 5) * torch.tensor([1.0, 1e-3, 1e6, 0.0, 1.0]) + 0.3).to(dtype)
+    z[::2, 4] = 0.0
+    own = Context(5, 64, dtype=dtype).add(z)
+    grid = own.histogram.grid
+    other = Grid(grid.exponent + halvings, (grid.offset >> max(halvings, 0)) + 5, 64)
+    given = own.histogram, own.tails, own.count, other
+    for got, want in zip(merge.settled(*given), settled(*given), strict=True):
+        assert torch.equal(got, want)
+    spoilt = replace(own.histogram, mass=own.mass * 0)
+    for function in (settled, merge.settled):
+        with pytest.raises(RuntimeError, match="not of its bins"):
+            function(spoilt, *given[1:])
 
 
 def test_states_without_tails_are_added_on_the_union_of_their_grids():

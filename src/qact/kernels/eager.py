@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ from qact.rank.rule import Rule
 
 # Bins per bandwidth, and the bounds of the power of two that gives them to the widest channel.
 FINENESS, FEWEST, MOST = 8, 256, 2048
+# Values of a channel that must lie side by side, or are laid so.
+RUN = 16
+ROUNDED = ("moment", "mean", "std")
 
 
 def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None = None) -> Histogram:
@@ -52,16 +56,24 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None =
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
 
 
-def kept(z: Tensor, bins: int, engine: str | None = None) -> Histogram:
-    """The context of a batch (N, C, L) with its tails known: to be added to others, exactly."""
+def kept(z: Tensor, like: Histogram, engine: str | None = None) -> Histogram:
+    """The context of a batch (N, C, L) with its tails known: to be added to others, exactly.
+
+    All but the counts is rounded to the dtypes of ``like``, as a context of its own would be, so
+    that adding and merging agree to the bit.
+    """
     z = z.detach() if z.dtype == torch.float64 else z.detach().float()
+    if z.shape[2] < RUN:  # three passes follow, which want a channel's values side by side
+        z = z.transpose(0, 1).flatten(1)[None]
     passes = engines.passes(engine, z)
     _, _, mean, std = passes.statistics(z)
     far = _extremes(z, engine)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
-    grid = spanning(*tails.extent(far, count), bins, std.dtype)
+    grid = spanning(*tails.extent(far, count), like.grid.bins, std.dtype)
     mass, moment = passes.count(z, grid)
-    return with_tails(Histogram(mass, moment, grid, mean, std), far)
+    seen = with_tails(Histogram(mass, moment, grid, mean, std), far)
+    rounded = {name: getattr(seen, name).to(getattr(like, name)) for name in ROUNDED}
+    return replace(seen, **rounded)
 
 
 def _extremes(z: Tensor, engine: str | None) -> Tensor:

@@ -18,6 +18,7 @@ from qact import _compat, checks, extras
 from qact._compat import constant_result
 from qact.kernels import passes as plain
 from qact.kernels import stored
+from qact.rank.histogram import Settle, settled
 
 ENGINES = ("eager", "cpu", "triton", "reference")
 DEVICES = {"cpu": "cpu", "triton": "cuda"}
@@ -56,6 +57,13 @@ def lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], T
     if passes(engine, z) is plain:
         return stored.lookup
     return import_module("qact.kernels.cpu.lookup").lookup
+
+
+def settling(mass: Tensor) -> Settle:
+    """How a histogram of such a ``mass`` is moved where two are added up."""
+    if passes(None, mass) is plain:
+        return settled
+    return import_module("qact.kernels.cpu.merge").settled
 
 
 def block(device: str) -> ModuleType | None:

@@ -8,6 +8,7 @@ through: the mass is an integer, the moment moves with every value.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
@@ -85,46 +86,73 @@ def empty(
     )
 
 
-def merge(a: Histogram, b: Histogram, bins: int | None = None) -> Histogram:
+# What of a histogram with tails stands in its bins alone, moved to another grid: mass and moment.
+Settle = Callable[["Histogram", Tensor, Tensor, Grid], tuple[Tensor, Tensor]]
+
+
+def merge(
+    a: Histogram, b: Histogram, bins: int | None = None, *, settle: Settle | None = None
+) -> Histogram:
     """The context of both sets of values together, on the finest grid that holds them.
 
     Exact on integer masses: associative, commutative, equal to the histogram of the joined values
-    on the same grid. Where both know their tails, that grid follows the bulk.
+    on the same grid. Where both know their tails, that grid follows the bulk, and the sum is in
+    float64; ``settle`` may then be a compiled :func:`settled`.
     """
     bins = bins or max(a.grid.bins, b.grid.bins)
     tails_a, tails_b = _tails(a, b, bins), _tails(b, a, bins)
     if tails_a is None or tails_b is None:
         return merge_on(_joint_grid(a, b, bins), a, b)
-    return _merge_tailed(a, b, tails_a, tails_b)
+    return _merge_tailed(a, b, (tails_a, tails_b), settle or settled)
 
 
-def _merge_tailed(a: Histogram, b: Histogram, tails_a: Tensor, tails_b: Tensor) -> Histogram:
-    counts = a.count.round(), b.count.round()
-    tails, every, known = _far.united(tails_a, tails_b, *counts)
-    low, high = _far.extent(tails, counts[0] + counts[1])
+def _merge_tailed(
+    a: Histogram, b: Histogram, tails: tuple[Tensor, Tensor], settle: Settle
+) -> Histogram:
+    count_a, count_b = (part.mass.sum(1, dtype=torch.float64).round() for part in (a, b))
+    joint, every, known = _far.united(*tails, count_a, count_b)
+    low, high = _far.extent(joint, count_a + count_b)
     grid = spanning(low, high, a.grid.bins, a.mean.dtype)
-    parts = (a, tails_a, counts[0]), (b, tails_b, counts[1])
+    parts = (a, tails[0], count_a), (b, tails[1], count_b)
     for part, own, count in parts:  # values in bins alone keep their bins
         least = torch.where(count > own.shape[1], part.grid.exponent, grid.exponent)
         grid = at_least(grid, least, low, high)
     mass, moment = _far.pour(every, known, grid)
     for part, own, count in parts:
-        there = torch.arange(own.shape[1], device=own.device)
-        known = there < count[:, None]
-        core = regrid(_less(part, own.where(known, 0.0), _far.pour(own, known, part.grid)), grid)
-        mass, moment = mass + core.mass, moment + core.moment
-    return Histogram(mass, moment, grid, *_joint_moments(a, b), tails)
+        core = settle(part, own, count, grid)
+        mass, moment = mass.add_(core[0]), moment.add_(core[1])
+    mean, std = (t.to(a.mean.dtype) for t in _joint_moments(a, b, count_a, count_b))
+    return Histogram(mass, moment, grid, mean, std, joint)
 
 
-def _less(histogram: Histogram, values: Tensor, poured: tuple[Tensor, Tensor]) -> Histogram:
+def settled(
+    histogram: Histogram, tails: Tensor, count: Tensor, grid: Grid
+) -> tuple[Tensor, Tensor]:
+    """What of ``count`` (C,) values stands in bins alone, not in ``tails``, on another ``grid``.
+
+    Returns:
+        Mass and moment (C, bins), float64.
+
+    Raises:
+        RuntimeError: the tails are not of these bins.
+    """
+    known = torch.arange(tails.shape[1], device=tails.device) < count[:, None]
+    values = tails.where(known, 0.0)
+    poured = _far.pour(tails, known, histogram.grid)
     mass = histogram.mass - poured[0]
     # Whether a subnormal number is below zero depends on the thread's mode (flush to zero), which
     # other libraries change: it may have been counted on the other side. The sum stays right.
     subnormal = ((values != 0) | values.signbit()) & (values.abs() < torch.finfo(values.dtype).tiny)
     if bool(((mass < -0.5) & ~subnormal.any(1, keepdim=True)).any()):
-        raise RuntimeError("a context's tails are not of its bins: it was changed from outside")
+        raise foreign_tails()
     moment = (histogram.moment - poured[1]).clamp_min(0).minimum(mass)  # float32 has rounded
-    return replace(histogram, mass=mass, moment=moment)
+    core = regrid(replace(histogram, mass=mass, moment=moment), grid)
+    return core.mass, core.moment
+
+
+def foreign_tails() -> RuntimeError:
+    """The error for tails that hold what no bin has."""
+    return RuntimeError("a context's tails are not of its bins: it was changed from outside")
 
 
 def with_tails(seen: Histogram, tails: Tensor) -> Histogram:
@@ -147,7 +175,7 @@ def _tails(of: Histogram, other: Histogram, bins: int) -> Tensor | None:
 def merge_on(grid: Grid, a: Histogram, b: Histogram) -> Histogram:
     """Both histograms together on a given ``grid``."""
     a, b = regrid(a, grid), regrid(b, grid)
-    mean, std = _joint_moments(a, b)
+    mean, std = _joint_moments(a, b, a.count, b.count)
     return Histogram(a.mass + b.mass, a.moment + b.moment, grid, mean, std)
 
 
@@ -235,14 +263,16 @@ def _joint_grid(a: Histogram, b: Histogram, bins: int) -> Grid:
     return union(exponent_a, first_a, last_a, exponent_b, first_b, last_b, bins)
 
 
-def _joint_moments(a: Histogram, b: Histogram) -> tuple[Tensor, Tensor]:
+def _joint_moments(
+    a: Histogram, b: Histogram, count_a: Tensor, count_b: Tensor
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of the union (Chan, Golub, LeVeque 1979), overflow-free."""
-    total = (a.count + b.count).clamp_min(torch.finfo(a.mass.dtype).tiny)
-    ours, theirs = a.count / total, b.count / total
+    total = (count_a + count_b).clamp_min(torch.finfo(count_a.dtype).tiny)
+    ours, theirs = count_a / total, count_b / total
     gap = b.mean - a.mean
     mean = a.mean * ours + b.mean * theirs
     unit = torch.maximum(torch.maximum(a.std, b.std), gap.abs()).detach()
-    unit = unit.clamp_min(torch.finfo(a.mass.dtype).tiny)
+    unit = unit.clamp_min(torch.finfo(unit.dtype).tiny)
     variance = (
         (a.std / unit) ** 2 * ours
         + (b.std / unit) ** 2 * theirs

@@ -7,9 +7,6 @@ the other, so results do not depend on the number of threads. Needs the extra ``
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,85 +14,62 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from qact.kernels.passes import PARTS
+from qact.kernels.columns import ONE, PLACES
+from qact.kernels.cpu.extremes import extremes
+from qact.kernels.cpu.pool import numbers, split
 from qact.rank.grid import Grid, power_of_two
 
-# Below this many values a second thread costs more than it saves.
-SERIAL = 32768
-# So many values tell about where the extremes of all begin.
-SAMPLE = 512
+__all__ = ["count", "extremes", "interpolate", "slope", "spread", "statistics"]
+CHUNK = 1024  # values whose bins are found before they are counted
+FULL = 2**23  # values of which one integer holds counts and places, with room to spare
 
 
 def statistics(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Smallest, largest, mean and population standard deviation per channel, each (C,)."""
-    out = np.empty((4, z.shape[1]), _numpy(z).dtype)
-    _split(_statistics, z, _numpy(z), out)
+    out = np.empty((4, z.shape[1]), numbers(z).dtype)
+    _split(_statistics, z, numbers(z), out)
     low, high, mean, std = torch.from_numpy(out)
     return low, high, mean, std
 
 
 def count(z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Mass and moment of every bin, (C, bins)."""
-    mass = np.zeros((z.shape[1], grid.bins), _numpy(z).dtype)
+    mass = np.zeros((z.shape[1], grid.bins), numbers(z).dtype)
     moment = np.zeros_like(mass)
-    _split(_count, z, _numpy(z), *_scale(grid, z), mass, moment)
+    _split(_count, z, numbers(z), *_scale(grid, z), mass, moment)
     return torch.from_numpy(mass), torch.from_numpy(moment)
-
-
-def extremes(z: Tensor, k: int) -> Tensor:
-    """The ``k`` smallest and the ``k`` largest values, sorted, (C, 2 k); filled up by inf."""
-    out = np.empty((z.shape[1], 2 * k), _numpy(z).dtype)
-    _split(_extremes, z, _numpy(z), out)
-    return torch.from_numpy(out)
 
 
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation of ``z`` in a table of edge values (C, bins + 1)."""
     out = torch.empty_like(z, memory_format=torch.contiguous_format)
-    _split(_interpolate, z, _numpy(z), *_scale(grid, z), _numpy(table), _numpy(out))
+    _split(_interpolate, z, numbers(z), *_scale(grid, z), numbers(table), numbers(out))
     return out
 
 
 def spread(z: Tensor, grad: Tensor, grid: Grid) -> Tensor:
     """The transpose of interpolation: each gradient divided between the edges of its bin."""
     table = np.zeros((z.shape[1], grid.bins + 1))
-    _split(_spread, z, _numpy(z), *_scale(grid, z), _numpy(grad), table)
+    _split(_spread, z, numbers(z), *_scale(grid, z), numbers(grad), table)
     return torch.from_numpy(table).to(grad.dtype)
 
 
 def slope(z: Tensor, rise: Tensor, grid: Grid, sided: bool = False) -> Tensor:
     """The derivative at ``z``, from the rise across each bin (C, bins); zero outside the grid."""
     out = torch.empty_like(z, memory_format=torch.contiguous_format)
-    slopes = _numpy((rise / grid.width(rise.dtype)[:, None]).contiguous())
-    _split(_slope, z, _numpy(z), *_scale(grid, z), slopes, sided, _numpy(out))
+    slopes = numbers((rise / grid.width(rise.dtype)[:, None]).contiguous())
+    _split(_slope, z, numbers(z), *_scale(grid, z), slopes, sided, numbers(out))
     return out
-
-
-def _numpy(tensor: Tensor) -> Any:
-    return tensor.detach().contiguous().numpy()
 
 
 def _scale(grid: Grid, like: Tensor) -> tuple[Any, Any]:
     """One over the bin width, in the dtype of the data, and the first edge in bins."""
     inverse = power_of_two(-grid.exponent, like.dtype)
-    return _numpy(inverse), _numpy(grid.offset)
-
-
-@lru_cache(maxsize=4)
-def _pool(threads: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(threads, thread_name_prefix="qact")
+    return numbers(inverse), numbers(grid.offset)
 
 
 def _split(kernel: Callable[..., None], z: Tensor, *arguments: Any) -> None:
-    """Run ``kernel(first, last, ...)`` over ranges of channels, side by side if there is work."""
-    channels, threads = z.shape[1], torch.get_num_threads()
-    if threads == 1 or z.numel() < SERIAL or channels == 1:
-        kernel(0, channels, *arguments)
-        return
-    cuts = np.linspace(0, channels, min(threads, channels) + 1).astype(int).tolist()
-    jobs = [_pool(threads).submit(kernel, *cut, *arguments) for cut in pairwise(cuts)]
-    for job in jobs:
-        job.result()
+    split(kernel, z.numel(), z.shape[1], *arguments)
 
 
 @njit(nogil=True, cache=True, inline="always")
@@ -145,72 +119,49 @@ def _statistics(first, last, z, out):  # type: ignore[no-untyped-def]
 @njit(nogil=True, cache=True)
 def _count(first, last, z, inverse, offset, mass, moment):  # type: ignore[no-untyped-def]
     outer, _, inner = z.shape
-    bins = mass.shape[1]
-    counts, parts = np.empty(bins, np.int64), np.empty(bins, np.int64)
+    bins, unit = mass.shape[1], z.dtype.type(PLACES)
+    hist, sums = np.empty(bins + 1, np.int64), np.empty((2, bins), np.int64)
+    cell, place = np.empty(CHUNK, np.uint32), np.empty(CHUNK, np.int32)
     for c in range(first, last):
-        counts[:] = 0
-        parts[:] = 0
+        low, high = z.dtype.type(offset[c]), z.dtype.type(offset[c] + bins)
+        hist[:], sums[:], since = 0, 0, 0
         for n in range(outer):
-            for i in range(inner):
-                cell, place, _ = _locate(z[n, c, i], inverse[c], offset[c], bins)
-                counts[cell] += 1
-                parts[cell] += int(np.rint(place * PARTS))
+            for start in range(0, inner, CHUNK):
+                chunk = z[n, c, start : start + CHUNK]
+                _place(chunk, inverse[c], low, high, unit, cell, place)
+                for i in range(chunk.size):
+                    hist[cell[i]] += place[i] + ONE
+                since += chunk.size
+                if since >= FULL:
+                    _unpack(hist, sums)
+                    since = 0
+        _unpack(hist, sums)
         for k in range(bins):
-            mass[c, k] = counts[k]
-            moment[c, k] = parts[k] / PARTS
+            mass[c, k], moment[c, k] = sums[0, k], sums[1, k] / PLACES
 
 
 @njit(nogil=True, cache=True)
-def _extremes(first, last, z, out):  # type: ignore[no-untyped-def]
-    """By a sample, whose ranks tell where to look: few values are sorted, as a rule."""
-    outer, _, inner = z.shape
-    n, k = outer * inner, out.shape[1] // 2
-    row, rest = np.empty(n, z.dtype), np.empty(n, z.dtype)
-    sample = min(n, SAMPLE)
-    guess = int(k * sample / n + 4 * np.sqrt(k * sample / n)) + 2
-    for c in range(first, last):
-        at = 0
-        for i in range(outer):
-            row[at : at + inner] = z[i, c]
-            at += inner
-        out[c] = np.inf
-        if n > 2 * k and 2 * guess < sample:
-            few = row[:: n // sample][:sample].copy()
-            few.sort()
-            lowest = _beyond(row, few[guess], rest, out[c, :k])
-            for i in range(n):
-                row[i] = -row[i]
-            if lowest and _beyond(row, -few[sample - 1 - guess], rest, out[c, k:]):
-                out[c, k:] = -out[c, k:][::-1].copy()
-                continue
-            for i in range(n):
-                row[i] = -row[i]
-        row.sort()
-        if n <= 2 * k:
-            out[c, :n] = row
-        else:
-            out[c, :k], out[c, k:] = row[:k], row[n - k :]
+def _place(chunk, inverse, low, high, unit, cell, place):  # type: ignore[no-untyped-def]
+    """Bin and place of each value, of which PARTS are a bin: without a branch, many at a time."""
+    for i in range(chunk.size):
+        scaled = chunk[i] * inverse
+        scaled = scaled if scaled > low else low
+        scaled = scaled if scaled < high else high
+        # Flooring before the shift keeps every sign: a tiny negative value stays below zero's edge.
+        floor = np.floor(scaled)
+        cell[i] = np.int32(floor - low)
+        place[i] = np.int32(np.rint((scaled - floor) * unit))
 
 
 @njit(nogil=True, cache=True)
-def _beyond(row, bound, rest, out):  # type: ignore[no-untyped-def]
-    """The smallest values, if enough do not exceed ``bound``; ties with it are not sorted."""
-    less, equal = 0, 0
-    for i in range(row.size):
-        if row[i] <= bound:
-            if row[i] < bound:
-                rest[less] = row[i]
-                less += 1
-            else:
-                equal += 1
-    if less + equal < out.size:
-        return False
-    found = rest[:less]
-    found.sort()
-    taken = min(less, out.size)
-    out[:taken] = found[:taken]
-    out[taken:] = bound
-    return True
+def _unpack(hist, sums):  # type: ignore[no-untyped-def]
+    """Add counts and places to their ``sums``; what lies on the last edge is of the last bin."""
+    bins = sums.shape[1]
+    hist[bins - 1] += hist[bins] + PLACES * (hist[bins] // ONE)
+    for k in range(bins):
+        sums[0, k] += hist[k] // ONE
+        sums[1, k] += hist[k] % ONE
+    hist[:] = 0
 
 
 @njit(nogil=True, cache=True)

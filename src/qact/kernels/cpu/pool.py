@@ -10,8 +10,10 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import llvmlite.binding
 import numpy as np
 import torch
 from numba import types
+from torch import Tensor
 
 from qact.kernels.cpu.jit import Kernel, jit
 
@@ -46,6 +49,23 @@ def run(kernel: Kernel, frame: np.ndarray, channels: int, values: int) -> None:
         jobs = [_pool(threads).submit(entry.ctypes, copy.ctypes.data) for copy in copies]
         for job in jobs:
             job.result()
+
+
+def split(kernel: Callable[..., None], values: int, channels: int, *arguments: Any) -> None:
+    """Run ``kernel(first, last, ...)``, which leaves Python's lock, over ranges of channels."""
+    threads = min(torch.get_num_threads(), channels)
+    if threads == 1 or values < 8 * SERIAL:
+        kernel(0, channels, *arguments)
+        return
+    cuts = np.linspace(0, channels, threads + 1).astype(int).tolist()
+    jobs = [_pool(threads).submit(kernel, *cut, *arguments) for cut in pairwise(cuts)]
+    for job in jobs:
+        job.result()
+
+
+def numbers(tensor: Tensor) -> Any:
+    """The numbers of a tensor on a CPU as a contiguous array, where it can be the same memory."""
+    return tensor.detach().contiguous().numpy()
 
 
 def _openmp() -> tuple[Any, dict[str, int]]:
