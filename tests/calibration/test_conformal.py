@@ -167,7 +167,7 @@ def test_context_weights_fall_with_the_shift():
     ("call", "error", "message"),
     [
         (lambda p, y: SplitConformal(1.0), ValueError, r"alpha=1\.0"),
-        (lambda p, y: SplitConformal(score="raps"), ValueError, "score='raps'"),
+        (lambda p, y: SplitConformal(score="rasp"), ValueError, "score='rasp'"),
         (lambda p, y: SplitConformal().predict(p), RuntimeError, "call fit"),
         (lambda p, y: ConformalRiskControl().predict(p), RuntimeError, "call fit"),
         (lambda p, y: SplitConformal().fit(p, y, y.double()), ValueError, r"\(20,\) in \[0, 1\]"),

@@ -3,14 +3,15 @@
 from qact.calibration.bins import Reliability
 from qact.calibration.bootstrap import Interval, bootstrap_interval
 from qact.calibration.brier import BrierParts, brier_decomposition
-from qact.calibration.conformal import (
+from qact.calibration.conformal import SplitConformal, conformal_p_values, conformal_quantile
+from qact.calibration.context_weights import context_distance, context_weights
+from qact.calibration.coverage import (
     Coverage,
-    SplitConformal,
-    conformal_quantile,
+    CoverageReport,
     coverage,
     coverage_by,
+    coverage_report,
 )
-from qact.calibration.context_weights import context_distance, context_weights
 from qact.calibration.error import (
     adaptive_calibration_error,
     binary_calibration_error,
@@ -18,6 +19,7 @@ from qact.calibration.error import (
     reliability,
 )
 from qact.calibration.histogram_binning import HistogramBinning
+from qact.calibration.intervals import ConformalIntervals, interval_coverage
 from qact.calibration.isotonic import IsotonicCalibration
 from qact.calibration.logistic import PlattScaling
 from qact.calibration.metrics import accuracy, brier_score, negative_log_likelihood
@@ -32,8 +34,10 @@ from qact.calibration.temperature import TemperatureScaling, VectorScaling
 
 __all__ = [
     "BrierParts",
+    "ConformalIntervals",
     "ConformalRiskControl",
     "Coverage",
+    "CoverageReport",
     "HistogramBinning",
     "Interval",
     "IsotonicCalibration",
@@ -53,13 +57,16 @@ __all__ = [
     "brier_decomposition",
     "brier_score",
     "calibration_error",
+    "conformal_p_values",
     "conformal_quantile",
     "context_distance",
     "context_weights",
     "coverage",
     "coverage_by",
+    "coverage_report",
     "create",
     "entry",
+    "interval_coverage",
     "mean_average_precision",
     "names",
     "negative_log_likelihood",
