@@ -15,6 +15,7 @@ ORDER = (
     *("rank", "kernels"),
     *("context", "functional", "surgery"),
     "nn",
+    "weights",
     *("activations", "statistics", "losses", "corruptions"),
     *("models", "calibration", "recalibrate", "datasets", "shift", "taps"),
     "scores",

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         scores,
         shift,
         taps,
+        weights,
     )
     from qact.activations import activation, list_activations
     from qact.activations.initialize import init_
@@ -84,6 +85,7 @@ _MODULES = {
             "scores",
             "shift",
             "taps",
+            "weights",
         )
     },
 }
@@ -123,6 +125,7 @@ __all__ = [
     "tap",
     "taps",
     "update_stats",
+    "weights",
 ]
 
 _aliases.install()

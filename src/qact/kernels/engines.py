@@ -44,7 +44,7 @@ def fused(engine: str | None, input: Tensor) -> bool:
 
 def passes(engine: str | None, z: Tensor) -> ModuleType:
     """The five passes over data as this: `qact.kernels.passes`, or the same compiled."""
-    if engine in ("eager", "reference", "triton") or not _concrete(z):
+    if engine in ("eager", "reference", "triton") or not concrete(z):
         return plain
     compiled = _imported("qact.kernels.cpu.passes")
     if compiled is None and engine == "cpu":
@@ -77,7 +77,7 @@ def available(device: str) -> bool:
     return block(device) is not None
 
 
-def _concrete(z: Tensor) -> bool:
+def concrete(z: Tensor) -> bool:
     """Whether the numbers can be read now, on a CPU: no compiler or transform is looking on."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or _compat.transforming():
         return False

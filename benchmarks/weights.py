@@ -1,0 +1,153 @@
+"""Sparse maps against the package entmax and torch's softmax: time, memory, agreement; pictures.
+
+    python benchmarks/weights.py                (needs entmax 1.3: pip install entmax)
+    python benchmarks/weights.py --pictures     (docs/images/weights-*.svg)
+
+Forward and backward, rows of 197, 1,024 and 32,000 normal scores in float32, all in one process and
+one thread, interleaved, in processor time; a ratio is the median over rounds of neighbours. Memory
+is the largest sum of what is alive at once within a forward and a backward, beside the scores and
+the gradient that comes in. `--engine torch` takes Numba away.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from qact import weights
+from qact.bench.report.figures import drawn_as_svg
+from qact.kernels import engines
+
+PATH = Path("benchmarks/data/weights.json")
+SIZES = {197: 8192, 1024: 2048, 32_000: 64}  # length of a row: rows
+STYLE = Path("src/qact/bench/report/templates/report.css")
+Function = Callable[[Tensor], Tensor]
+
+
+def run(function: Function, z: Tensor, grad: Tensor) -> tuple[Tensor, Tensor, float]:
+    z = z.detach().requires_grad_()
+    begin = time.process_time()
+    output = function(z)
+    output.backward(grad)
+    return output.detach(), z.grad, time.process_time() - begin
+
+
+def peak(function: Function, z: Tensor, grad: Tensor) -> int:
+    """Bytes of the largest moment, by torch's own record of what was allocated and freed."""
+    z = z.detach().requires_grad_()
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        function(z).backward(grad)
+    held = most = 0
+    for event in found.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            most = max(most, held)
+    return most
+
+
+def compare(ours: Function, theirs: Function, length: int, rounds: int) -> dict[str, Any]:
+    torch.manual_seed(length)
+    z, grad = torch.randn(SIZES[length], length), torch.randn(SIZES[length], length)
+    ratios = []
+    for turn in range(rounds + 2):
+        pair = (ours, theirs) if turn % 2 else (theirs, ours)  # who comes second finds a warm cache
+        runs = {function: run(function, z, grad) for function in pair}
+        ratios.append(runs[theirs][2] / runs[ours][2])
+    (a, da, _), (b, db, _) = runs[ours], runs[theirs]
+    exact, slope, _ = run(theirs, z.double(), grad.double())
+    memory = peak(ours, z, grad), peak(theirs, z, grad)
+    quarters = statistics.quantiles(ratios[2:], n=4)
+    return {
+        "rows": SIZES[length],
+        "length": length,
+        "times_faster": round(statistics.median(ratios[2:]), 2),
+        "quartiles": [round(quarters[0], 2), round(quarters[2], 2)],
+        "memory_share": round(memory[0] / memory[1], 3),
+        "weights_differ": float((a - b).abs().max()),
+        "gradients_differ": float((da - db).abs().max()),
+        "from_float64": [float((t - exact).abs().max()) for t in (a, b)],
+        "gradients_from_float64": [float((t - slope).abs().max()) for t in (da, db)],
+    }
+
+
+def measure(rounds: int, engine: str) -> None:
+    import entmax
+
+    if engine == "torch":
+        engines.fused = lambda *_: False
+    pairs = [
+        ("sparsemax", weights.sparsemax, lambda z: entmax.sparsemax(z, dim=-1)),
+        ("entmax15", weights.entmax15, lambda z: entmax.entmax15(z, dim=-1)),
+        ("softmax", weights.softmax, lambda z: torch.softmax(z, -1)),
+    ]
+    rows = []
+    for name, ours, theirs in pairs:
+        for length in SIZES:
+            row = compare(ours, theirs, length, rounds)
+            rows.append({"map": name, "against": "torch" if name == "softmax" else "entmax"} | row)
+            print(json.dumps(rows[-1]), flush=True)
+    whole = json.loads(PATH.read_text()) if PATH.exists() else {}
+    whole[engine] = {"torch": torch.__version__, "threads": 1, "rounds": rounds, "rows": rows}
+    PATH.write_text(json.dumps(whole, indent=1) + "\n")
+
+
+def pictures() -> None:
+    """One picture per family: the weight of a score ``t`` beside 1, 0, -1, and its derivative."""
+    style = STYLE.read_text().split("* {")[0]
+    families: dict[str, list[str]] = {}
+    for name in weights.names(random=False):
+        families.setdefault(weights.entry(name).family, []).append(name)
+    t = torch.linspace(-4, 4, 401, dtype=torch.float64)
+    others = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64).expand(len(t), 3)
+    for family, names in families.items():
+
+        def draw(figure: Any, names: list[str] = names) -> None:
+            left, right = figure.subplots(1, 2)
+            for k, name in enumerate(names):
+                z = torch.cat([t[:, None], others], 1).requires_grad_()
+                w = _made(name)(z)[:, 0]
+                (slope,) = torch.autograd.grad(w.sum(), z)
+                dashed = "--" if k >= 5 else "-"
+                left.plot(t, w.detach(), dashed, label=name)
+                right.plot(t, slope[:, 0], dashed)
+            left.set(xlabel="score t, beside 1, 0 and -1", title="weight of t")
+            right.set(xlabel="score t", title="derivative by t")
+            figure.legend(loc="outside right upper")
+
+        svg = drawn_as_svg(draw, (8.8, 2.8), f"The family {family}: weights and derivatives")
+        head, _, body = svg.partition(">")
+        page = f"{head}><style>{style} svg {{ color: var(--ink); }}</style>{body}"
+        Path(f"docs/images/weights-{family}.svg").write_text(page)
+
+
+def _made(name: str) -> torch.nn.Module:
+    if name == "context_rank":
+        torch.manual_seed(0)
+        module = weights.create(name, num_classes=4).double()
+        module(torch.randn(4000, 4, dtype=torch.float64))
+        return module.eval()
+    return weights.create(name, **({"entropy": 1.0} if name == "era" else {})).double()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--engine", choices=("numba", "torch"), default="numba")
+    parser.add_argument("--pictures", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.pictures:
+        pictures()
+    else:
+        measure(options.rounds, options.engine)
+
+
+if __name__ == "__main__":
+    main()

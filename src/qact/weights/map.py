@@ -1,0 +1,150 @@
+"""What every map does before and after its formula: masks, precision, the module around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from qact import checks
+
+
+def opened(scores: Tensor, dim: int, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The scores in float32 (float64 stays) with 0 where they are masked, and where they are not.
+
+    A score of ``-inf`` is masked too: its weight and its gradient are exactly 0.
+
+    Raises:
+        TypeError: scores that are not floating, or a mask that is neither boolean nor floating.
+        ValueError: no such ``dim``, nothing along it, or a mask of another shape.
+    """
+    z = asked(scores, dim, mask)
+    keep = z != -torch.inf
+    return z.masked_fill(~keep, 0.0), keep
+
+
+def asked(scores: Tensor, dim: int, mask: Tensor | None) -> Tensor:
+    """The scores in float32 (float64 stays), ``-inf`` where they are masked."""
+    checks.tensors(scores=scores)
+    if not scores.is_floating_point():
+        raise TypeError(
+            f"scores must be floating, got {scores.dtype}; scores.float() makes them so"
+        )
+    if not isinstance(dim, int) or not -scores.dim() <= dim < scores.dim():
+        raise ValueError(f"dim={dim!r} is no dimension of scores of shape {tuple(scores.shape)}")
+    if scores.shape[dim] == 0:
+        raise ValueError(f"scores of shape {tuple(scores.shape)} have nothing along dim={dim}")
+    z = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
+    if mask is None:
+        return z
+    checks.tensors(mask=mask)
+    if mask.dim() > scores.dim() or any(
+        m not in (1, s) for m, s in zip(mask.shape[::-1], scores.shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"mask of shape {tuple(mask.shape)} must broadcast to the scores' {tuple(scores.shape)}"
+        )
+    if mask.dtype == torch.bool:
+        return z.masked_fill(~mask, -torch.inf)
+    if not mask.is_floating_point():
+        raise TypeError(f"mask must be boolean (True takes part) or additive, got {mask.dtype}")
+    return z + mask.to(z.dtype)
+
+
+def closed(weights: Tensor, keep: Tensor, scores: Tensor) -> Tensor:
+    """Weights of exactly 0 where the scores are masked, in the dtype of the scores."""
+    return weights.masked_fill(~keep, 0.0).to(scores.dtype)
+
+
+def shares(sizes: Tensor, keep: Tensor, dim: int) -> Tensor:
+    """``s_i / sum_j s_j`` over what is kept; a row whose sizes are all 0 stays 0."""
+    sizes = sizes.masked_fill(~keep, 0.0)
+    total = sizes.sum(dim, keepdim=True)
+    return sizes / torch.where(total == 0, 1.0, total)
+
+
+def exponential(z: Tensor, keep: Tensor, dim: int) -> Tensor:
+    """softmax over what is kept; a row without anything gets numbers that :func:`closed` erases."""
+    masked = ~keep & keep.any(dim, keepdim=True)
+    return torch.softmax(z.masked_fill(masked, -torch.inf), dim)
+
+
+def counted(keep: Tensor, dim: int, z: Tensor) -> Tensor:
+    """How many scores of a row are kept, at least 1, in the dtype of ``z``."""
+    return keep.sum(dim, keepdim=True).clamp_min(1).to(z.dtype)
+
+
+class Weights(nn.Module):
+    """A map from scores to weights along ``dim``: ``weights = module(scores, mask)``.
+
+    Args:
+        dim: along which the weights of a row stand.
+
+    Shape: scores of any shape; a mask that broadcasts to it, boolean (True takes part) or additive.
+    """
+
+    def __init__(self, dim: int = -1) -> None:
+        super().__init__()
+        self.dim = checks.integer("dim", dim)
+
+    def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the weights, like the scores."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"dim={self.dim}"
+
+
+class Map(Weights):
+    """A map that trains nothing: a name, a function and its options, which are tried at once."""
+
+    def __init__(
+        self, name: str, function: Callable[..., Tensor], dim: int, options: dict[str, Any]
+    ) -> None:
+        super().__init__(dim)
+        self.name, self.function, self.options = name, function, options
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            function(torch.zeros(8), 0, None, **options)
+
+    def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the weights, like the scores."""
+        return self.function(scores, self.dim, mask, **self.options)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"{self.name!r}, dim={self.dim}{options}"
+
+
+class PerHead(Weights):
+    """A map with a learnt number per head; scores are ``(..., heads, queries, keys)`` if heads > 1.
+
+    Args:
+        heads: 1 for one number that all rows share.
+        dim: along which the weights of a row stand.
+    """
+
+    def __init__(self, heads: int = 1, dim: int = -1) -> None:
+        super().__init__(dim)
+        self.heads = checks.integer("heads", heads, 1)
+
+    def placed(self, parameter: Tensor, scores: Tensor) -> Tensor:
+        """The parameter (heads,) so that it broadcasts against the scores.
+
+        Raises:
+            ValueError: the scores have another number of heads.
+        """
+        if self.heads == 1:
+            return parameter
+        if scores.dim() < 3 or scores.shape[-3] != self.heads:
+            raise ValueError(
+                f"scores of shape {tuple(scores.shape)} must have {self.heads} heads at dim -3"
+            )
+        return parameter.view(-1, 1, 1)
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"heads={self.heads}, dim={self.dim}"

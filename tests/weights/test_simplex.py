@@ -1,0 +1,150 @@
+"""Thresholds of alpha-entmax: Newton against sorting, the package entmax and exact fractions."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.library import opcheck
+
+from qact import weights
+from qact.kernels import simplex
+
+ALPHAS = (1.01, 1.2, 1.5, 1.8, 2.0, 2.5, 4.0)
+entmax = torch.ops.qact.entmax
+backward = torch.ops.qact.entmax_backward
+
+
+def exact_sparsemax(z: list[float]) -> list[float]:
+    """By the definition, in fractions."""
+    ordered = sorted(map(Fraction, z), reverse=True)
+    kept = [k for k in range(1, len(z) + 1) if 1 + k * ordered[k - 1] > sum(ordered[:k])][-1]
+    tau = (sum(ordered[:kept]) - 1) / kept
+    return [float(max(Fraction(v) - tau, Fraction(0))) for v in z]
+
+
+finite = st.floats(-100, 100, width=32)
+rows = st.lists(finite | st.integers(-3, 3).map(float), min_size=1, max_size=40)
+
+
+@given(z=rows)
+def test_sparsemax_is_exact(z):
+    want = torch.tensor(exact_sparsemax(z), dtype=torch.float64)
+    for dtype, close in ((torch.float64, 1e-12), (torch.float32, 3e-7)):
+        got = entmax(torch.tensor([z], dtype=dtype), 2.0)[0]
+        torch.testing.assert_close(got.double(), want, rtol=0, atol=close)
+
+
+@given(z=rows, alpha=st.sampled_from(ALPHAS))
+def test_a_threshold_stands_in_its_bracket_and_solves_its_equation(z, alpha):
+    z = torch.tensor([z], dtype=torch.float64)
+    x = simplex.relative(z, alpha)
+    tau = simplex.threshold(x, alpha)
+    assert -1 <= tau <= -(z.shape[1] ** (1 - alpha)) + 1e-15
+    total = simplex.weights(x, tau, alpha).sum()
+    torch.testing.assert_close(
+        total, torch.ones_like(total), rtol=0, atol=1e-6 if alpha > 3 else 1e-9
+    )
+    if alpha in (1.5, 2.0):
+        torch.testing.assert_close(tau, simplex.sorted_threshold(x, alpha), rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+@pytest.mark.parametrize(
+    "rows",
+    [
+        lambda n: -(1.5 ** torch.arange(n)),  # the support shrinks by one value per Newton step
+        lambda n: -(2.0 ** -torch.arange(n)),
+        lambda n: torch.zeros(n),
+        lambda n: torch.full((n,), 1e6),
+        lambda n: torch.cat([torch.tensor([1e30]), -1e30 * torch.ones(n - 1)]),
+        lambda n: torch.linspace(0, 1e-6, n),
+    ],
+)
+def test_hard_rows(alpha, rows):
+    for n in (1, 2, 60, 1000):
+        z = rows(n).float()[None]
+        want = simplex.plain(z.double(), alpha)
+        torch.testing.assert_close(entmax(z, alpha).double(), want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", ALPHAS)
+@pytest.mark.parametrize("scale", [0.1, 1.0, 30.0])
+def test_the_package_entmax_agrees(alpha, scale):
+    theirs = pytest.importorskip("entmax")
+    torch.manual_seed(0)
+    z = (scale * torch.randn(20, 197, dtype=torch.float64)).requires_grad_()
+    if alpha in (1.5, 2.0):
+        want = {1.5: theirs.entmax15, 2.0: theirs.sparsemax}[alpha](z, dim=-1)
+    else:
+        want = theirs.entmax_bisect(z, alpha, n_iter=100)
+    got = entmax(z, alpha)
+    torch.testing.assert_close(got, want, rtol=0, atol=1e-6)
+    if alpha <= 2:
+        g = torch.randn(20, 197, dtype=torch.float64)
+        mine, other = (torch.autograd.grad(p, z, g)[0] for p in (got, want))
+        torch.testing.assert_close(mine, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0])
+def test_float32_is_float64_rounded(alpha):
+    """Whichever engine runs; forward and backward, many rows, so that threads share them."""
+    torch.manual_seed(0)
+    z, g = 3 * torch.randn(300, 50), torch.randn(300, 50)
+    p, p64 = entmax(z, alpha), entmax(z.double(), alpha)
+    torch.testing.assert_close(p.double(), p64, rtol=0, atol=3e-7)
+    slope = simplex.slope(p64, g.double(), alpha)
+    torch.testing.assert_close(backward(p, g, alpha).double(), slope, rtol=0, atol=1e-5)
+    torch.testing.assert_close(backward(p64, g.double(), alpha), slope)
+
+
+@pytest.mark.parametrize("alpha", [1.5, 2.0, 1.7])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_masked_and_spoilt_rows(alpha, dtype):
+    inf, nan = torch.inf, torch.nan
+    z = torch.tensor([[-inf, -inf], [0, -inf], [nan, 0], [inf, 0], [-inf, nan]], dtype=dtype)
+    p = entmax(z, alpha)
+    assert torch.equal(p[:2], torch.tensor([[0, 0], [1, 0]], dtype=dtype))
+    assert p[2].isnan().all()
+    assert p[3:].isnan().any(-1).all()
+    assert torch.equal(
+        backward(p[:2], torch.ones_like(p[:2]), alpha), torch.zeros(2, 2, dtype=dtype)
+    )
+
+
+def samples() -> list[tuple[Tensor, float]]:
+    z = torch.randn(4, 3, 8, generator=torch.Generator().manual_seed(0))
+    return [(z, 1.5), (z.double(), 2.0), (z.transpose(0, 1), 1.2)]
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_operators_are_well_made(k):
+    z, alpha = samples()[k]
+    opcheck(entmax, (z.clone().requires_grad_(), alpha))
+    opcheck(backward, (entmax(z, alpha), torch.randn_like(z), alpha))
+    x = simplex.relative(z, alpha)
+    opcheck(torch.ops.qact.entmax_threshold, (x, torch.tensor(alpha, dtype=z.dtype)))
+
+
+def test_only_the_weights_are_kept():
+    z = torch.randn(8, 64, requires_grad=True)
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        p = entmax(z, 1.5)
+    assert [t.data_ptr() for t in kept] == [p.data_ptr()]
+
+
+@pytest.mark.parametrize("alpha", [1.3, 1.5, 2.0])
+def test_vmap_over_a_gradient(alpha):
+    z = torch.randn(5, 7, dtype=torch.float64)
+    slope = torch.func.vmap(
+        torch.func.grad(lambda z: weights.entmax(z, alpha=alpha).square().sum())
+    )
+    got = slope(z)
+    z.requires_grad_()
+    want = torch.autograd.grad(weights.entmax(z, alpha=alpha).square().sum(), z)[0]
+    torch.testing.assert_close(got, want)
