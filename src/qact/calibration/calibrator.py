@@ -4,10 +4,11 @@ Logits are ``(..., C)`` with any number of leading dimensions, labels ``(...)``;
 back in float64 with the shape of the logits. A binary problem has two columns: a single score ``s``
 for class 1 is ``torch.stack([torch.zeros_like(s), s], -1)``, and softmax of that is the sigmoid.
 
-No calibrator depends on the unit of two-class logits, or of any logits where it rescales them
-itself (temperature, vector, quantile temperature): ``fit(c z + d)`` predicts at ``c z + d`` what
-``fit(z)`` predicts at ``z``. With more classes the log-odds of the softmax, which the
-one-against-the-rest methods read, do depend on ``c``.
+But for three, no calibrator depends on the unit of two-class logits, or of any logits where it
+rescales them itself (temperature, vector, quantile temperature): ``fit(c z + d)`` predicts at ``c z
++ d`` what ``fit(z)`` predicts at ``z``. With more classes the log-odds of the softmax, which the
+one-against-the-rest methods read, do depend on ``c``. Beta, Dirichlet and Bayesian binning are maps
+of probabilities, which are others in another unit.
 """
 
 from __future__ import annotations
