@@ -7,13 +7,6 @@ from qact.calibration.bootstrap import Interval, bootstrap_interval
 from qact.calibration.brier import BrierParts, brier_decomposition
 from qact.calibration.conformal import SplitConformal, conformal_p_values, conformal_quantile
 from qact.calibration.context_weights import context_distance, context_weights
-from qact.calibration.prediction_sets import (
-    Coverage,
-    CoverageReport,
-    coverage,
-    coverage_by,
-    coverage_report,
-)
 from qact.calibration.deferral import cascade, cascade_threshold, deferral_curve
 from qact.calibration.density_aware import DensityAwareScaling
 from qact.calibration.dirichlet import DirichletCalibration, MatrixScaling
@@ -33,6 +26,13 @@ from qact.calibration.kernel_error import (
 )
 from qact.calibration.logistic import PlattScaling
 from qact.calibration.metrics import accuracy, brier_score, negative_log_likelihood
+from qact.calibration.prediction_sets import (
+    Coverage,
+    CoverageReport,
+    coverage,
+    coverage_by,
+    coverage_report,
+)
 from qact.calibration.quantile import QuantileClassifier
 from qact.calibration.quantile_temperature import QuantileTemperature
 from qact.calibration.quantprob import QuantProb
