@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from qact.context import Context
     from qact.conversion import convert, convert_, layer, summary
     from qact.integrations import lightning, sklearn
+    from qact.kernels.nearest import fast_export
     from qact.nn.distributed import SyncQAct, convert_sync_
     from qact.nn.layer import QAct
     from qact.nn.lazy import LazyQAct
@@ -57,6 +58,7 @@ _HOMES = {
     "convert_": "conversion",
     "convert_sync_": "nn.distributed",
     "drift": "adapt",
+    "fast_export": "kernels.nearest",
     "init_": "activations.initialize",
     "layer": "conversion",
     "list_activations": "activations",
@@ -107,6 +109,7 @@ __all__ = [
     "corruptions",
     "datasets",
     "drift",
+    "fast_export",
     "functional",
     "init_",
     "layer",

@@ -11,6 +11,7 @@ from qact import checks
 from qact.context import Context
 from qact.kernels import eager, engines, reference
 from qact.kernels.block import Running, block
+from qact.kernels.nearest import Nearest
 from qact.kernels.plan import fuse
 from qact.kernels.stored import Stored
 from qact.rank import levels as _levels
@@ -148,10 +149,12 @@ def _single(running: Running | None) -> bool:
     return running is None or running[0].single
 
 
-def recall(channels: Channels, stored: Stored, engine: str | None) -> Tensor:
+def recall(channels: Channels, stored: Stored | Nearest, engine: str | None) -> Tensor:
     """The activation of an input in a context that was made ready for inference."""
     if channels.empty:
         return channels.input.clone()
+    if isinstance(stored, Nearest):
+        return stored(channels.input, channels.dim)
     wide = channels.z.float().contiguous()
     output = engines.lookup(engine, wide)(wide, stored)
     return channels.back(output if stored.after is None else stored.after(output))

@@ -166,3 +166,83 @@ def test_an_empty_context_has_no_table(tmp_path):
 def test_levels_that_no_table_carries_are_applied_to_ranks(tmp_path):
     level = levels.Level(levels.uniform_score, torch.tanh, interpolable=False)
     agrees(trained(QAct(3, levels=level, affine=False), (32, 3)), (5, 3), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["relu", "uniform", "normal", "gelu", "norms", "tokens", "floats"])
+def test_the_nearest_entry_is_within_the_error_asked_for(kind, tmp_path):
+    layers = {
+        "norms": lambda: NormedQAct(3, after=True),
+        "tokens": lambda: QAct(3, dim=-1),
+        "floats": lambda: QAct(3, dtype=torch.float64),
+    }
+    layer = layers.get(kind, lambda: QAct(3, levels=kind))()
+    shape = (32, 5, 3) if kind == "tokens" else (32, 3, 4, 2)
+    dtype = torch.float64 if kind == "floats" else torch.float32
+    layer.train()
+    for _ in range(3):
+        layer(torch.randn(shape, dtype=dtype) * 2 + 0.3)
+    layer.eval()
+    path = str(tmp_path / "x.onnx")
+    x = torch.randn(64, *shape[1:], dtype=dtype) * 3
+    with torch.no_grad():
+        want = layer(x)
+        line = torch.linspace(-30, 30, 2001, dtype=dtype).view(-1, *[1] * (x.dim() - 1))
+        reach = layer(line.expand(-1, *shape[1:]))
+    span = reach.max() - reach.min()
+    errors = []
+    for error in (1 / 200, 1 / 1500):
+        with qact.fast_export(error):
+            session = exported(layer, x[:2], path)
+        errors.append(float((answer(session, x) - want).abs().max() / span))
+        assert errors[-1] <= error * (1 + 1e-3)
+        assert (
+            session.get_outputs()[0].type == f"tensor({'double' if kind == 'floats' else 'float'})"
+        )
+    assert errors[1] < errors[0]
+    operators = [node.op_type for node in onnx.load(path).graph.node]
+    assert len(operators) <= 8 + 2 * (kind == "floats")
+
+
+def test_the_nearest_entry_of_extremes(tmp_path):
+    layer = trained(QAct(2, levels="normal"), (64, 2))
+    with qact.fast_export():
+        session = exported(layer, torch.randn(4, 2), str(tmp_path / "x.onnx"))
+    inf, nan = float("inf"), float("nan")
+    x = torch.tensor([[inf, -inf], [1e30, -1e30], [nan, nan]])
+    with torch.no_grad():
+        want = layer(x)
+    torch.testing.assert_close(answer(session, x), want, atol=1e-6, rtol=0, equal_nan=True)
+
+
+def test_the_nearest_entry_of_steps_is_a_neighbouring_step(tmp_path):
+    layer = trained(QAct.paper(3), (64, 3, 4))
+    x = torch.randn(64, 3, 4) * 2
+    with qact.fast_export():
+        session = exported(layer, x[:2], str(tmp_path / "x.onnx"))
+    with torch.no_grad():
+        want, step = layer(x), layer.norm_out.weight.abs() / layer.norm_out.running_var.sqrt() / 101
+    wrong = (answer(session, x) - want).abs()
+    assert (wrong <= 2.01 * step[:, None]).all()
+    assert (wrong > 1e-5).float().mean() < 0.05
+
+
+def test_what_no_table_can_hold_is_exported_as_before(tmp_path):
+    layer = trained(QAct(2), (64, 2))
+    with qact.fast_export(1e-7), pytest.warns(UserWarning, match="8192 entries"):
+        torch.export.export(layer, (torch.randn(4, 2),))
+    refused = pytest.raises(ValueError, match=r"error=0 must be a share of the range, in \(0, 1\]")
+    with refused, qact.fast_export(0):
+        pass
+
+
+def test_a_constant_channel_and_a_block_that_ends(tmp_path):
+    layer = QAct(2)
+    layer(torch.tensor([[1.0, 0.0], [1.0, 3.0], [1.0, 2.0]]))
+    layer.eval()
+    x = torch.randn(50, 2)
+    with torch.no_grad():
+        want = layer(x)
+    with qact.fast_export():
+        near = torch.export.export(layer, (x,)).module()(x)
+    assert 0 < (near - want).abs().max() <= 4 / 400
+    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), want)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import torch
@@ -58,7 +59,7 @@ def constant(module: nn.Module, make: str) -> tuple[Any, ...]:
 
     # What traces a thread's operations does not see another's.
     with ThreadPoolExecutor(1) as untraced:
-        return untraced.submit(made).result()
+        return untraced.submit(copy_context().run, made).result()
 
 
 @contextmanager

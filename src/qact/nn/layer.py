@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
 
@@ -16,6 +15,7 @@ from qact.context import Context
 from qact.functional import recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
+from qact.kernels.nearest import Nearest, exported, of_tensors
 from qact.kernels.recall import named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
 from qact.rank import levels as _levels
@@ -225,10 +225,10 @@ class QAct(nn.Module):
         rest = (self.weight, self.bias, self.table, level, self._numbers)
         return channels.back(torch.ops.qact.recall(channels.z.float(), tensors, *rest))
 
-    def stored(self) -> Stored:
+    def stored(self) -> Stored | Nearest:
         """The stored context made ready for inference; kept until something in it changes."""
         if exporting():
-            return replace(Stored(*constant(self, "_table")), after=self._after())
+            return of_tensors(constant(self, "_table"), self._after())
         if torch.compiler.is_compiling():
             return store(self.context.histogram, self.level, self.rule)
         return self._kept()
@@ -242,7 +242,8 @@ class QAct(nn.Module):
         return self._stored[1]
 
     def _table(self) -> tuple[Tensor, ...]:
-        return self._kept().tensors
+        kept = self._kept()
+        return exported(kept) if storable(self.rule, self.level) else kept.tensors
 
     def _after(self) -> Callable[[Tensor], Tensor] | None:
         """The level, where the table holds ranks alone."""

@@ -13,6 +13,7 @@ from qact.kernels import engines
 from qact.kernels.block import block
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
 from qact.kernels.constant import constant, exporting, refuse_live_context
+from qact.kernels.nearest import Nearest, exported, of_tensors
 from qact.kernels.plan import Plan, fuse
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, storable
@@ -177,10 +178,10 @@ class NormedQAct(nn.Module):
             if part is not None:
                 part.reset_running_stats()
 
-    def stored(self) -> Stored:
+    def stored(self) -> Stored | Nearest:
         """Stored context and running statistics as one table; kept until something changes."""
         if exporting():
-            return Stored(*constant(self, "_table"))
+            return of_tensors(constant(self, "_table"))
         return self._kept()
 
     def _kept(self) -> Stored:
@@ -193,7 +194,7 @@ class NormedQAct(nn.Module):
         return kept[2]
 
     def _table(self) -> tuple[Tensor, ...]:
-        return self._kept().tensors
+        return exported(self._kept())
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own table."""
