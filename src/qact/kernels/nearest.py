@@ -108,7 +108,9 @@ def of_tensors(
     tensors: tuple[Tensor, ...], after: Callable[[Tensor], Tensor] | None = None
 ) -> Stored | Nearest:
     """What :func:`exported` has taken apart."""
-    return Nearest(*tensors) if len(tensors) == 3 else Stored(*tensors, after)
+    if len(tensors) == 3:
+        return Nearest(*tensors)
+    return replace(Stored(*tensors), after=after)
 
 
 def nearest(stored: Stored, error: float) -> Nearest | None:
