@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,12 +106,10 @@ def exported(stored: Stored) -> tuple[Tensor, ...]:
 
 
 def of_tensors(
-    tensors: tuple[Tensor, ...], after: Callable[[Tensor], Tensor] | None = None
+    tensors: tuple[Any, ...], after: Callable[[Tensor], Tensor] | None = None
 ) -> Stored | Nearest:
     """What :func:`exported` has taken apart."""
-    if len(tensors) == 3:
-        return Nearest(*tensors)
-    return replace(Stored(*tensors), after=after)
+    return Nearest(*tensors) if len(tensors) == 3 else replace(Stored(*tensors), after=after)
 
 
 def nearest(stored: Stored, error: float) -> Nearest | None:
