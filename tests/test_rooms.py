@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "qact"
 
 # From the ground up. What stands in one line could stand in any order.
 ORDER = (
-    *("_compat", "_aliases", "checks", "registry", "extras", "notebook"),
+    *("_compat", "_aliases", "atomic", "checks", "registry", "extras", "notebook"),
     *("rank", "kernels"),
     *("context", "functional", "surgery"),
     "nn",
@@ -21,6 +21,7 @@ ORDER = (
     "scores",
     *("adapt", "conversion", "integrations"),
     "bench",
+    "monitor",
     "cli",
 )
 # Above the house: the public names. Only what nobody imports may go through that door.

@@ -77,6 +77,15 @@ class Context(nn.Module):
         self.register_buffer("tails", None)  # while values are added: see qact.rank.tails
         self.register_buffer("batches", torch.zeros((), dtype=torch.int64, device=device))
 
+    @classmethod
+    def of(cls, histogram: Histogram) -> Context:
+        """A context of what has been counted already, in the precision that it was counted in."""
+        channels, bins = histogram.mass.shape
+        new = cls(channels, bins, device=histogram.mass.device, dtype=histogram.mean.dtype)
+        if histogram.mass.dtype == torch.float64:
+            new._widen()
+        return new.take(histogram, 1)
+
     @property
     def histogram(self) -> Histogram:
         """The context as plain tensors, shared with the buffers."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from qact import checks
+from qact import atomic, checks
 from qact.bench.errors import DamagedFileError, RecipeError, StorageError
 
 _CHECKSUM = "blake2b"
@@ -37,23 +35,12 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         StorageError: a full disk, say; what was there before is kept.
     """
-    name = ""
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)  # mkstemp's 0600 would hide results from colleagues
-        os.replace(name, path)
-    except BaseException as error:
-        if name:
-            Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            kept = "the previous file is kept" if path.exists() else "nothing was written"
-            reason = f"{path} cannot be written: {error.strerror or error}; {kept}"
-            raise StorageError(error.errno, reason) from error
-        raise
+        atomic.write(path, content)
+    except OSError as error:
+        kept = "the previous file is kept" if path.exists() else "nothing was written"
+        reason = f"{path} cannot be written: {error.strerror or error}; {kept}"
+        raise StorageError(error.errno, reason) from error
 
 
 def remove_leftovers(path: Path) -> None:

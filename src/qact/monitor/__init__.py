@@ -1,0 +1,55 @@
+"""Drift of a served model, seen in its contexts: windows, alarms, a store, a report.
+
+Example:
+    >>> import qact
+    >>> qact.monitor.names()
+    ['adwin', 'cusum', 'martingale', 'window']
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qact.monitor.detectors import Detector, create, names, register
+    from qact.monitor.monitor import Monitor
+    from qact.monitor.reference import Reference, Verdict, record
+    from qact.monitor.store import Store, StoreError
+    from qact.monitor.window import Window, total
+
+# Imported when first asked for: the store works without torch.
+_HOMES = {
+    "Detector": "detectors",
+    "Monitor": "monitor",
+    "Reference": "reference",
+    "Store": "store",
+    "StoreError": "store",
+    "Verdict": "reference",
+    "Window": "window",
+    "create": "detectors",
+    "names": "detectors",
+    "record": "reference",
+    "register": "detectors",
+    "total": "window",
+}
+
+__all__ = [
+    "Detector",
+    "Monitor",
+    "Reference",
+    "Store",
+    "StoreError",
+    "Verdict",
+    "Window",
+    "create",
+    "names",
+    "record",
+    "register",
+    "total",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,143 @@
+"""Hooks on a served model: sampled rows of every signal, call by call, all or none of a call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from qact.monitor.signals import CONFIDENCE, INPUT, LOGITS, Layer, Sampler, layers
+from qact.surgery import Where, hooking, inner
+
+Rows = dict[str, Tensor]
+Keep = Callable[[Rows, int], None]
+
+
+class Call:
+    """What one call of the model has shown so far."""
+
+    def __init__(self, size: int, sampler: Sampler) -> None:
+        self.size, self.sampler = size, sampler
+        self.parts: dict[str, list[Tensor]] = {}
+
+    def see(self, name: str, z: Tensor, dim: int) -> None:
+        """Keep the sampled rows of an activation."""
+        if z.shape[0] != self.size:
+            raise ValueError(
+                f"at {name!r}: {z.shape[0]} rows for a batch of {self.size}; only layers that keep "
+                "one row per sample can be watched: leave it out with where="
+            )
+        self.parts.setdefault(name, []).append(self.sampler.take(z, dim))
+
+    def rows(self) -> Rows:
+        """By signal (rows, C, positions); a layer that was called twice shows both."""
+        return {name: torch.cat(part, 2) for name, part in self.parts.items()}
+
+
+class Collector:
+    """Watches calls of ``model`` in ``eval()`` and hands sampled rows on, one call at a time.
+
+    A call is handed on when it has returned, with all of its signals or, if it raised, with none;
+    calls of several threads never mix.
+
+    Args:
+        model: any module, called with a batch as its first tensor.
+        where: which layers, see :func:`qact.monitor.signals.layers`.
+        keep: called with the rows and the size of the batch, in the thread of the call.
+        sample: share of the images to look at.
+        positions: per image and channel, see :class:`Sampler`.
+        seed: of the sampling.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        where: Where,
+        keep: Keep,
+        *,
+        sample: float = 1.0,
+        positions: int | None = 16,
+        seed: int = 0,
+    ) -> None:
+        self.model, self.keep = inner(model), keep
+        self.layers: list[Layer] = layers(self.model, where)
+        self.sample, self.positions = sample, positions
+        self._random = torch.Generator().manual_seed(seed)
+        self._owed, self._lock = 0.0, threading.Lock()
+        self._open = threading.local()
+        self._hooks: ExitStack | None = None
+
+    def attach(self) -> None:
+        """Put the hooks in."""
+        with hooking(self.model) as hooks:
+            before = self.model.register_forward_pre_hook(self._begin, with_kwargs=True)
+            hooks.enter_context(before)
+            for layer in self.layers:
+                hooks.enter_context(layer.hook(partial(self._see, layer)))
+            # Last and always: a call that raised must not stay open.
+            after = self.model.register_forward_hook(self._end, always_call=True)
+            hooks.enter_context(after)
+            self._hooks = hooks.pop_all()
+
+    def detach(self) -> None:
+        """Take the hooks out; calls that are under way are not handed on."""
+        if self._hooks is not None:
+            self._hooks.close()
+            self._hooks = None
+
+    @property
+    def attached(self) -> bool:
+        """Whether the hooks are in."""
+        return self._hooks is not None
+
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
+        found = [leaf for leaf in tree_leaves((args, named)) if _is_batch(leaf)]
+        call = None
+        if found and not module.training and (sampler := self._chosen(len(found[0]))):
+            batch: Tensor = found[0]
+            call = Call(len(batch), sampler)
+            if batch.is_floating_point() and batch.dim() > 1:
+                call.see(INPUT, batch, 1)
+        self._calls().append(call)
+
+    def _chosen(self, size: int) -> Sampler | None:
+        """Rows of a batch, so that in the long run the share is what was asked for."""
+        with self._lock:
+            self._owed += self.sample * size
+            count = min(int(self._owed), size)
+            self._owed -= count
+            if not count:
+                return None
+            order = torch.randperm(size, generator=self._random)[:count].sort().values
+            return Sampler.drawn(order, self.positions, self._random)
+
+    def _calls(self) -> list[Call | None]:
+        if not hasattr(self._open, "calls"):
+            self._open.calls = []
+        return self._open.calls
+
+    def _see(self, layer: Layer, z: Tensor) -> None:
+        calls = self._calls()
+        if calls and calls[-1] is not None:
+            calls[-1].see(layer.name, z, layer.dim)
+
+    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+        calls = self._calls()
+        call = calls.pop() if calls else None
+        if call is None or output is None:
+            return
+        if isinstance(output, Tensor) and output.dim() == 2 and output.is_floating_point():
+            call.see(LOGITS, output, 1)
+            logits = call.parts[LOGITS][0][:, :, 0]
+            call.parts[CONFIDENCE] = [logits.softmax(1).amax(1)[:, None, None]]
+        self.keep(call.rows(), call.size)
+
+
+def _is_batch(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and len(leaf) > 0

@@ -1,0 +1,255 @@
+"""`Monitor`: watches a served model, window by window."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from functools import wraps
+from typing import Any, Protocol, TypeVar
+
+from torch import nn
+
+from qact import checks
+from qact.monitor import detectors
+from qact.monitor.collect import Collector, Rows
+from qact.monitor.detectors import Detector
+from qact.monitor.reference import Reference, Verdict
+from qact.monitor.signals import RESERVED
+from qact.monitor.window import CHUNK, Open, Window
+from qact.surgery import Where
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Keeps(Protocol):
+    """What windows are appended to."""
+
+    def append(self, window: Window, verdict: Verdict | None = None) -> Any:
+        """Keep a window."""
+
+
+class Monitor:
+    """Watch ``model``: contexts of its input, layers, logits and confidence, window by window.
+
+    As a context manager it watches for a block, as a decorator as long as the function runs, and
+    between :meth:`start` and :meth:`stop` for as long as a service lives. Calls in training mode
+    are not watched. Any number of threads may call the model; a call counts once, as a whole, or,
+    if it raises, not at all.
+
+    At most ``CHUNK`` images wait to be counted, ``positions`` values of each per channel, beside
+    one context per signal; the last ``keep`` windows stay in memory.
+
+    Args:
+        model: any module, called with a batch (N, ...) as its first tensor.
+        reference: of :func:`qact.monitor.record`; without one windows are kept and not judged.
+        where: which layers: a name, pattern, type, predicate or list as in :func:`qact.record`;
+            None takes those of the reference, or at most eight QAct layers, or else norms.
+        window: images per window, or a ``timedelta``: then it closes with the first call after it.
+        store: what closed windows are appended to: a :class:`qact.monitor.Store`, or its folder.
+        sample: share of the images that are looked at, in (0, 1].
+        positions: of an image and channel, None for all; with a reference, its own.
+        version: of the model, kept with every window.
+        machine: that serves, by default its host name.
+        keep: how many closed windows stay in memory.
+        seed: of the sampling.
+
+    Example:
+        >>> import torch
+        >>> from qact.monitor import Monitor, record
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU()).eval()
+        >>> reference = record(model, torch.randn(512, 4), draws=200)
+        >>> with Monitor(model, reference, window=64) as monitor:
+        ...     alarm = monitor.alarm(rate=0.01)
+        ...     for _ in range(4):
+        ...         _ = model(3 * torch.randn(32, 4))
+        >>> len(monitor.windows), alarm.standing, monitor.verdicts[-1].images
+        (2, True, 64)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        reference: Reference | None = None,
+        *,
+        where: Where = None,
+        window: int | timedelta = 256,
+        store: Keeps | str | None = None,
+        sample: float = 1.0,
+        positions: int | None = 16,
+        version: str = "",
+        machine: str | None = None,
+        keep: int = 64,
+        seed: int = 0,
+    ) -> None:
+        self._images: int | None = None
+        self._seconds: float | None = None
+        if isinstance(window, timedelta):
+            seconds = window.total_seconds()
+            checks.number("window", seconds, "a positive time", 0)
+            self._seconds = seconds
+        else:
+            self._images = checks.integer("window", window, 1)
+        for name, word in (("version", version), ("machine", machine or "")):
+            if not isinstance(word, str) or "," in word:
+                raise ValueError(f"{name}={word!r} must be a string without commas")
+        self.model, self.reference = model, reference
+        self.version, self.machine = version, machine or socket.gethostname().replace(",", "_")
+        if reference is not None:
+            known = [name for name in reference.signals if name not in RESERVED]
+            where = known if where is None else where
+            positions = reference.positions  # alarms are calibrated for these
+        self._collector = Collector(
+            model,
+            where,
+            self._keep,
+            sample=checks.number("sample", sample, "a share in (0, 1]", 0, 1),
+            positions=positions,
+            seed=seed,
+        )
+        self.windows: deque[Window] = deque(maxlen=checks.integer("keep", keep, 1))
+        self.verdicts: deque[Verdict | None] = deque(maxlen=keep)
+        self.detectors: list[Detector] = []
+        self._store = _opened(store)
+        self._listeners: list[Callable[[Window, Verdict | None], Any]] = []
+        self._lock, self._users = threading.RLock(), 0
+        self._frames = {} if reference is None else dict(reference.frames)
+        self._open: Open | None = None
+        self._began = 0.0
+
+    def alarm(self, rate: float = 0.01, detector: str = "window", **options: Any) -> Detector:
+        """An alarm that is asked at every window from now on; ``standing`` says whether it is on.
+
+        Args:
+            rate: share of sound windows at which it fires, or one over its average run length.
+            detector: ``"window"``, ``"cusum"``, ``"martingale"`` or ``"adwin"``.
+            options: of the detector.
+
+        Raises:
+            ValueError: there is no reference, or a word or number is not valid.
+        """
+        if self.reference is None:
+            raise ValueError("an alarm needs a reference: Monitor(model, qact.monitor.record(...))")
+        made = detectors.create(detector, rate, **options)
+        with self._lock:
+            self.detectors.append(made)
+        return made
+
+    @property
+    def standing(self) -> bool:
+        """Whether some alarm stands."""
+        return any(detector.standing for detector in self.detectors)
+
+    def listen(self, listener: Callable[[Window, Verdict | None], Any]) -> None:
+        """Call ``listener(window, verdict)`` at every window that closes, after the alarms."""
+        self._listeners.append(listener)
+
+    def start(self) -> Monitor:
+        """Watch; calls nest with :meth:`stop`."""
+        with self._lock:
+            if not self._users:
+                self._collector.attach()
+            self._users += 1
+        return self
+
+    def stop(self) -> None:
+        """Watch no more; the open window stays open until :meth:`close`."""
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._collector.detach()
+
+    def close(self) -> None:
+        """Close the open window as it is, if it has seen an image."""
+        with self._lock:
+            if self._open is not None and self._open.size:
+                self._finish()
+
+    def __enter__(self) -> Monitor:
+        return self.start()
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+        self.close()
+
+    def __call__(self, function: Function) -> Function:
+        """Decorate: watch as long as ``function`` runs."""
+
+        @wraps(function)
+        def watched(*args: Any, **named: Any) -> Any:
+            self.start()
+            try:
+                return function(*args, **named)
+            finally:
+                self.stop()
+
+        return watched  # type: ignore[return-value]
+
+    def _keep(self, rows: Rows, size: int) -> None:
+        """Take in the sampled rows of a call, at the borders of windows divided."""
+        missing = [layer.name for layer in self._collector.layers if layer.name not in rows]
+        if missing:
+            raise RuntimeError(f"never called: {', '.join(missing)}; leave these out with where=")
+        rows = {name: z.cpu() for name, z in rows.items()}
+        count = len(next(iter(rows.values())))
+        with self._lock:
+            place, seen = 0, 0
+            while place < count:
+                window = self._current()
+                room = CHUNK if self._images is None else max(self._images - window.size, 1)
+                part = min(room, count - place, CHUNK)
+                window.add({name: z[place : place + part] for name, z in rows.items()})
+                place += part
+                passed = size * place // count  # images that the sampled ones stand for
+                window.seen, seen = window.seen + passed - seen, passed
+                if self._late() or (self._images is not None and window.size >= self._images):
+                    self._finish()
+
+    def _current(self) -> Open:
+        if self._open is None:
+            self._open, self._began = Open(self._frames, time.time()), time.monotonic()
+        return self._open
+
+    def _late(self) -> bool:
+        return self._seconds is not None and time.monotonic() - self._began >= self._seconds
+
+    def _finish(self) -> None:
+        window = self._current()
+        window.flush()
+        if not window.frames:  # nothing finite was ever seen: there is no grid to count on
+            return
+        self._frames = window.frames
+        end = window.start + time.monotonic() - self._began
+        closed = window.closed(end, self.version, self.machine)
+        self._open = None
+        verdict = None
+        if self.reference is not None:
+            verdict = (
+                self.reference.test(closed) if closed.images else _blind(closed, self.reference)
+            )
+            for detector in self.detectors:
+                detector.update(verdict.p)
+        self.windows.append(closed)
+        self.verdicts.append(verdict)
+        if self._store is not None:
+            self._store.append(closed, verdict)
+        for listener in self._listeners:
+            listener(closed, verdict)
+
+
+def _blind(window: Window, reference: Reference) -> Verdict:
+    """Of a window without a finite image: as far from sound as can be told."""
+    least = 1 / (1 + reference.draws)
+    ones = dict.fromkeys(window.signals, 1.0)
+    return Verdict(0, ones, dict.fromkeys(window.signals, least), least, 1.0)
+
+
+def _opened(store: Any) -> Any:
+    if store is None or hasattr(store, "append"):
+        return store
+    from qact.monitor.store import Store
+
+    return Store(store)
