@@ -38,6 +38,13 @@ def without(packages: tuple[str, ...], code: str, *arguments: str) -> subprocess
         (("sklearn",), "import qact; qact.sklearn", "sklearn"),
         (("sklearn",), "import qact; qact.shift.load('digits')", "sklearn"),
         (("lightning", "pytorch_lightning"), "import qact; qact.lightning", "lightning"),
+        (
+            ("pyarrow",),
+            "from qact.monitor import Store; import tempfile;"
+            "Store(tempfile.mkdtemp() + '/w')._write(None, None, '', ())",
+            "monitor",
+        ),
+        (("river",), "from qact.monitor import create; create('adwin')", "monitor"),
         (("torchmetrics",), "import qact.integrations.torchmetrics", "torchmetrics"),
         (("matplotlib",), "from qact.calibration.plots import _axes; _axes(1)", "bench"),
         (

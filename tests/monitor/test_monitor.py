@@ -72,7 +72,9 @@ def test_it_counts_what_the_layers_see(model):
             context.rank(at, **plain) - exact.rank(at, **plain)
         ).abs().max() < 0.026  # one of 40
     confidence = window.context("confidence")
-    assert confidence.mean.item() == pytest.approx(logits.softmax(1).amax(1).mean(), abs=1e-4)
+    assert confidence.mean.item() == pytest.approx(
+        logits.softmax(1).amax(1).mean().item(), abs=1e-4
+    )
     assert not model._forward_hooks
     assert not model[1]._forward_hooks
 
@@ -286,6 +288,11 @@ def test_what_cannot_be_watched_is_said(model, reference):
         Monitor(model, version="a,b")
     with pytest.raises(ValueError, match="has no QAct or norm layer"):
         Monitor(nn.Sequential(nn.Linear(3, 2)))
+
+
+def test_a_compiled_model_is_refused(model):
+    with pytest.raises(ValueError, match="Sequential is compiled"):
+        Monitor(torch.compile(model))
 
 
 def test_a_layer_that_is_never_called_is_said():

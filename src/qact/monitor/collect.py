@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from qact.monitor.signals import CONFIDENCE, INPUT, LOGITS, Layer, Sampler, layers
-from qact.surgery import Where, hooking, inner
+from qact.surgery import Where, hooked, hooking, inner, tapped
+from qact.surgery.wrapped import compiled
 
 Rows = dict[str, Tensor]
 Keep = Callable[[Rows, int], None]
@@ -65,6 +66,11 @@ class Collector:
         positions: int | None = 16,
         seed: int = 0,
     ) -> None:
+        if any(compiled(part) for part in model.modules()):
+            raise ValueError(
+                f"{type(inner(model)).__name__} is compiled, and a graph calls no later hooks: "
+                "watch and serve the module that was given to torch.compile"
+            )
         self.model, self.keep = inner(model), keep
         self.layers: list[Layer] = layers(self.model, where)
         self.sample, self.positions = sample, positions
@@ -76,13 +82,14 @@ class Collector:
     def attach(self) -> None:
         """Put the hooks in."""
         with hooking(self.model) as hooks:
-            before = self.model.register_forward_pre_hook(self._begin, with_kwargs=True)
-            hooks.enter_context(before)
+            hooks.enter_context(hooked(self.model, enter=self._begin, everywhere=True))
             for layer in self.layers:
-                hooks.enter_context(layer.hook(partial(self._see, layer)))
+                module, side = layer.place
+                see = partial(self._see, layer)
+                hooks.enter_context(tapped(module, see, side, everywhere=True))
             # Last and always: a call that raised must not stay open.
-            after = self.model.register_forward_hook(self._end, always_call=True)
-            hooks.enter_context(after)
+            last = hooked(self.model, leave=self._end, everywhere=True, always=True)
+            hooks.enter_context(last)
             self._hooks = hooks.pop_all()
 
     def detach(self) -> None:
@@ -127,7 +134,7 @@ class Collector:
         if calls and calls[-1] is not None:
             calls[-1].see(layer.name, z, layer.dim)
 
-    def _end(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _end(self, module: nn.Module, args: Any, named: Any, output: Any) -> None:
         calls = self._calls()
         call = calls.pop() if calls else None
         if call is None or output is None:

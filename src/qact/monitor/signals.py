@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
@@ -25,11 +23,10 @@ Quantile = (QAct, NormedQAct)
 class Layer(Site):
     """A watched layer: the input of a QAct, the output of anything else."""
 
-    def hook(self, change: Callable[[Tensor], Tensor | None]) -> RemovableHandle:
-        """Call ``change`` on every pre-activation, which it leaves alone."""
-        if isinstance(self.module, Quantile):
-            return self.module.register_forward_pre_hook(lambda _, args: change(args[0]))
-        return super().hook(change)
+    @property
+    def place(self) -> tuple[nn.Module, str]:
+        """The module and side where the watched values pass."""
+        return (self.module, "input") if isinstance(self.module, Quantile) else super().place
 
 
 def layers(model: nn.Module, where: Where = None) -> list[Layer]:

@@ -442,7 +442,7 @@ def _merged(tables: list[Any], cells: Mapping[str, Any]) -> Window:
     from qact.monitor.window import Window, from_cells
 
     heads = [_Head(table) for table in tables]
-    channels = {}
+    channels: dict[str, int] = {}
     for row in tables[0].select(["signal", "channel"]).to_pylist():
         channels[row["signal"]] = max(channels.get(row["signal"], 0), row["channel"] + 1)
     histograms = {}
@@ -454,13 +454,12 @@ def _merged(tables: list[Any], cells: Mapping[str, Any]) -> Window:
         }
         empty = [grids[signal, channel] for channel in range(count)]
         histograms[signal] = from_cells(count, empty, **part)
-    return Window(
-        histograms,
-        *(sum(getattr(head, name) for head in heads) for name in ("images", "seen", "broken")),
-        min(head.start for head in heads),
-        max(head.end for head in heads),
-        *(_words(heads, name) for name in ("version", "machine")),
+    images, seen, broken = (
+        sum(getattr(head, name) for head in heads) for name in ("images", "seen", "broken")
     )
+    start, end = min(head.start for head in heads), max(head.end for head in heads)
+    version, machine = (_words(heads, name) for name in ("version", "machine"))
+    return Window(histograms, images, seen, broken, start, end, version, machine)
 
 
 def _grids(tables: list[Any]) -> list[dict[str, Any]]:

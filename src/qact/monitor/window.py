@@ -201,5 +201,7 @@ def from_cells(
     mass, moment = (torch.as_tensor(part).double() for part in (mass, moment))
     moment = (mass * (cell - (target << halvings)) + moment) * torch.exp2(-halvings.double())
     place, blank = (channel, target - grid.offset[channel]), torch.zeros(channels, sketch.BINS)
-    parts = (blank.double().index_put(place, part, accumulate=True) for part in (mass, moment))
-    return Histogram(*parts, grid, torch.zeros(channels), torch.zeros(channels))
+    masses, moments = (
+        blank.double().index_put(place, part, accumulate=True) for part in (mass, moment)
+    )
+    return Histogram(masses, moments, grid, torch.zeros(channels), torch.zeros(channels))

@@ -36,16 +36,20 @@ class Site:
         found = getattr(self.module, self.keeps, None)
         return found if isinstance(found, Context) else None
 
-    def hook(self, change: Change) -> AbstractContextManager[None]:
-        """Within a block call ``change`` on every pre-activation; what it returns takes its place.
+    @property
+    def place(self) -> tuple[nn.Module, str]:
+        """The module and side where the pre-activation passes.
 
-        Where a norm has its activation inside (``BatchNormAct2d`` of timm), the pre-activation is
-        what enters that activation.
+        Where a norm has its activation inside (``BatchNormAct2d`` of timm), that is what enters
+        that activation.
         """
         inner = getattr(self.module, "act", None)
-        if isinstance(inner, nn.Module):
-            return tapped(inner, change, "input")
-        return tapped(self.module, change)
+        return (inner, "input") if isinstance(inner, nn.Module) else (self.module, "output")
+
+    def hook(self, change: Change) -> AbstractContextManager[None]:
+        """``change`` is told every pre-activation in a block; what it returns takes its place."""
+        module, side = self.place
+        return tapped(module, change, side)
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,10 @@ class Entrance(Site):
 
     keeps: str = INPUTS
 
-    def hook(self, change: Change) -> AbstractContextManager[None]:
-        """Within a block call ``change`` on every input."""
-        return tapped(self.module, change, "input")
+    @property
+    def place(self) -> tuple[nn.Module, str]:
+        """Its input."""
+        return self.module, "input"
 
 
 def entrances(model: nn.Module, where: Where = None) -> list[Entrance]:

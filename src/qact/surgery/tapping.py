@@ -56,7 +56,9 @@ def hooking(model: nn.Module) -> Iterator[ExitStack]:
 
 
 @contextmanager
-def tapped(module: nn.Module, told: Told, side: str = "output") -> Iterator[None]:
+def tapped(
+    module: nn.Module, told: Told, side: str = "output", *, everywhere: bool = False
+) -> Iterator[None]:
     """Within the block ``told`` is called with every tensor that this thread draws from ``module``.
 
     That is the first tensor of what the module returns, or of its arguments, in whatever tuples
@@ -66,6 +68,7 @@ def tapped(module: nn.Module, told: Told, side: str = "output") -> Iterator[None
         module: any module of a model.
         told: a function of the tensor.
         side: ``"output"`` or ``"input"``.
+        everywhere: also of calls in other threads.
 
     Raises:
         TypeError: at a call, if there is no tensor on that side.
@@ -87,7 +90,8 @@ def tapped(module: nn.Module, told: Told, side: str = "output") -> Iterator[None
         return _with(output, told, module, "returns")
 
     checks.choice("side", side, SIDES)
-    with hooked(module, **({"enter": enter} if side == "input" else {"leave": leave})):
+    place = {"enter": enter} if side == "input" else {"leave": leave}
+    with hooked(module, **place, everywhere=everywhere):
         yield
 
 
@@ -97,18 +101,22 @@ def hooked(
     *,
     enter: Callable[..., Any] | None = None,
     leave: Callable[..., Any] | None = None,
+    everywhere: bool = False,
+    always: bool = False,
 ) -> Iterator[None]:
     """Within the block calls of ``module`` in this thread are told before and after.
 
     ``enter(module, args, named)`` may return other arguments as a pair, and ``leave(module, args,
-    named, output)`` another output.
+    named, output)`` another output. ``everywhere`` tells of calls in other threads too; ``always``
+    of those that raised, with None as their output.
     """
     me = this_thread()
 
     def here(hook: Callable[..., Any]) -> Callable[..., Any]:
         def asked(*call: Any) -> Any:
             # A graph knows no threads: it is traced with the hooks that stand.
-            if torch.compiler.is_compiling() or this_thread() == me or _repeats():
+            mine = everywhere or this_thread() == me or _repeats()
+            if torch.compiler.is_compiling() or mine:
                 return hook(*call)
             return None
 
@@ -118,7 +126,9 @@ def hooked(
         if enter is not None:
             stack.enter_context(module.register_forward_pre_hook(here(enter), with_kwargs=True))
         if leave is not None:
-            stack.enter_context(module.register_forward_hook(here(leave), with_kwargs=True))
+            hook = here(leave)
+            handle = module.register_forward_hook(hook, with_kwargs=True, always_call=always)
+            stack.enter_context(handle)
         yield
 
 
