@@ -10,7 +10,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from qact.monitor.accuracy import estimate
     from qact.monitor.detectors import Detector, create, names, register
+    from qact.monitor.guard import Guard
     from qact.monitor.monitor import Monitor
     from qact.monitor.reference import Reference, Verdict, record
     from qact.monitor.store import Store, StoreError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 # Imported when first asked for: the store works without torch.
 _HOMES = {
     "Detector": "detectors",
+    "Guard": "guard",
     "Monitor": "monitor",
     "Reference": "reference",
     "Store": "store",
@@ -26,6 +29,7 @@ _HOMES = {
     "Verdict": "reference",
     "Window": "window",
     "create": "detectors",
+    "estimate": "accuracy",
     "names": "detectors",
     "record": "reference",
     "register": "detectors",
@@ -34,6 +38,7 @@ _HOMES = {
 
 __all__ = [
     "Detector",
+    "Guard",
     "Monitor",
     "Reference",
     "Store",
@@ -41,6 +46,7 @@ __all__ = [
     "Verdict",
     "Window",
     "create",
+    "estimate",
     "names",
     "record",
     "register",

@@ -106,7 +106,8 @@ class Collector:
     def _begin(self, module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> None:
         found = [leaf for leaf in tree_leaves((args, named)) if _is_batch(leaf)]
         call = None
-        if found and not module.training and (sampler := self._chosen(len(found[0]))):
+        own = module is self.model and not module.training  # a copy has copies of the hooks
+        if own and found and (sampler := self._chosen(len(found[0]))):
             batch: Tensor = found[0]
             call = Call(len(batch), sampler)
             if batch.is_floating_point() and batch.dim() > 1:

@@ -97,10 +97,10 @@ class Signal:
 
 @dataclass(frozen=True)
 class Null:
-    """Distances of sound windows: ``distances`` (S, B) sorted, and ``least`` (B,), see Verdict."""
+    """Distances of sound windows: ``distances`` (S, B) and their ``furthest`` (B,), both sorted."""
 
     distances: Tensor
-    least: Tensor
+    furthest: Tensor
 
 
 @dataclass(frozen=True)
@@ -111,8 +111,8 @@ class Verdict:
         images: of the window.
         distances: by signal, the mean over channels of the largest gap of distribution functions.
         p_values: by signal, how often a sound window of as many images is as far.
-        p: how often the least of all these is as small: corrected for the number of signals by
-            their joint distribution (Westfall and Young 1993).
+        p: how often the furthest signal of a sound window is as far: corrected for the number of
+            signals by their joint distribution (Westfall and Young 1993: the largest statistic).
         broken: share of the sampled images that were not finite.
     """
 
@@ -145,11 +145,43 @@ class Reference:
     signals: dict[str, Signal]
     images: int
     positions: int | None
-    confidence: Tensor
-    hits: Tensor
+    confidence: Tensor = field(default_factory=lambda: torch.zeros(0))
+    hits: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     draws: int = DRAWS
     seed: int = 0
     _nulls: dict[int, Null] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(
+        cls,
+        kept: list[Rows],
+        rest: Window | None = None,
+        *,
+        positions: int | None = None,
+        draws: int = DRAWS,
+        seed: int = 0,
+    ) -> Reference:
+        """The reference of sampled rows (n, C, L) by signal, and of a window of further images."""
+        checks.integer("draws", draws, 19)
+        count = sum(len(next(iter(rows.values()))) for rows in kept)
+        if count < 16:
+            raise ValueError(f"a reference of {count} images: 16 are needed, 1,000 are good")
+        first = Open(_frames(kept), 0.0)
+        for rows in kept:
+            first.add(rows)
+        window = first.closed(0.0, "", "")
+        broken = first.broken + (0 if rest is None else rest.broken)
+        if broken:
+            raise ValueError(f"{broken} reference images are not finite")
+        window = window if rest is None else window + rest
+        signals = {}
+        for name, frame in first.frames.items():
+            sizes = {rows[name].shape[2] for rows in kept}
+            if len(sizes) > 1:
+                raise ValueError(f"images of {name!r} have {sorted(sizes)} values, not one number")
+            z = torch.cat([rows[name] for rows in kept])
+            signals[name] = Signal.of(frame, window.histograms[name], z)
+        return cls(signals, window.images, positions, draws=draws, seed=seed)
 
     @property
     def frames(self) -> dict[str, Frame]:
@@ -190,8 +222,7 @@ class Reference:
             parts.append(torch.stack(each))
         drawn = torch.cat(parts, 1)
         ordered = drawn.sort(1).values
-        least = _tail(ordered, drawn).amin(0)
-        return Null(ordered, least.sort().values)
+        return Null(ordered, _furthest(ordered, drawn).sort().values)
 
     def test(self, window: Window) -> Verdict:
         """Compare a window with the reference.
@@ -210,12 +241,14 @@ class Reference:
         found = [s.distances(window.histograms[n]).mean() for n, s in self.signals.items()]
         distances = torch.stack(found).float()
         each = _tail(null.distances, distances[:, None])[:, 0]
-        as_small = int(torch.searchsorted(null.least, each.amin(), right=True))
+        nearer = int(
+            torch.searchsorted(null.furthest, _furthest(null.distances, distances[:, None]))
+        )
         return Verdict(
             window.images,
             dict(zip(self.signals, distances.tolist(), strict=True)),
             dict(zip(self.signals, each.tolist(), strict=True)),
-            (1 + as_small) / (1 + self.draws),
+            (1 + self.draws - nearer) / (1 + self.draws),
             window.broken / (window.images + window.broken),
         )
 
@@ -338,35 +371,11 @@ def record(
                     hits.append(best.indices.cpu() == labels.cpu())
         finally:
             collector.detach()
-    count = sum(len(next(iter(part.values()))) for part in kept)
-    if count < 16:
-        raise ValueError(f"a reference of {count} images: at least 16 are needed, 1,000 are good")
-    frames = rest.frames or _frames(kept)
-    first = Open(frames, 0.0)
-    for rows in kept:
-        first.add(rows)
-    window = first.closed(0.0, "", "")
-    if first.broken or rest.broken:
-        raise ValueError(f"{first.broken + rest.broken} reference images are not finite")
-    if rest.images:
-        window = window + rest.closed(0.0, "", "")
-    signals = {}
-    for name, frame in frames.items():
-        sizes = {part[name].shape[2] for part in kept}
-        if len(sizes) > 1:
-            raise ValueError(f"images of {name!r} have {sorted(sizes)} values; one size is needed")
-        z = torch.cat([part[name] for part in kept])
-        signals[name] = Signal.of(frame, window.histograms[name], z)
-    joined = torch.cat(confidence) if confidence else torch.zeros(0)
-    return Reference(
-        signals,
-        window.images,
-        positions,
-        joined,
-        torch.cat(hits) if hits else torch.zeros(0, dtype=torch.bool),
-        checks.integer("draws", draws, 19),
-        seed,
-    )
+    later = rest.closed(0.0, "", "") if rest.size else None
+    found = Reference.of(kept, later, positions=positions, draws=draws, seed=seed)
+    if hits:
+        found.confidence, found.hits = torch.cat(confidence), torch.cat(hits)
+    return found
 
 
 def _labels(batch: Any) -> Tensor | None:
@@ -415,6 +424,16 @@ def _tail(ordered: Tensor, values: Tensor) -> Tensor:
     """``(1 + how many of the row are at least as large) / (1 + B)`` for ``values`` (S, M)."""
     smaller = torch.searchsorted(ordered, values.contiguous())
     return (1 + ordered.shape[1] - smaller).double() / (1 + ordered.shape[1])
+
+
+def _furthest(ordered: Tensor, distances: Tensor) -> Tensor:
+    """The largest of ``distances`` (S, M) over signals, (M,), each in units of its own upper tail.
+
+    No p-values, of which many draws share the least one.
+    """
+    count = ordered.shape[1]
+    middle, far = ordered[:, [count // 2]], ordered[:, [int(0.9 * (count - 1))]]
+    return ((distances - middle) / (far - middle).clamp_min(1e-12)).amax(0)
 
 
 def _read(part: dict[str, Tensor]) -> Signal:
