@@ -11,7 +11,7 @@ import sys
 from qact import __version__
 from qact.extras import MissingExtraError, hint, needed
 
-COMMANDS = ("bench", "corrupt", "download", "evaluate", "list", "report", "train")
+COMMANDS = ("bench", "corrupt", "download", "evaluate", "list", "monitor", "report", "train")
 
 
 def app() -> None:

@@ -114,6 +114,8 @@ class Monitor:
         self.verdicts: deque[Verdict | None] = deque(maxlen=keep)
         self.detectors: list[Detector] = []
         self._store = _opened(store)
+        if reference is not None and hasattr(self._store, "keep_reference"):
+            self._store.keep_reference(reference, version)
         self._listeners: list[Callable[[Window, Verdict | None], Any]] = []
         self._lock, self._users = threading.RLock(), 0
         self._frames = {} if reference is None else dict(reference.frames)

@@ -224,8 +224,8 @@ class Reference:
         ordered = drawn.sort(1).values
         return Null(ordered, _furthest(ordered, drawn).sort().values)
 
-    def test(self, window: Window) -> Verdict:
-        """Compare a window with the reference.
+    def distances(self, window: Window) -> dict[str, Tensor]:
+        """By signal the largest gap of each channel that is read, (c,).
 
         Raises:
             ValueError: the window is of another model, or has no finite image.
@@ -237,8 +237,16 @@ class Reference:
             )
         if not window.images:
             raise ValueError(f"the window has no finite image; {window.broken} were not finite")
+        return {name: s.distances(window.histograms[name]) for name, s in self.signals.items()}
+
+    def test(self, window: Window) -> Verdict:
+        """Compare a window with the reference.
+
+        Raises:
+            ValueError: the window is of another model, or has no finite image.
+        """
+        found = [gaps.mean() for gaps in self.distances(window).values()]
         null = self.null(window.images)
-        found = [s.distances(window.histograms[n]).mean() for n, s in self.signals.items()]
         distances = torch.stack(found).float()
         each = _tail(null.distances, distances[:, None])[:, 0]
         nearer = int(

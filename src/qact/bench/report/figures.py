@@ -16,11 +16,11 @@ from qact.bench.report.summary import Method, Summary
 from qact.calibration.plots import wilson_interval
 
 # Matplotlib needs colours, the page wants variables: these stand-ins are replaced in the SVG.
-_INK, _MUTED, _RULE, _FACE = "#fe0200", "#fe0300", "#fe0400", "#fe0500"
-_SERIES = [f"#fe01{i:02x}" for i in range(8)]
-_VARIABLES = {_INK: "currentColor", _MUTED: "var(--muted)", _RULE: "var(--rule)"} | {
+_INK, MUTED, _RULE, _FACE = "#fe0200", "#fe0300", "#fe0400", "#fe0500"
+SERIES = [f"#fe01{i:02x}" for i in range(8)]
+_VARIABLES = {_INK: "currentColor", MUTED: "var(--muted)", _RULE: "var(--rule)"} | {
     _FACE: "var(--page)",
-    **{colour: f"var(--series-{i})" for i, colour in enumerate(_SERIES)},
+    **{colour: f"var(--series-{i})" for i, colour in enumerate(SERIES)},
 }
 _MARKERS, _LINES = "osD^vPX*", ("-", "--", "-.", ":")
 _STYLE: Any = {
@@ -30,7 +30,7 @@ _STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titleweight": "bold",
-    "axes.edgecolor": _MUTED,
+    "axes.edgecolor": MUTED,
     "axes.labelcolor": _INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -39,8 +39,8 @@ _STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": _RULE,
     "grid.linewidth": 0.6,
-    "xtick.color": _MUTED,
-    "ytick.color": _MUTED,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
     "xtick.labelcolor": _INK,
     "ytick.labelcolor": _INK,
     "text.color": _INK,
@@ -84,7 +84,7 @@ def _curve(
     x = [s for s, _ in known]
     y = [scale * stat.mean for _, stat in known]
     spread = [scale * (stat.sd or 0.0) for _, stat in known]
-    colour = _SERIES[index % len(_SERIES)]
+    colour = SERIES[index % len(SERIES)]
     low = [a - b for a, b in zip(y, spread, strict=True)]
     high = [a + b for a, b in zip(y, spread, strict=True)]
     axes.fill_between(x, low, high, color=colour, alpha=0.18, linewidth=0)
@@ -102,7 +102,7 @@ def _legend(figure: Any, axes: Any) -> None:
 def line(axes: Any, x: list[Any], y: list[float], index: int, label: str) -> None:
     """Draw a line in the colour, marker and dashes of the ``index``-th activation."""
     style = {"marker": _MARKERS[index % 8], "linestyle": _LINES[index % 4], "markersize": 3.5}
-    axes.plot(x, y, color=_SERIES[index % len(_SERIES)], linewidth=1.5, label=label, **style)
+    axes.plot(x, y, color=SERIES[index % len(SERIES)], linewidth=1.5, label=label, **style)
 
 
 def _reference(axes: Any, summary: Summary, metric: str, scale: float) -> None:
@@ -112,7 +112,7 @@ def _reference(axes: Any, summary: Summary, metric: str, scale: float) -> None:
     points = [(s, summary.at(control, s, metric)) for s in summary.severities]
     known = [(s, scale * stat.mean) for s, stat in points if stat is not None]
     label = f"strongest control: {control[0]}, {control[1]}"
-    axes.plot(*zip(*known, strict=True), color=_MUTED, linewidth=4, alpha=0.35, label=label)
+    axes.plot(*zip(*known, strict=True), color=MUTED, linewidth=4, alpha=0.35, label=label)
 
 
 def diagrams(summary: Summary, severity: int) -> str:
@@ -125,7 +125,7 @@ def diagrams(summary: Summary, severity: int) -> str:
         for i, adaptation in enumerate(summary.adaptations):
             for j, name in enumerate(summary.activations):
                 bins = summary.bins((name, adaptation), severity)
-                _diagram(grid[2 * i][j], grid[2 * i + 1][j], bins, _SERIES[j % len(_SERIES)])
+                _diagram(grid[2 * i][j], grid[2 * i + 1][j], bins, SERIES[j % len(SERIES)])
                 grid[2 * i][j].set_title(f"{name}, {adaptation}", loc="left")
             grid[2 * i][0].set_ylabel("accuracy")
             grid[2 * i + 1][0].set_ylabel("share")
@@ -140,7 +140,7 @@ def _diagram(upper: Any, lower: Any, bins: list[tuple[int, float, float]], colou
     total, width = sum(count for count, *_ in bins), 1 / max(1, len(bins))
     centres = [(k + 0.5) * width for k in range(len(bins))]
     used = [(c, *one) for c, one in zip(centres, bins, strict=True) if one[0]]
-    upper.plot([0, 1], [0, 1], color=_MUTED, linewidth=1, linestyle="--")
+    upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle="--")
     _band(upper, used, colour)
     for _, count, confidence, hit in used:  # the gap is drawn where the confidence is
         alpha = 0.25 + 0.75 * min(1.0, 5 * count / total)

@@ -11,7 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qact.bench.errors import BenchError
@@ -56,7 +56,7 @@ def write_report(summary: Summary, folder: Path) -> Path:
 
 def picture(summary: Summary) -> str:
     """Return the curves over severity as an image that stands alone, with the page's colours."""
-    colours = _style().split("* {")[0]
+    colours = style().split("* {")[0]
     head, body = figures.curves(drawn(summary)).split(">", 1)
     return f"{head}><style>{colours} svg {{ color: var(--ink); }}</style>{body}"
 
@@ -72,10 +72,10 @@ def render(summary: Summary) -> str:
         raise BenchError("there are no measurements to report yet")
     recipe = summary.results.recipe
     return (
-        _templates()
+        templates()
         .get_template("report.html")
         .render(
-            style=Markup(_style()),
+            style=Markup(style()),
             title=f"{recipe.data.name}, {recipe.model.name}: activations under distribution shift",
             lead=_lead(summary),
             over=_over(summary) if over_severity(summary, streamed) else None,
@@ -92,10 +92,12 @@ def render(summary: Summary) -> str:
     )
 
 
-@lru_cache(maxsize=1)
-def _templates() -> Environment:
+@lru_cache(maxsize=2)
+def templates(package: str = "qact.bench.report") -> Environment:
+    """Return what renders the templates of a package, with the macros of this one; it escapes."""
+    loaders = [PackageLoader(name) for name in dict.fromkeys((package, "qact.bench.report"))]
     return Environment(
-        loader=PackageLoader("qact.bench.report"),
+        loader=ChoiceLoader(loaders),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -103,7 +105,8 @@ def _templates() -> Environment:
     )
 
 
-def _style() -> str:
+def style() -> str:
+    """Return the style sheet of every page."""
     return (files("qact.bench.report") / "templates" / "report.css").read_text(encoding="utf-8")
 
 

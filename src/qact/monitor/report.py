@@ -1,0 +1,215 @@
+"""One page for a store: time lines, a map of layers over time, densities then and now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from qact import atomic
+from qact.extras import needed
+from qact.monitor import sketch
+from qact.monitor.reference import Reference, Signal
+from qact.monitor.store import Store, Stored, StoreError
+from qact.monitor.window import Window
+
+with needed("a report", "bench"):
+    from markupsafe import Markup
+
+    from qact.bench.report import figures
+    from qact.bench.report.figures import MUTED, SERIES
+    from qact.bench.report.html import style, templates
+
+MOST = 120  # windows that are shown
+LINES = 8  # signals in the time line, as there are colours
+
+
+@dataclass(frozen=True)
+class Seen:
+    """The latest windows of one model and version, with the distances of each to the reference."""
+
+    windows: list[Stored]
+    reference: Reference | None
+    version: str
+
+    @classmethod
+    def of(cls, store: Store) -> Seen:
+        """Of the version that was served last.
+
+        Raises:
+            StoreError: the store is empty or damaged.
+        """
+        found = store.read()
+        if not found:
+            raise StoreError(f"{store.folder} has no windows yet")
+        last = found[-1]
+        kept = [
+            one
+            for one in found
+            if (one.model, one.window.version) == (last.model, last.window.version)
+        ]
+        reference = store.reference(last.model, last.window.version)
+        return cls(kept[-MOST:], reference, last.window.version)
+
+    @property
+    def signals(self) -> list[str]:
+        """Their names, in order."""
+        return list(self.windows[-1].window.histograms)
+
+    def distances(self) -> list[dict[str, float | None]]:
+        """By window and signal: as stored, or, where windows were merged, as they are now."""
+        return [self._of(one) for one in self.windows]
+
+    def _of(self, one: Stored) -> dict[str, float | None]:
+        if self.reference is None or one.p is not None or not one.window.images:
+            return dict(one.distances)
+        return {n: float(d.mean()) for n, d in self.reference.distances(one.window).items()}
+
+    def times(self) -> list[datetime]:
+        """When each window began."""
+        return [datetime.fromtimestamp(o.window.start, timezone.utc) for o in self.windows]
+
+    def alarms(self, rate: float) -> int:
+        """How many of the windows that were tested are alarms at this rate."""
+        return sum(one.p is not None and one.p <= rate for one in self.windows)
+
+
+def write_report(store: Store | str | Path, path: str | Path, *, rate: float = 0.01) -> Path:
+    """Write the page of a store; everything is in the one file.
+
+    Raises:
+        StoreError: the folder is no store, is empty, or damaged.
+    """
+    opened = store if isinstance(store, Store) else Store(store, create=False)
+    atomic.write(Path(path), render(Seen.of(opened), rate).encode())
+    return Path(path)
+
+
+def render(seen: Seen, rate: float) -> str:
+    """The page as text."""
+    latest = seen.windows[-1]
+    known = seen.reference is not None
+    return (
+        templates("qact.monitor")
+        .get_template("monitor.html")
+        .render(
+            style=Markup(style()),
+            title=f"Monitor: {seen.version or 'model'}",
+            seen=seen,
+            rate=f"{rate:g}",
+            images=sum(one.window.images for one in seen.windows),
+            passed=sum(one.window.seen for one in seen.windows),
+            broken=sum(one.window.broken for one in seen.windows),
+            machines=sorted({one.window.machine for one in seen.windows}),
+            span=[f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (seen.times()[0], seen.times()[-1])],
+            tested=sum(one.p is not None for one in seen.windows),
+            alarms=seen.alarms(rate),
+            p=None if latest.p is None else f"{latest.p:.2g}",
+            rows=_rows(seen),
+            lines=Markup(_lines(seen, rate)) if known else None,
+            map=Markup(_map(seen)) if known else None,
+            densities=Markup(_densities(seen)) if known and latest.window.images else None,
+        )
+    )
+
+
+def _rows(seen: Seen) -> list[list[str]]:
+    """The latest window, signal by signal."""
+    latest, distances = seen.windows[-1], seen.distances()[-1]
+    rows = []
+    for name in seen.signals:
+        p, distance = latest.p_values.get(name), distances.get(name)
+        shown = ["–" if v is None else f"{v:.3g}" for v in (distance, p)]
+        rows.append([name, str(latest.window.signals[name]), *shown])
+    return rows
+
+
+def _lines(seen: Seen, rate: float) -> str:
+    """Distance of each signal, and the p-value of the window, over time."""
+    times, distances = seen.times(), seen.distances()
+    spread = sorted(seen.signals, key=lambda n: -(distances[-1].get(n) or 0.0))[:LINES]
+
+    def draw(figure: Any) -> None:
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+        for index, name in enumerate(n for n in seen.signals if n in spread):
+            known = [(t, d[name]) for t, d in zip(times, distances, strict=True) if d.get(name)]
+            figures.line(upper, [t for t, _ in known], [v or 0.0 for _, v in known], index, name)
+        upper.set_ylabel("distance")
+        upper.set_ylim(bottom=0)
+        tested = [(t, o.p) for t, o in zip(times, seen.windows, strict=True) if o.p is not None]
+        lower.plot([t for t, _ in tested], [p for _, p in tested], ".-", color=MUTED, linewidth=1)
+        fired = [(t, p) for t, p in tested if p <= rate]
+        lower.plot([t for t, _ in fired], [p for _, p in fired], "o", color=SERIES[0])
+        lower.axhline(rate, color=SERIES[0], linestyle="--", linewidth=1)
+        lower.set_yscale("log")
+        lower.set_ylabel("p")
+        lower.tick_params(axis="x", rotation=20)
+        handles, names = upper.get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=4)
+
+    return figures.drawn_as_svg(draw, (7.6, 4.6), "Distance of every signal and p-value over time")
+
+
+def _map(seen: Seen) -> str:
+    """Signals by windows; the darker a cell, the larger the distance."""
+    from matplotlib.patches import Rectangle
+
+    distances, names = seen.distances(), seen.signals
+    most = max((v or 0.0 for row in distances for v in row.values()), default=0.0) or 1.0
+
+    def draw(figure: Any) -> None:
+        axes = figure.subplots()
+        for x, row in enumerate(distances):
+            for y, name in enumerate(names):
+                share = (row.get(name) or 0.0) / most
+                cell = Rectangle((x, y), 1, 1, facecolor=SERIES[0], alpha=share, linewidth=0)
+                axes.add_patch(cell)
+        axes.set(xlim=(0, len(distances)), ylim=(len(names), 0), xlabel="window, oldest first")
+        axes.set_yticks([y + 0.5 for y in range(len(names))], names)
+        axes.grid(False)
+
+    size = (7.6, 0.9 + 0.26 * len(names))
+    return figures.drawn_as_svg(draw, size, "Distance of every signal in every window")
+
+
+def _densities(seen: Seen) -> str:
+    """The channel of each signal that has moved most: the reference, and the latest window."""
+    reference, window = seen.reference, seen.windows[-1].window
+    assert reference is not None
+    gaps = reference.distances(window)
+    columns = 3
+    rows = -(-len(gaps) // columns)
+
+    def draw(figure: Any) -> None:
+        grid = figure.subplots(rows, columns, squeeze=False).ravel()
+        for axes, (name, signal) in zip(grid, reference.signals.items(), strict=False):
+            read = int(gaps[name].argmax())
+            _density(axes, signal, window, name, int(signal.channels[read]))
+            axes.set_title(f"{name} [{int(signal.channels[read])}]", loc="left")
+        for axes in grid[len(gaps) :]:
+            axes.set_visible(False)
+        handles, names = grid[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper left", ncols=2)
+
+    size = (7.6, 0.5 + 1.7 * rows)
+    return figures.drawn_as_svg(draw, size, "Densities of the reference and of the latest window")
+
+
+def _density(axes: Any, signal: Signal, window: Window, name: str, channel: int) -> None:
+    """Both on the same 48 cells between the extreme edges of either."""
+    both = signal.histogram, window.histograms[name]
+    contexts = [sketch.context(one) for one in both]
+    ends = torch.stack([c.quantile(torch.tensor([0.001, 0.999]))[channel] for c in contexts])
+    low, high = float(ends.amin()), float(ends.amax())
+    edges = torch.linspace(low, high if high > low else low + 1, 49)
+    grid = edges[:, None].expand(-1, len(signal.histogram.mass))
+    width = float(edges[1] - edges[0])
+    for index, (context, label) in enumerate(zip(contexts, ("reference", "now"), strict=True)):
+        rank = context.rank(grid.contiguous(), grounded=False, smooth=False)[:, channel]
+        axes.stairs((rank.diff() / width).tolist(), edges.tolist(), fill=index == 0, label=label,
+                    color=MUTED if index == 0 else SERIES[0], alpha=0.35 if index == 0 else 1.0,
+                    linewidth=1.4)  # fmt: skip
+    axes.set_yticks([])
