@@ -14,6 +14,8 @@ from torch.autograd.function import once_differentiable
 
 from qact.rank.grid import power_of_two
 
+_FEW = 16  # columns of so many points are walked through one by one; more are one matrix product
+
 
 def unit_of(x: Tensor) -> Tensor:
     """Return the power of two, at most the largest absolute value of ``x``, as a scalar.
@@ -40,6 +42,49 @@ def pairwise_distances(x: Tensor) -> Tensor:
     d2, unit = _squared(x, x)
     d2 = (d2 + d2.T) / 2
     return _root(d2, ~torch.eye(len(x), dtype=torch.bool, device=x.device), unit).to(x.dtype)
+
+
+def squared_distances(x: Tensor) -> Tensor:
+    """Return ``(d_ij / u)^2`` as (N, N), ``u`` a power of two near the largest value of ``x``.
+
+    The squares of :func:`pairwise_distances` without their gradient and their unit: for who asks
+    which is nearest.
+
+    Example:
+        >>> squared_distances(torch.tensor([[0.0, 0.0], [3.0, 4.0]]))  # u = 4
+        tensor([[0.0000, 1.5625],
+                [1.5625, 0.0000]])
+    """
+    wide = x if x.device.type == "mps" else x.double()
+    return _squares(_centred(wide / unit_of(wide))).to(x.dtype)
+
+
+def _centred(x: Tensor) -> Tensor:
+    return x - x.mean(0)
+
+
+@torch.no_grad()
+def _squares(x: Tensor) -> Tensor:
+    """``||x_i - x_j||^2``, symmetric, at least 0, with a zero diagonal, in x's own precision."""
+    own = x.square().sum(1)
+    with torch.autocast(x.device.type, enabled=False):
+        d2 = _gram(x)
+    d2.mul_(-2).add_(own[:, None]).add_(own).clamp_min_(0)
+    return d2.fill_diagonal_(0)
+
+
+def _gram(x: Tensor) -> Tensor:
+    """``x x^T``, of which a processor multiplies little more than the half above the diagonal."""
+    if x.device.type != "cpu" or len(x) < 256:
+        g = x @ x.T
+        return (g + g.T) / 2
+    n, step = len(x), -(-len(x) // 8)
+    g = x.new_empty(n, n)
+    for first in range(0, n, step):
+        last = first + step
+        g[first:last, first:] = x[first:last] @ x[first:].T
+        g[last:, first:last] = g[first:last, last:].T
+    return g
 
 
 def distances_between(queries: Tensor, x: Tensor) -> Tensor:
@@ -103,7 +148,13 @@ class _DistancesTo(torch.autograd.Function):
         # dL/dx_i = sum_j (W_ij + W_ji) (x_i - x_j) with W_ij = dL/dd_ij / d_ij, and 0 where d = 0.
         x, index, d = ctx.saved_tensors
         share = torch.where(d > 0, grad / torch.where(d > 0, d, 1), 0)
+        if _FEW * index.shape[1] < len(x):
+            gradient = torch.zeros_like(x)
+            for j, w in zip(index.unbind(1), share.unbind(1), strict=True):
+                pull = (x - x.index_select(0, j)).mul_(w[:, None])
+                gradient.add_(pull).index_add_(0, j, pull, alpha=-1)
+            return gradient, None
         weight = x.new_zeros(len(x), len(x)).scatter_add_(1, index, share)
         both = weight + weight.T
-        centred = x - x.mean(0)
+        centred = _centred(x)
         return both.sum(1, keepdim=True) * centred - both @ centred, None

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from qact.losses.checks import embedded
-from qact.losses.distances import distances_to, pairwise_distances
+from qact.losses.distances import distances_to, squared_distances
 from qact.losses.forest import propagate
 from qact.losses.registry import register
 from qact.losses.seeds import choose_seeds
@@ -65,13 +65,14 @@ def watershed_loss(
     x, y = embedded(embeddings, labels)
     classes, target = y.unique(return_inverse=True)
     with torch.no_grad():
-        d = pairwise_distances(x.detach())
-        if not torch.isfinite(d).all():
-            raise ValueError(f"embeddings are too large for their distances in {x.dtype}")
+        d = squared_distances(x.detach())  # their order is all that is asked for here
         chosen = _mask(seeds, y) if isinstance(seeds, Tensor) else None
         chosen = choose_seeds(y, seeds, generator=generator) if chosen is None else chosen  # type: ignore[arg-type]
         near, known = _nearest_correct(d, target, propagate(d, chosen), len(classes))
-    logits = torch.where(known, -distances_to(x, near), -torch.inf)
+    reach = distances_to(x, near)
+    if not torch.isfinite(reach).all():
+        raise ValueError(f"embeddings are too large for their distances in {x.dtype}")
+    logits = torch.where(known, -reach, -torch.inf)
     useful = known.gather(1, target[:, None])[:, 0]
     if not useful.any():
         return (x * 0).sum()
@@ -118,12 +119,16 @@ def _nearest_correct(
     """
     n = len(target)
     correct = (seed >= 0) & (target[seed] == target)
-    d = d.masked_fill(torch.eye(n, dtype=torch.bool, device=d.device), torch.inf)
+    d.fill_diagonal_(torch.inf)
     near = torch.zeros(n, classes, dtype=torch.int64, device=d.device)
     known = torch.zeros_like(near, dtype=torch.bool)
-    for label in range(classes):
-        members = (correct & (target == label)).nonzero()[:, 0]
-        if len(members):
-            least, place = d[:, members].min(1)
-            near[:, label], known[:, label] = members[place], least < torch.inf
+    members = correct.nonzero()[:, 0]
+    members = members[target[members].argsort(stable=True)]
+    size = torch.bincount(target[members], minlength=classes).tolist()
+    for label, some in enumerate(members.split(size)):
+        if len(some):
+            place = d[:, some].argmin(1)
+            near[:, label], known[:, label] = some[place], True
+            if len(some) == 1:  # which has no other
+                known[some[0], label] = False
     return near, known
