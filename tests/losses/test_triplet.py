@@ -14,8 +14,8 @@ from qact.losses import (
     triplet_watershed_loss,
     watershed_loss,
 )
-from qact.losses.distances import distances_to, pairwise_distances
-from qact.losses.mining import MINERS
+from qact.losses.distances import distances_to, pairwise_distances, squared_distances
+from qact.losses.mining import MINERS, hard, hardest
 
 MARGIN = 0.7
 
@@ -204,3 +204,32 @@ def test_modules_are_the_functions():
 def test_wrong_options_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call(*case())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("spread", [1.0, 1e-2, 1e-3])
+def test_hard_mining_is_that_of_exact_distances(dtype, spread):
+    # Tight classes far apart: in float32 their inner distances drown in the products' rounding.
+    y = torch.arange(300) % 3
+    x = (spread * torch.randn(300, 20) + 10 * torch.randn(3, 20)[y]).to(dtype)
+    exact = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    for found, wanted in zip(hardest(x, y), hard(exact, y, 1.0), strict=True):
+        assert torch.equal(found, wanted)
+
+
+def test_gram_by_blocks_is_the_product():
+    x = torch.randn(301, 7, dtype=torch.float64)
+    d2 = squared_distances(x)
+    assert torch.equal(d2, d2.T)
+    unit = 2.0 ** math.floor(math.log2(x.abs().max()))
+    torch.testing.assert_close(d2 * unit**2, torch.cdist(x, x) ** 2)
+
+
+def test_gradients_of_many_and_of_few_columns_agree():
+    x = torch.randn(40, 3, dtype=torch.float64, requires_grad=True)
+    few, many = torch.randint(40, (40, 2)), torch.randint(40, (40, 3))
+    many[:, :2] = few
+    one = torch.autograd.grad(distances_to(x, few).sum(), x)[0]
+    weight = torch.tensor([1.0, 1.0, 0.0]).double()
+    two = torch.autograd.grad((distances_to(x, many) * weight).sum(), x)[0]
+    torch.testing.assert_close(one, two)

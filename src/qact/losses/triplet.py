@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from qact import checks
 from qact.losses.checks import embedded
-from qact.losses.distances import pairwise_distances
-from qact.losses.mining import MINERS
+from qact.losses.distances import distances_to, pairwise_distances
+from qact.losses.mining import MINERS, hardest
 from qact.losses.registry import register
 
 
@@ -47,18 +48,24 @@ def triplet_loss(
     checks.number("margin", margin, "a positive number", 0)
     checks.choice("miner", miner, tuple(MINERS))
     x, y = embedded(embeddings, labels)
+    if miner == "hard":
+        anchor, p, n = hardest(x, y)
+        pair = torch.arange(len(x), device=x.device)[:, None].repeat(1, 2)  # itself: distance 0
+        pair[anchor] = torch.stack([p, n], 1)
+        ap, an = distances_to(x, pair)[anchor].unbind(1)
+        return hinge(ap, an, margin)
     d = pairwise_distances(x)
     a, p, n = MINERS[miner](d.detach(), y, margin)
-    return hinge(d, a, p, n, margin, active=miner == "all")
+    return hinge(d[a, p], d[a, n], margin, active=miner == "all")
 
 
-def hinge(d: Tensor, a: Tensor, p: Tensor, n: Tensor, margin: float, active: bool) -> Tensor:
+def hinge(ap: Tensor, an: Tensor, margin: float, *, active: bool = False) -> Tensor:
     """Return the mean of ``max(0, margin + d_ap - d_an)``; ``active``: over positive terms only."""
     # The difference first: beside large distances the margin would be rounded away.
-    terms = ((d[a, p] - d[a, n]) + margin).clamp_min(0)
+    terms = ((ap - an) + margin).clamp_min(0)
     if active:
         terms = terms[terms > 0]
-    return terms.mean() if len(terms) else (d * 0).sum()
+    return terms.mean() if len(terms) else terms.sum()
 
 
 @register("triplet", paper="Schroff et al. 2015, arXiv 1503.03832, eq. 3")

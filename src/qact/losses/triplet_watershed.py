@@ -68,7 +68,8 @@ def triplet_watershed_loss(
         seed = propagate(pairwise_distances(x.detach()[:, some]), chosen)
         reached = (seed >= 0).nonzero()[:, 0]
         a, p, n = MINERS[miner](d.detach()[reached][:, reached], y[seed[reached]], margin)
-    return hinge(d, reached[a], reached[p], reached[n], margin, active=miner == "all")
+    ap, an = d[reached[a], reached[p]], d[reached[a], reached[n]]
+    return hinge(ap, an, margin, active=miner == "all")
 
 
 def _features(size: int, features: int | None, generator: torch.Generator | None) -> Tensor:
