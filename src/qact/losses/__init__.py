@@ -25,6 +25,18 @@ from qact.losses.margins import (
     sphereface_loss,
     wrapped_cauchy,
 )
+from qact.losses.memory import CrossBatchMemory
+from qact.losses.miners import (
+    AngularMiner,
+    BatchEasyHardMiner,
+    BatchHardMiner,
+    DistanceWeightedMiner,
+    HDCMiner,
+    MultiSimilarityMiner,
+    PairMarginMiner,
+    TripletMarginMiner,
+    UniformHistogramMiner,
+)
 from qact.losses.multilabel import decoupled_softmax_loss, soft_top_k, soft_top_k_loss
 from qact.losses.normalised import logit_norm_loss, z_loss
 from qact.losses.penalties import NormLoss, dca_loss, mdca_loss, mmce, mmce_loss, norm_loss
@@ -48,24 +60,34 @@ from qact.losses.triplet_watershed import TripletWatershedLoss, triplet_watershe
 from qact.losses.watershed import WatershedLoss, watershed_loss
 
 __all__ = [
+    "AngularMiner",
     "ArcFace",
+    "BatchEasyHardMiner",
+    "BatchHardMiner",
     "CosFace",
     "CosineHead",
+    "CrossBatchMemory",
     "CrossEntropy",
+    "DistanceWeightedMiner",
     "Entry",
     "FeasibleLearning",
+    "HDCMiner",
     "Head",
     "LargeDropout",
     "LogitLoss",
+    "MultiSimilarityMiner",
     "NoisySoftmax",
     "NormLoss",
     "NormalisedSoftmax",
+    "PairMarginMiner",
     "QuantileHuberLoss",
     "SampledSoftmax",
     "SphereFace",
     "SphereFace2",
     "TripletLoss",
+    "TripletMarginMiner",
     "TripletWatershedLoss",
+    "UniformHistogramMiner",
     "WatershedClassifier",
     "WatershedLoss",
     "WrappedCauchy",

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import normalize
 
 from qact.rank.grid import power_of_two
 
@@ -42,6 +43,32 @@ def pairwise_distances(x: Tensor) -> Tensor:
     d2, unit = _squared(x, x)
     d2 = (d2 + d2.T) / 2
     return _root(d2, ~torch.eye(len(x), dtype=torch.bool, device=x.device), unit).to(x.dtype)
+
+
+METRICS = ("euclidean", "squared", "normalised", "cosine")
+
+
+def measured(x: Tensor, references: Tensor | None = None, metric: str = "euclidean") -> Tensor:
+    """Return distances of embeddings to references, (N, M), or to each other, (N, N).
+
+    Args:
+        x: (N, D), float32 or float64.
+        references: (M, D); None for ``x``.
+        metric: ``"euclidean"``; ``"squared"``, its square; ``"normalised"``, Euclidean of
+            embeddings of length 1; ``"cosine"``, ``1 - cos``, half its square.
+
+    Example:
+        >>> x = torch.tensor([[3.0, 4.0], [4.0, 3.0]])
+        >>> [round(measured(x, metric=metric)[0, 1].item(), 4) for metric in METRICS]
+        [1.4142, 2.0, 0.2828, 0.04]
+    """
+    if metric in ("normalised", "cosine"):
+        x = normalize(x)
+        references = references if references is None else normalize(references)
+    if metric == "cosine":
+        return 1 - x @ (x if references is None else references).T
+    d = pairwise_distances(x) if references is None else distances_between(x, references)
+    return d.square() if metric == "squared" else d
 
 
 def squared_distances(x: Tensor) -> Tensor:

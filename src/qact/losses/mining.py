@@ -10,46 +10,59 @@ from torch import Tensor
 from qact.losses.distances import distances_between, rough_squares
 
 Triplets = tuple[Tensor, Tensor, Tensor]  # three (T,) int64
-Miner = Callable[[Tensor, Tensor, float], Triplets]
+Among = tuple[Tensor, Tensor]  # positive and negative pairs, if not those of the labels
+Miner = Callable[..., Triplets]  # of distances, labels, a margin, and such pairs
 
 
-def _pairs(labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Positive pairs (same class, not the same sample) and negative pairs, (N, N) bool."""
-    same = labels[:, None] == labels
-    itself = torch.eye(len(labels), dtype=torch.bool, device=labels.device)
-    return same & ~itself, ~same
+def pairs(
+    labels: Tensor, reference_labels: Tensor | None = None, itself: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Positive pairs (same class, not the same sample) and negative pairs, (N, M) bool.
+
+    Without references they are those of the batch with itself. ``itself`` says where among the
+    references each sample stands.
+    """
+    if reference_labels is None:
+        reference_labels, itself = labels, torch.arange(len(labels), device=labels.device)
+    same = labels[:, None] == reference_labels
+    if itself is None:
+        return same, ~same
+    return same.scatter(1, itself[:, None], False), ~same
 
 
-def every(distances: Tensor, labels: Tensor, margin: float) -> Triplets:
+def every(distances: Tensor, labels: Tensor, margin: float, among: Among | None = None) -> Triplets:
     """All triplets: ``y_a = y_p``, ``a != p``, ``y_a != y_n``; up to N^3 of them."""
-    positive, negative = _pairs(labels)
+    positive, negative = among or pairs(labels)
     a, p, n = (positive[:, :, None] & negative[:, None, :]).nonzero().unbind(1)
     return a, p, n
 
 
-def hard(distances: Tensor, labels: Tensor, margin: float) -> Triplets:
+def hard(distances: Tensor, labels: Tensor, margin: float, among: Among | None = None) -> Triplets:
     """Per anchor its farthest positive and its nearest negative.
 
     "Batch hard" of Hermans, Beyer and Leibe 2017 (arXiv 1703.07737), eq. 5. Anchors without a
     positive or a negative are left out.
     """
-    positive, negative = _pairs(labels)
+    positive, negative = among or pairs(labels)
     anchor = (positive.any(1) & negative.any(1)).nonzero()[:, 0]
     p = torch.where(positive, distances, -torch.inf).argmax(1)
     n = torch.where(negative, distances, torch.inf).argmin(1)
     return anchor, p[anchor], n[anchor]
 
 
-def semi_hard(distances: Tensor, labels: Tensor, margin: float) -> Triplets:
+def semi_hard(
+    distances: Tensor, labels: Tensor, margin: float, among: Among | None = None
+) -> Triplets:
     """Per positive pair the nearest negative that is farther than the positive, within the margin.
 
     ``d_ap < d_an < d_ap + margin``: Schroff, Kalenichenko and Philbin 2015 (arXiv 1503.03832),
     section 3.2, the inequality of their eq. 4. Pairs without such a negative are left out.
     """
-    positive, negative = _pairs(labels)
+    positive, negative = among or pairs(labels)
     # Negatives of each anchor in order: the first one beyond the positive is found by bisection.
     far, order = torch.where(negative, distances, torch.inf).sort(dim=1)
-    place = torch.searchsorted(far, distances.contiguous(), right=True).clamp_max(len(far) - 1)
+    last = distances.shape[1] - 1
+    place = torch.searchsorted(far, distances.contiguous(), right=True).clamp_max(last)
     nearest = far.gather(1, place)
     # The difference, not ``distances + margin``, in which a small margin would be rounded away.
     some = positive & (nearest > distances) & (nearest - distances < margin)
