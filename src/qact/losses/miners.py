@@ -1,6 +1,6 @@
 """Miners by the names of pytorch-metric-learning: which pairs or triplets to learn from.
 
-``miner(embeddings, labels)`` gives indices into a batch: triplets ``(anchor, positive, negative)`` or
+``miner(embeddings, labels)`` gives triplets ``(anchor, positive, negative)`` of indices, or
 pairs ``(anchor, positive, anchor, negative)``. With ``references`` and their labels, positives
 and negatives are looked for among those. All have a ``metric``, see
 :func:`qact.losses.distances.measured`: ``"normalised"`` (the Euclidean distance of embeddings of
@@ -75,7 +75,7 @@ def _all(positive: Tensor, negative: Tensor) -> Triplets:
 
 @dataclass
 class TripletMarginMiner(Miner):
-    """Triplets by their margin ``d_an - d_ap``: ``"all"`` at most ``margin``, ``"easy"`` the others.
+    """Triplets by their margin ``d_an - d_ap``: ``"all"`` at most ``margin``, ``"easy"`` others.
 
     ``"hard"`` are those of all with a margin of at most 0, ``"semihard"`` those above 0.
 
