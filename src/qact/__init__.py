@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from qact.rank import levels
     from qact.recalibrate import recalibrated, record
     from qact.statistics.update import update_stats
-    from qact.taps import tap
+    from qact.taps import explain_drift, tap
 
 __version__ = "0.1.0"
 
@@ -59,6 +59,7 @@ _HOMES = {
     "convert_": "conversion",
     "convert_sync_": "nn.distributed",
     "drift": "adapt",
+    "explain_drift": "taps",
     "fast_export": "kernels.nearest",
     "init_": "activations.initialize",
     "layer": "conversion",
@@ -111,6 +112,7 @@ __all__ = [
     "corruptions",
     "datasets",
     "drift",
+    "explain_drift",
     "fast_export",
     "functional",
     "init_",

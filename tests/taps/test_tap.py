@@ -84,9 +84,12 @@ def test_named_inputs_and_calls_of_several_batches(net, x):
     with reading:
         net(x[:3]), net(x[3:])
     assert torch.allclose(reading.value, net.stem(x).mean((2, 3)), atol=1e-6)
-    with reading:  # a second block begins anew
+    with reading:  # a second block goes on
         net(x[:2])
-    assert len(reading.value) == 2
+    assert len(reading.value) == 9
+    reading.clear()
+    with pytest.raises(RuntimeError, match="was not run"):
+        reading.value  # noqa: B018
 
 
 def test_pools_and_samples(net, x):

@@ -71,7 +71,6 @@ class Block(AbstractContextManager[Any]):
             raise RuntimeError("this block is open already; nest two taps instead")
         with ExitStack() as stack:
             stack.enter_context(hooking(self.model))
-            self._begin()
             for place in self.places:
                 told = partial(self._told, place)
                 stack.enter_context(tapped(place.module, told, place.side))
@@ -90,15 +89,12 @@ class Block(AbstractContextManager[Any]):
     def __exit__(self, *error: Any) -> None:
         self.close()
 
-    def _begin(self) -> None:
-        """Forget what an earlier block has seen."""
-
     def _told(self, place: Place, z: Tensor) -> Tensor | None:
         raise NotImplementedError
 
 
 class Named(Block, Mapping[str, Any]):
-    """A block that knows something of each place, by its name.
+    """A block that knows something of each place, by its name; entered again, it goes on.
 
     ``sample`` positions of each sample are drawn by ``seed``; None takes all.
     """
@@ -127,7 +123,7 @@ class Named(Block, Mapping[str, Any]):
         return name
 
     def _not_run(self, name: str) -> RuntimeError:
-        return RuntimeError(f"{name!r} was not run since the block began")
+        return RuntimeError(f"{name!r} was not run within the block")
 
     def _drawn(self, count: int, device: torch.device) -> Tensor | None:
         """Which of so many positions are taken; None means all."""
@@ -153,13 +149,11 @@ class Reading(Named):
         if isinstance(pool, str):
             pool = POOLS[checks.choice("pool", pool, tuple(POOLS))]
         self._pool, self._grad = pool, checks.flag("grad", grad)
-        self._calls: dict[str, list[Tensor]] = {}
+        self.clear()
 
     def clear(self) -> None:
         """Forget what was read so far."""
-        self._calls = {place.name: [] for place in self.places}
-
-    _begin = clear
+        self._calls: dict[str, list[Tensor]] = {place.name: [] for place in self.places}
 
     def _told(self, place: Place, z: Tensor) -> Tensor | None:
         if _compat.in_backward():  # a checkpointed pass is repeated: it was read the first time
@@ -186,7 +180,7 @@ class Reading(Named):
         Raises:
             ValueError: no place has this name. RuntimeError: it was not run.
         """
-        found = self._calls.get(self._known(name))
+        found = self._calls[self._known(name)]
         if not found:
             raise self._not_run(name)
         return found
@@ -220,9 +214,10 @@ class Observing(Named):
     ) -> None:
         super().__init__(model, found, sample, seed)
         self._bins = checks.integer("bins", bins, 8)
-        self._observers: dict[str, Observer] = {}
+        self.clear()
 
-    def _begin(self) -> None:
+    def clear(self) -> None:
+        """Forget what was counted so far."""
         self._observers = {place.name: Observer(self._bins) for place in self.places}
 
     def _told(self, place: Place, z: Tensor) -> None:
@@ -239,8 +234,8 @@ class Observing(Named):
             raise ValueError(f"at {place.name!r}: {error}") from error
 
     def __getitem__(self, name: str) -> Context:
-        found = self._observers.get(self._known(name))
-        if found is None or not found.batches:
+        found = self._observers[self._known(name)]
+        if not found.batches:
             raise self._not_run(name)
         return found.context()
 
@@ -255,10 +250,12 @@ class Changing(Block):
         if not callable(function):
             raise TypeError(f"function={function!r} must be a function of an activation")
         self._function, self._two, self._last = function, _takes_two(function), last
-        self._samples: dict[str, int] = {}
+        self._samples = {place.name: 0 for place in found}
 
-    def _begin(self) -> None:
-        self._samples = {place.name: 0 for place in self.places}
+    def open(self) -> Any:
+        """Begin, and count samples from 0."""
+        self._samples = dict.fromkeys(self._samples, 0)
+        return super().open()
 
     def _told(self, place: Place, z: Tensor) -> Tensor | None:
         moved = place.last(z) if self._last or place.positions is not None else z
