@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "qact"
 
 # From the ground up. What stands in one line could stand in any order.
 ORDER = (
-    *("_compat", "_aliases", "atomic", "checks", "registry", "extras", "notebook"),
+    *("_compat", "_aliases", "atomic", "checks", "registry", "extras", "files", "notebook"),
     *("rank", "kernels"),
     *("context", "functional", "surgery"),
     "nn",

@@ -1,4 +1,4 @@
-"""Patching and the drift report: exact where everything is put right, by hand where it is linear."""
+"""Patching and the drift report: exact where all is put right, by hand where it is linear."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_the_report_measures_what_patching_brings_back(net):
         net(X)
     with patch(net, seen):
         logits = net(SHIFTED)
-    loss = [float(F.cross_entropy(z.double(), Y)) for z in (net(SHIFTED), logits)]
+    loss = [F.cross_entropy(z.double(), Y).item() for z in (net(SHIFTED), logits)]
     assert a.restored.loss == pytest.approx(loss[1], rel=1e-9)
     assert a.gain == pytest.approx(loss[0] - loss[1], rel=1e-6)
     assert a.restored.accuracy == float((logits.argmax(1) == Y).float().mean())

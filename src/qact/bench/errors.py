@@ -5,9 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from qact.files import DamagedFileError, ReportedError, StorageError
 
-class BenchError(Exception):
-    """Base of the errors that the command line prints as one line instead of a traceback."""
+__all__ = [
+    "BenchError",
+    "CellError",
+    "DamagedFileError",
+    "RecipeError",
+    "StorageError",
+    "refusing",
+]
+
+
+BenchError = ReportedError
 
 
 class RecipeError(BenchError, ValueError):
@@ -30,17 +40,6 @@ def refusing(section: str) -> Iterator[None]:
         raise
     except (TypeError, ValueError) as error:
         raise RecipeError(f"{section}: {error}") from error
-
-
-class DamagedFileError(BenchError):
-    """A results file or checkpoint that cannot be read; it is never overwritten."""
-
-
-class StorageError(BenchError, OSError):
-    """A file that cannot be written, on a full disk for example; the old one is kept."""
-
-    def __str__(self) -> str:
-        return str(self.strerror)
 
 
 class CellError(BenchError):

@@ -5,19 +5,31 @@ from qact.taps.explain import DriftReport, Effect, explain_drift
 from qact.taps.observe import Observer
 from qact.taps.patch import patch
 from qact.taps.place import Place, places
+from qact.taps.probes import Probe, Probed, probe, probed
+from qact.taps.steering import Condition, Direction, delta, difference, fingerprint, steer
 
 __all__ = [
     "Changing",
+    "Condition",
+    "Direction",
     "DriftReport",
     "Effect",
     "Observer",
     "Observing",
     "Place",
+    "Probe",
+    "Probed",
     "Reading",
     "Tap",
     "Visit",
+    "delta",
+    "difference",
     "explain_drift",
+    "fingerprint",
     "patch",
     "places",
+    "probe",
+    "probed",
+    "steer",
     "tap",
 ]
