@@ -16,10 +16,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from qact.bench.figures import drawn_as_svg
+from qact.bench.report.figures import drawn_as_svg
 
 DATA = Path(__file__).parent / "data" / "fullsize"
-STYLE = Path(__file__).parents[1] / "src/qact/bench/report.css"
+STYLE = Path(__file__).parents[1] / "src/qact/bench/report/templates/report.css"
 NAMES = {"relu": "BatchNorm + ReLU", "qact": "BatchNorm + QAct"}
 MEASURES = {"frozen": "frozen", "batch200": "test batch of 200"}
 NOT_A_CORRUPTION = ("clean", "mean_frozen", "mean_batch200")

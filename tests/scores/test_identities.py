@@ -93,6 +93,14 @@ def test_mahalanobis_is_affine_invariant_and_euclidean_where_the_covariance_is_o
     np.testing.assert_allclose(score.score(Outputs(x[:, :3], x)), right, rtol=1e-9)
 
 
+def test_mahalanobis_of_unit_features_knows_no_length():
+    model = Head(5, 3)
+    fit, x = data(model), draw(20, 5, seed=9)
+    score = scores.Mahalanobis(unit=True).fit(model, fit)
+    both = (score.score(Outputs(x[:, :3], c * x)) for c in (1, 7))
+    torch.testing.assert_close(*both)
+
+
 def test_vim_is_the_virtual_logit():
     model = Head(6, 3)
     fit = data(model)
@@ -173,7 +181,7 @@ def test_nac_counts_bins():
     model = Head(4, 3).float()
     a = draw(500, 4).abs().float()
     fit = Outputs(model(a).detach(), a)
-    score = NAC(alpha=2.0, bins=20, full=10).fit(model, fit)
+    score = NAC(alpha=2.0, bins=20, full=0.02).fit(model, fit)
     p = fit.logits.softmax(1)
     z = fit.features.clone().requires_grad_()
     loss = -model(z).log_softmax(1).mean(1).sum()  # KL(u || p) up to a constant

@@ -14,7 +14,7 @@ from qact.scores.score import Score
 
 @register("nac", paper="Liu et al. 2024, arXiv 2306.02879")
 class NAC(Score):
-    r"""``1 - `` the mean over features of ``min(count / full, 1)`` of the bin that each is in.
+    r"""``1 - `` the mean over features of ``min(share / full, 1)`` of the bin that each is in.
 
     The state of feature ``j`` is ``sigmoid(alpha v_j)``, ``v_j = a_j dKL(u || p)/da_j``; the last
     layer is linear, so the gradient is ``W^T (p - 1/K)`` in closed form and no backward pass is
@@ -24,7 +24,8 @@ class NAC(Score):
     Args:
         alpha: steepness of the sigmoid.
         bins: per feature, an even number.
-        full: samples that make a bin count in full (``O`` in the paper).
+        full: share of the in-distribution samples that makes a bin count in full; the authors' 50
+            of 1,000 (``O`` in the paper is the number).
         gradient: with False ``v_j`` is the standardised feature itself, whose context may be one
             that ``qact.record`` has stored; then ``alpha=1`` and bins of equal width serve.
     """
@@ -35,14 +36,14 @@ class NAC(Score):
     std: Tensor
 
     def __init__(
-        self, alpha: float = 100.0, bins: int = 50, full: float = 50.0, *, gradient: bool = True
+        self, alpha: float = 100.0, bins: int = 50, full: float = 0.05, *, gradient: bool = True
     ) -> None:
         super().__init__()
         self.alpha = checks.number("alpha", alpha, "a positive number", 0)
         self.bins = checks.integer("bins", bins, 2)
         if bins % 2:
             raise ValueError(f"bins={bins} must be even: they are mirrored at one half")
-        self.full = checks.number("full", full, "a positive number", 0)
+        self.full = checks.number("full", full, "in (0, 1]", 0, 1)
         self.gradient = checks.flag("gradient", gradient)
 
     @property
@@ -87,8 +88,7 @@ class NAC(Score):
             edges = self.mean + edges * self.std
         ranks = context.rank(edges.expand(-1, context.num_features), grounded=False, smooth=False)
         whole = torch.cat([torch.zeros_like(ranks[:1]), ranks, torch.ones_like(ranks[:1])])
-        counts = whole.diff(dim=0).T * context.count[:, None]
-        self._keep(coverage=(counts / self.full).clamp(0, 1).float())
+        self._keep(coverage=(whole.diff(dim=0).T / self.full).clamp(0, 1).float())
 
     def _score(self, outputs: Outputs) -> Tensor:
         states = self._states(outputs).T.contiguous()

@@ -38,21 +38,33 @@ class Mahalanobis(Score):
     """``min_c (a - mu_c)^T S^+ (a - mu_c)``, one covariance ``S`` for all classes.
 
     No invertible affine map of the features changes it.
+
+    Args:
+        unit: take features at unit length (Mueller and Hein 2025, arXiv 2505.18032): where networks
+            answer outliers with short features, their distance would be small.
     """
 
     reads = ("logits", "features", "labels")
     white: Tensor
     means: Tensor
 
+    def __init__(self, *, unit: bool = False) -> None:
+        super().__init__()
+        self.unit = checks.flag("unit", unit)
+
+    def _features(self, outputs: Outputs) -> Tensor:
+        a = outputs.of("features").double()
+        return normalize(a) if self.unit else a
+
     def _fit(self, outputs: Outputs) -> None:
-        a, y = outputs.of("features").double(), outputs.of("labels")
+        a, y = self._features(outputs), outputs.of("labels")
         means = class_means(a, y, outputs.logits.shape[1])
         white = whitener(a - means[y.unique(return_inverse=True)[1]])
         self._keep(white=white, means=means @ white)
 
     def _score(self, outputs: Outputs) -> Tensor:
-        a = outputs.of("features")
-        return squared_distances(a.double() @ self.white, self.means).amin(1).to(a.dtype)
+        found = squared_distances(self._features(outputs) @ self.white, self.means).amin(1)
+        return found.to(outputs.logits.dtype)
 
 
 @register("relative_mahalanobis", paper="Ren et al. 2021, arXiv 2106.09022")
@@ -64,14 +76,13 @@ class RelativeMahalanobis(Mahalanobis):
 
     def _fit(self, outputs: Outputs) -> None:
         super()._fit(outputs)
-        a = outputs.of("features").double()
+        a = self._features(outputs)
         white = whitener(a - a.mean(0))
         self._keep(white_all=white, mean_all=a.mean(0, keepdim=True) @ white)
 
     def _score(self, outputs: Outputs) -> Tensor:
-        a = outputs.of("features")
-        all_ = squared_distances(a.double() @ self.white_all, self.mean_all)[:, 0]
-        return super()._score(outputs) - all_.to(a.dtype)
+        all_ = squared_distances(self._features(outputs) @ self.white_all, self.mean_all)[:, 0]
+        return super()._score(outputs) - all_.to(outputs.logits.dtype)
 
 
 @register("vim", paper="Wang et al. 2022, arXiv 2203.10807")
