@@ -23,7 +23,7 @@ _WHOLE = {
     ("shift", "datasets"): "archives arrays corrupted data download folders formats local manifest"
     " shifted sources splits streams writer",
     ("convert", "conversion"): "build dims dryrun fit graft lazy model plan report rewrite sites"
-    " stand static warm",
+    " static warm",
     ("convert", "surgery"): "kinds where wrapped",
 }
 _BENCH = {
@@ -61,6 +61,7 @@ MOVED = {
     "convert": "conversion",
     "adapt.contexts": "statistics.lend",
     "adapt.distance": "statistics.distance",
+    "convert.stand": "conversion.rehearsal",
     "convert.swap": "surgery.edit",
     "distance": "statistics.distance",
     "initialize": "activations.initialize",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.activations.fused import fused
+from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell, along
 
@@ -25,7 +25,7 @@ def clipact(input: Tensor, threshold: Tensor) -> Tensor:
         >>> clipact(torch.tensor([-1.0, 2.0, 2.1, torch.nan]), torch.tensor(2.0))
         tensor([0., 2., 0., 0.])
     """
-    return fused(_clip, _clip_partials, input, threshold.detach())
+    return with_partials(_clip, _clip_partials, input, threshold.detach())
 
 
 def _inside(x: Tensor, threshold: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def fitact(input: Tensor, bound: Tensor, steepness: float = STEEPNESS) -> Tensor
         tensor([0., 1., 1., 0.])
     """
     k = torch.full_like(bound.detach(), steepness)
-    return fused(_fit, _fit_partials, input, bound, k)
+    return with_partials(_fit, _fit_partials, input, bound, k)
 
 
 def _fit(x: Tensor, bound: Tensor, k: Tensor) -> Tensor:

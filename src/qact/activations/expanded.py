@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.activations.fused import fused
+from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -42,7 +42,7 @@ def expanded_gate(input: Tensor, alpha: Tensor, gate: str = "arctan") -> Tensor:
         tensor([0.8750])
     """
     checks.choice("gate", gate, tuple(_GATES))
-    return fused(partial(_value, gate=gate), partial(_partials, gate=gate), input, alpha)
+    return with_partials(partial(_value, gate=gate), partial(_partials, gate=gate), input, alpha)
 
 
 def _value(x: Tensor, alpha: Tensor, gate: str) -> Tensor:

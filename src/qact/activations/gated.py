@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qact import checks
-from qact.activations.fused import recomputed
+from qact.activations.recompute import recomputed
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qact import checks
-from qact.activations.fused import fused
+from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -23,7 +23,7 @@ def swish(input: Tensor, beta: Tensor) -> Tensor:
         >>> swish(torch.tensor([-1.0, 1.0]), torch.tensor([1.0]))
         tensor([-0.2689,  0.7311])
     """
-    return fused(_swish, _swish_partials, input, beta)
+    return with_partials(_swish, _swish_partials, input, beta)
 
 
 def _swish(x: Tensor, beta: Tensor) -> Tensor:
@@ -65,7 +65,7 @@ def apa(input: Tensor, kappa: Tensor, lambda_: Tensor) -> Tensor:
         >>> apa(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([1.0]))
         tensor([0.7311])
     """
-    return fused(_apa, _apa_partials, input, kappa, lambda_.clamp_min(LEAST))
+    return with_partials(_apa, _apa_partials, input, kappa, lambda_.clamp_min(LEAST))
 
 
 def _exponent(x: Tensor, kappa: Tensor, lambda_: Tensor) -> tuple[Tensor, Tensor]:
@@ -94,7 +94,7 @@ def aglu(input: Tensor, kappa: Tensor, lambda_: Tensor) -> Tensor:
         >>> aglu(torch.tensor([1.0]), torch.tensor([1.0]), torch.tensor([1e-4]))
         tensor([0.6922])
     """
-    return fused(_aglu, _aglu_partials, input, kappa, lambda_.clamp_min(LEAST))
+    return with_partials(_aglu, _aglu_partials, input, kappa, lambda_.clamp_min(LEAST))
 
 
 def _aglu(x: Tensor, kappa: Tensor, lambda_: Tensor) -> Tensor:

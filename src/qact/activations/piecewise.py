@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from qact.activations.fused import fused
+from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell, along
 
@@ -34,7 +34,9 @@ def diagonal_tmaf(input: Tensor, levels: Tensor, knots: Tensor, dim: int = 1) ->
         )
     if levels.dim() == 2:
         levels = along(levels, input, dim)
-    return fused(_stepped, _partials, input, *levels.unbind(-1), *knots.to(input.dtype).unbind())
+    return with_partials(
+        _stepped, _partials, input, *levels.unbind(-1), *knots.to(input.dtype).unbind()
+    )
 
 
 def _split(numbers: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.activations.fused import fused, recomputed
+from qact.activations.recompute import recomputed, with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -22,7 +22,7 @@ def polyrelu(input: Tensor, a: Tensor) -> Tensor:
         >>> polyrelu(torch.tensor([-1.0, 2.0]), torch.tensor([0.5, 1.0, 1.0]))
         tensor([0.5000, 6.5000])
     """
-    return fused(_polyrelu, _polyrelu_partials, input, *a.unbind())
+    return with_partials(_polyrelu, _polyrelu_partials, input, *a.unbind())
 
 
 def _polyrelu(x: Tensor, *a: Tensor) -> Tensor:

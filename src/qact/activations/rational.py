@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from qact.activations.fused import fused
+from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -33,7 +33,7 @@ def pau(input: Tensor, a: Tensor, b: Tensor) -> Tensor:
             f"a and b must be vectors, got shapes {tuple(a.shape)} and {tuple(b.shape)}"
         )
     split = a.numel()  # each coefficient is a parameter of its own: their partials are powers
-    return fused(
+    return with_partials(
         partial(_pau, split=split),
         partial(_pau_partials, split=split),
         input,

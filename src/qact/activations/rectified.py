@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.activations.fused import fused
+from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -23,7 +23,7 @@ def crrelu(input: Tensor, epsilon: Tensor) -> Tensor:
         >>> crrelu(torch.tensor([-1.0, 1.0]), torch.tensor([0.01]))
         tensor([-0.0061,  1.0061])
     """
-    return fused(_crrelu, _crrelu_partials, input, epsilon)
+    return with_partials(_crrelu, _crrelu_partials, input, epsilon)
 
 
 def _step(x: Tensor) -> Tensor:
@@ -123,7 +123,9 @@ def clipped_shifted_relu(input: Tensor, tau: float = 1.0, m: float = 1.0) -> Ten
         >>> clipped_shifted_relu(torch.tensor([0.5, 1.5, 9.0]), tau=1.0, m=2.0)
         tensor([0.0000, 0.5000, 2.0000])
     """
-    return fused(partial(_shifted, tau=tau, m=m), partial(_shifted_partials, tau=tau, m=m), input)
+    return with_partials(
+        partial(_shifted, tau=tau, m=m), partial(_shifted_partials, tau=tau, m=m), input
+    )
 
 
 def _shifted(x: Tensor, tau: float, m: float) -> Tensor:
@@ -162,7 +164,7 @@ def clipped_soft_threshold(input: Tensor, tau: float = 1.0, m: float = 1.0) -> T
         >>> clipped_soft_threshold(torch.tensor([-1.5, 0.5, 9.0]), tau=1.0, m=2.0)
         tensor([-0.5000,  0.0000,  2.0000])
     """
-    return fused(partial(_soft, tau=tau, m=m), partial(_soft_partials, tau=tau, m=m), input)
+    return with_partials(partial(_soft, tau=tau, m=m), partial(_soft_partials, tau=tau, m=m), input)
 
 
 def _soft(x: Tensor, tau: float, m: float) -> Tensor:

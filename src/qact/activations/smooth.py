@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.activations.fused import fused
+from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -23,7 +23,7 @@ def golu(input: Tensor) -> Tensor:
         >>> golu(torch.tensor([-1.0, 0.0, 1.0]))
         tensor([-0.0660,  0.0000,  0.6922])
     """
-    return fused(_golu, _golu_partials, input)
+    return with_partials(_golu, _golu_partials, input)
 
 
 def _gompertz(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +60,7 @@ def aptx(input: Tensor, alpha: float = 1.0, beta: float = 1.0, gamma: float = 0.
         >>> aptx(torch.tensor([1.0]))
         tensor([0.8808])
     """
-    return fused(
+    return with_partials(
         partial(_aptx, alpha=alpha, beta=beta, gamma=gamma),
         partial(_aptx_partials, alpha=alpha, beta=beta, gamma=gamma),
         input,
@@ -110,7 +110,7 @@ def tempered_sigmoid(
         >>> tempered_sigmoid(torch.tensor([1.0]), 1.58, 3.0, 0.71)
         tensor([0.7951])
     """
-    return fused(
+    return with_partials(
         partial(_tempered, scale=scale, temperature=temperature, offset=offset),
         partial(_tempered_partials, scale=scale, temperature=temperature),
         input,

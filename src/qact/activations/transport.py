@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.activations.fused import widened
+from qact.activations.recompute import widened
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 from qact.context import Context

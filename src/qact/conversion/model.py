@@ -10,9 +10,9 @@ from torch import nn
 from qact.conversion.build import Maker, home
 from qact.conversion.graft import Grafted, grafted
 from qact.conversion.plan import Plan, plan
+from qact.conversion.rehearsal import rehearse
 from qact.conversion.report import NOTE, note
 from qact.conversion.sites import Site
-from qact.conversion.stand import rehearse
 from qact.conversion.warm import Source, warm
 from qact.surgery import kinds
 from qact.surgery import where as _where

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from qact.conversion.dryrun import run, untouched
 from qact.conversion.fit import fit_
+from qact.conversion.rehearsal import Stand
 from qact.conversion.sites import Site
-from qact.conversion.stand import Stand
 from qact.kernels import eager
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct

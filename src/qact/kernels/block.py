@@ -13,7 +13,7 @@ from torch import Tensor
 
 from qact import _compat
 from qact.kernels import engines, library
-from qact.kernels.once import refusing
+from qact.kernels.first_order import refusing
 from qact.kernels.plan import Plan
 
 # Scale and shift of the norm before, of the score, and of the norm behind.

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from qact.kernels import engines
 from qact.kernels import passes as plain
 from qact.kernels.columns import REACH
-from qact.kernels.once import refusing
+from qact.kernels.first_order import refusing
 from qact.kernels.steps import own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
 from qact.rank import tails

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qact.kernels import eager, engines
-from qact.kernels.once import refusing
+from qact.kernels.first_order import refusing
 from qact.kernels.steps import own_rank
 from qact.nn.distributed.exchange import columns, summed
 from qact.nn.distributed.statistics import slope, statistics

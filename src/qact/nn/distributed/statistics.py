@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from qact.kernels import engines
-from qact.kernels.once import refusing
+from qact.kernels.first_order import refusing
 from qact.nn.distributed.exchange import rows, summed
 from qact.rank.moments import union
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import qact
-from qact.activations import fused
+from qact.activations import recompute
 
 C = 6
 COMPOSED = (
@@ -57,7 +57,7 @@ def test_pieces_are_the_whole(name, layout, monkeypatch):
     if layout == "transposed":
         x = x.transpose(0, 2).contiguous().transpose(0, 2)
     whole = run(copy.deepcopy(module), x, slope)
-    monkeypatch.setattr(fused, "PIECE", 100)
+    monkeypatch.setattr(recompute, "PIECE", 100)
     for got, want in zip(run(module, x, slope), whole, strict=True):
         torch.testing.assert_close(got, want)
 
@@ -76,7 +76,7 @@ def test_second_derivatives(name):
 @pytest.mark.parametrize("name", COMPOSED)
 @pytest.mark.parametrize("shape", [(0, C), (1, C), (0, C, 3, 3)])
 def test_few_values(name, shape, monkeypatch):
-    monkeypatch.setattr(fused, "PIECE", 4)
+    monkeypatch.setattr(recompute, "PIECE", 4)
     x = torch.randn(shape, requires_grad=True)
     y = qact.activation(name, C)(x)
     y.sum().backward()
@@ -124,7 +124,7 @@ def test_values_and_gradients_in_float32(name):
 
 
 def test_halves_of_the_first_dimension_are_not_cut(monkeypatch):
-    monkeypatch.setattr(fused, "PIECE", 4)
+    monkeypatch.setattr(recompute, "PIECE", 4)
     x = torch.randn(8, 3)
     want = x[:4] * torch.sigmoid(x[4:])
     torch.testing.assert_close(qact.activation("glu", dim=0)(x), want)

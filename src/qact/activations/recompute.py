@@ -20,7 +20,7 @@ Value = Callable[..., Tensor]
 Partials = Callable[..., tuple[Tensor | None, ...]]
 
 
-def fused(value: Value, partials: Partials, input: Tensor, *parameters: Tensor) -> Tensor:
+def with_partials(value: Value, partials: Partials, input: Tensor, *parameters: Tensor) -> Tensor:
     """``value(input, *parameters)``, elementwise, differentiated by ``partials`` in closed form.
 
     ``partials`` takes the same arguments and returns the derivative of each output value with
@@ -29,7 +29,7 @@ def fused(value: Value, partials: Partials, input: Tensor, *parameters: Tensor) 
 
     Example:
         >>> x = torch.tensor([3.0], requires_grad=True)
-        >>> fused(torch.square, lambda x: (2 * x,), x).backward()
+        >>> with_partials(torch.square, lambda x: (2 * x,), x).backward()
         >>> x.grad
         tensor([6.])
     """
