@@ -1,6 +1,6 @@
 """Composed functions at the memory of ReLU: only the input is saved, the backward recomputes.
 
-Two ways to the same end: :func:`fused` is given the partial derivatives in closed form,
+Two ways to the same end: :func:`with_partials` is given the partial derivatives in closed form,
 :func:`recomputed` leaves them to autograd. Both go through a tensor on a CPU in pieces that stay in
 the cache, so that temporaries never reach the main memory. Half precision is computed in float32.
 A compiler gets the plain function: it fuses, and decides by itself what to save.
