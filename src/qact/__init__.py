@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from qact.rank import levels
     from qact.recalibrate import recalibrated, record
     from qact.statistics.update import update_stats
-    from qact.taps import explain_drift, steer, tap
+    from qact.taps import explain_drift, sparsify, steer, tap
 
 __version__ = "0.1.0"
 
@@ -66,6 +66,7 @@ _HOMES = {
     "list_activations": "activations",
     "recalibrated": "recalibrate",
     "record": "recalibrate",
+    "sparsify": "taps",
     "steer": "taps",
     "summary": "conversion",
     "tap": "taps",
@@ -130,6 +131,7 @@ __all__ = [
     "scores",
     "shift",
     "sklearn",
+    "sparsify",
     "steer",
     "summary",
     "tap",

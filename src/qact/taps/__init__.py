@@ -6,6 +6,7 @@ from qact.taps.observe import Observer
 from qact.taps.patch import patch
 from qact.taps.place import Place, places
 from qact.taps.probes import Probe, Probed, probe, probed
+from qact.taps.sparsity import Point, Sparsified, accuracy_sparsity, sparsify, sparsity_curve
 from qact.taps.steering import Condition, Direction, delta, difference, fingerprint, steer
 
 __all__ = [
@@ -17,11 +18,14 @@ __all__ = [
     "Observer",
     "Observing",
     "Place",
+    "Point",
     "Probe",
     "Probed",
     "Reading",
+    "Sparsified",
     "Tap",
     "Visit",
+    "accuracy_sparsity",
     "delta",
     "difference",
     "explain_drift",
@@ -30,6 +34,8 @@ __all__ = [
     "places",
     "probe",
     "probed",
+    "sparsify",
+    "sparsity_curve",
     "steer",
     "tap",
 ]

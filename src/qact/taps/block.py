@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from qact import _compat, checks
 from qact.context import Context
 from qact.rank.layout import fold
-from qact.surgery import Where, hooking, inner, tapped
+from qact.surgery import Where, call, evaluating, hooking, inner, tapped
+from qact.surgery import batches as batches_of
 from qact.taps.observe import BINS, Observer
 from qact.taps.place import Place, Positions, places, same
 
@@ -107,6 +108,12 @@ class Named(Block, Mapping[str, Any]):
             checks.integer("sample", sample, 1)
         self._sample = sample
         self._generator = torch.Generator().manual_seed(seed)
+
+    def run(self, batches: Any) -> None:
+        """Enter, and let the model run on batches in ``eval()``, without gradients."""
+        with torch.no_grad(), evaluating(self.model), self:
+            for batch in batches_of(batches):
+                call(self.model, batch)
 
     def __iter__(self) -> Iterator[str]:
         return (place.name for place in self.places)

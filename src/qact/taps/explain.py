@@ -334,7 +334,7 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def _paired(clean: Any, shifted: Any) -> list[Pair]:
-    sides = [_labelled(side, name) for side, name in ((clean, "clean"), (shifted, "shifted"))]
+    sides = [labelled(side, name) for side, name in ((clean, "clean"), (shifted, "shifted"))]
     if len(sides[0]) != len(sides[1]):
         raise ValueError(f"clean has {len(sides[0])} batches and shifted {len(sides[1])}")
     pairs = []
@@ -345,7 +345,7 @@ def _paired(clean: Any, shifted: Any) -> list[Pair]:
     return pairs
 
 
-def _labelled(given: Any, name: str) -> list[tuple[Any, Tensor]]:
+def labelled(given: Any, name: str) -> list[tuple[Any, Tensor]]:
     """Batches with their labels; (images, labels) alone is one batch."""
     single = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Tensor)
     found = []

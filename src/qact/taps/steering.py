@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from qact import checks
 from qact.files import load_tensors, save_tensors
 from qact.registry import unknown
-from qact.surgery import Where, call, evaluating, inner
-from qact.surgery import batches as batches_of
+from qact.surgery import Where, inner
 from qact.taps.block import Changing, Visit, tap
 from qact.taps.place import Positions, places
 
@@ -209,13 +208,10 @@ def delta(model: nn.Module, base: nn.Module, inputs: Any, where: Where = None) -
     return Direction(_minus(a, b), fingerprint=fingerprint(base))
 
 
-@torch.no_grad()
 def _means(model: nn.Module, inputs: Any, where: Where, positions: Positions) -> dict[str, Tensor]:
     """Mean activations (C,) of each place, in float64."""
     reading = tap(model, where, positions=positions).read("mean")
-    with evaluating(model), reading:
-        for batch in batches_of(inputs, "inputs"):
-            call(model, batch)
+    reading.run(inputs)
     return {name: values.double().mean(0) for name, values in reading.items()}
 
 
