@@ -41,8 +41,8 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 def digits_network(act: str, channels: int = 16) -> nn.Module:
     def block(a: int, b: int, stride: int = 1) -> nn.Module:
-        rank = qact.QAct(b) if act == "qact" else nn.ReLU()
-        return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), rank)
+        made = {"qact": lambda: qact.QAct(b), "relu": nn.ReLU, "gelu": nn.GELU}[act]()
+        return nn.Sequential(nn.Conv2d(a, b, 3, stride, 1), nn.BatchNorm2d(b), made)
 
     c = channels
     parts = block(1, c), block(c, 2 * c, 2), block(2 * c, 2 * c), block(2 * c, 4 * c, 2)
@@ -142,10 +142,10 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def write(path: Path, new: list[dict]) -> None:
+def write(path: Path, new: list[dict], fields: tuple[str, ...] = FIELDS) -> None:
     fresh = not path.exists()
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(file, fields, lineterminator="\n")
         if fresh:
             writer.writeheader()
         writer.writerows(new)

@@ -10,7 +10,6 @@ stream, with a memory of 200 samples.
 """
 
 import argparse
-import csv
 from collections import defaultdict
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +17,7 @@ from statistics import fmean
 import torch
 
 import qact
-from drift_report import SEVERITY, digits, read
+from drift_report import SEVERITY, digits, read, write
 from qact.taps import sparsity_curve
 from qact.taps.sparsity import BINS, WEIGHTED
 
@@ -72,13 +71,7 @@ def main() -> None:
     for kind in () if options.table else ("relu", "qact"):
         for seed in range(3):
             if (kind, seed) not in known:
-                new = rows(kind, seed)
-                fresh = not options.out.exists()
-                with options.out.open("a", newline="") as file:
-                    writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
-                    if fresh:
-                        writer.writeheader()
-                    writer.writerows(new)
+                write(options.out, rows(kind, seed), FIELDS)
     print("\n".join(table(options.out)))
 
 

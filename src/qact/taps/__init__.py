@@ -6,6 +6,17 @@ from qact.taps.observe import Observer
 from qact.taps.patch import patch
 from qact.taps.place import Place, places
 from qact.taps.probes import Probe, Probed, probe, probed
+from qact.taps.quantise import (
+    awq_scales,
+    clip_range,
+    hadamard,
+    kurtosis,
+    noisy_linear,
+    quantise,
+    reparameterise,
+    softmax_bias,
+)
+from qact.taps.quantisers import Log, Quantiser, ShiftLog, Uniform, fit_log, fit_shift
 from qact.taps.sparsity import Point, Sparsified, accuracy_sparsity, sparsify, sparsity_curve
 from qact.taps.steering import Condition, Direction, delta, difference, fingerprint, steer
 
@@ -15,25 +26,39 @@ __all__ = [
     "Direction",
     "DriftReport",
     "Effect",
+    "Log",
     "Observer",
     "Observing",
     "Place",
     "Point",
     "Probe",
     "Probed",
+    "Quantiser",
     "Reading",
+    "ShiftLog",
     "Sparsified",
     "Tap",
+    "Uniform",
     "Visit",
     "accuracy_sparsity",
+    "awq_scales",
+    "clip_range",
     "delta",
     "difference",
     "explain_drift",
     "fingerprint",
+    "fit_log",
+    "fit_shift",
+    "hadamard",
+    "kurtosis",
+    "noisy_linear",
     "patch",
     "places",
     "probe",
     "probed",
+    "quantise",
+    "reparameterise",
+    "softmax_bias",
     "sparsify",
     "sparsity_curve",
     "steer",

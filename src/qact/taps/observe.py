@@ -78,3 +78,14 @@ def _bulk(low: Tensor, high: Tensor, mean: Tensor, std: Tensor) -> tuple[Tensor,
     """The extent (C,) of values, without what stands further out than any bulk does."""
     low, high, mean, std = (t.double() for t in (low, high, mean, std))
     return torch.maximum(low, mean - REACH * std), torch.minimum(high, mean + REACH * std)
+
+
+def atoms(context: Histogram) -> tuple[Tensor, Tensor]:
+    """What a context has counted as values and their masses, (C, bins) each, float64.
+
+    The values of a bin stand at their mean.
+    """
+    mass, width = context.mass.double(), context.grid.width(torch.float64)[:, None]
+    index = torch.arange(context.grid.bins, device=mass.device) + context.grid.offset[:, None]
+    inside = context.moment.double() / mass.clamp_min(torch.finfo(torch.float64).tiny)
+    return (index + inside) * width, mass

@@ -20,6 +20,7 @@ from qact.recalibrate.transfer import Stream
 from qact.surgery import Where, evaluating, hooking, tapped
 from qact.taps.block import Block, tap
 from qact.taps.explain import labelled, logits_of
+from qact.taps.observe import atoms
 from qact.taps.place import Place, places
 
 BINS = 512
@@ -32,10 +33,7 @@ def threshold(context: Histogram, share: float, center: bool = True) -> tuple[Te
     One distance for the layer, as SCAP and TEAL have it: the quantile of ``|x - mode|`` over all
     channels, each bin's values at their mean. The mode is the mean of the fullest bin, or zero.
     """
-    mass, width = context.mass.double(), context.grid.width(torch.float64)[:, None]
-    index = torch.arange(context.grid.bins, device=mass.device) + context.grid.offset[:, None]
-    inside = context.moment.double() / mass.clamp_min(torch.finfo(torch.float64).tiny)
-    values = (index + inside) * width
+    values, mass = atoms(context)
     mode = (
         values.gather(1, mass.argmax(1, keepdim=True)) if center else mass.new_zeros(len(mass), 1)
     )
