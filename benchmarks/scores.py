@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from fullsize_streams import network, normalised
+from qact.bench.measure.scores import textures
 from qact.bench.report.figures import drawn_as_svg
 from qact.scores import Following, Outputs, Panel, Score, create, detection, from_pytorch_ood, names
 from qact.scores.registry import SCORES
@@ -82,20 +83,6 @@ def images_of(path: Path) -> tuple[Tensor, Tensor]:
     return x.expand(-1, 3, -1, -1), labels
 
 
-def textures(count: int, seed: int = 0) -> Tensor:
-    """Noise with a spectrum of ``1/f^b``, ``b`` uniform in [0, 2.5], channels partly shared."""
-    draw = torch.Generator().manual_seed(seed)
-    frequency = torch.fft.fftfreq(32)[:, None].hypot(torch.fft.rfftfreq(32)).clamp(min=1 / 32)
-    exponent = 2.5 * torch.rand(count, 1, 1, 1, generator=draw)
-    shared = torch.rand(count, 1, 1, 1, generator=draw)
-    white = torch.randn(count, 3, 32, 32, generator=draw)
-    white = shared * white[:, :1] + (1 - shared) * white
-    noise = torch.fft.irfft2(torch.fft.rfft2(white) / frequency**exponent, s=(32, 32))
-    noise = (noise - noise.mean((1, 2, 3), keepdim=True)) / noise.std((1, 2, 3), keepdim=True)
-    level = torch.rand(count, 3, 1, 1, generator=draw)
-    return (level + 0.25 * noise).clamp(0, 1)
-
-
 def sets(options: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor]]:
     """Name, images and labels of every set, what matters most first."""
     test, labels = images_of(options.test)
@@ -111,7 +98,7 @@ def sets(options: argparse.Namespace) -> Iterator[tuple[str, Tensor, Tensor]]:
             x, y = images_of(options.train)
             for begin in range(0, min(len(x), options.fitted), 2500):
                 yield f"train-{begin}", x[begin : begin + 2500], y[begin : begin + 2500]
-    yield "textures", textures(options.images // 2), torch.zeros(options.images // 2).long()
+    yield "textures", textures(options.images // 2, 3, 32), torch.zeros(options.images // 2).long()
     for name in CORRUPTIONS:
         for severity in range(1, 6):
             part = slice(clean, clean + EACH)

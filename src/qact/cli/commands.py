@@ -42,6 +42,13 @@ Pattern = Annotated[
 Faults = Annotated[
     bool, typer.Option("--faults", help="Accuracy against bit-error rates instead of shifts.")
 ]
+Scores = Annotated[
+    bool, typer.Option("--scores", help="How well scores tell outliers, instead of shifts.")
+]
+Outliers = Annotated[
+    list[str] | None,
+    typer.Option("--outliers", help="With --scores: a data set of outliers; repeat for more."),
+]
 Devices = Annotated[
     str, typer.Option("--device", help="cpu, cuda (all GPUs), or a list as cuda:0,cuda:1.")
 ]
@@ -81,6 +88,8 @@ def bench(
     device: Devices = "cpu",
     jobs: Jobs = None,
     faults: Faults = False,
+    scores: Scores = False,
+    outliers: Outliers = None,
 ) -> None:
     """Train the same network with each activation and measure it under distribution shift.
 
@@ -99,12 +108,19 @@ def bench(
     base = quick(Recipe()) if quick_run else Recipe()
     asked = recipe_of(base, recipe, preset, flags)
     devices = devices_of(device)
-    if not faults:
+    if faults and scores:
+        raise typer.BadParameter("--faults and --scores are two measurements; ask for one")
+    if outliers and not scores:
+        raise typer.BadParameter("--outliers are for --scores")
+    if not (faults or scores):
         asked, images = _fitted(asked, base, console)
         asked = full(asked, min(256, images)) if full_run else asked
-    folder = out or Path("runs") / _folder(asked, flags["model.name"], quick_run, full_run, faults)
+    kinds = {"quick": quick_run, "full": full_run, "faults": faults, "scores": scores}
+    folder = out or Path("runs") / _folder(asked, flags["model.name"], kinds)
     if faults:
         _faults(asked, folder, 5 if quick_run else 20, console)
+    elif scores:
+        _scores(asked, folder, tuple(outliers or ()), console)
     else:
         _bench(asked, folder, devices, jobs, tuple(module or ()), console)
 
@@ -163,11 +179,8 @@ def _say_fitted(before: Any, after: Any, images: int, console: Console) -> None:
         console.print(text, highlight=False, soft_wrap=True)
 
 
-def _folder(
-    recipe: Recipe, model: str | None, quick_run: bool, full_run: bool, faults: bool
-) -> str:
+def _folder(recipe: Recipe, model: str | None, kinds: dict[str, bool]) -> str:
     data = Path(recipe.data.name).stem
-    kinds = {"quick": quick_run, "full": full_run, "faults": faults}
     return "-".join([data, *([model] if model else []), *(k for k, on in kinds.items() if on)])
 
 
@@ -180,6 +193,17 @@ def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None
     rows = measure_faults(recipe, folder, trials, tell=lambda text: console.print(f"  {text}"))
     print_faults(rows, console)
     console.print(f"\n{folder / 'faults.json'}", soft_wrap=True, highlight=False)
+
+
+def _scores(recipe: Recipe, folder: Path, outliers: tuple[str, ...], console: Console) -> None:
+    from qact.bench.measure.scores import measure_scores
+    from qact.bench.report.terminal import print_scores
+    from qact.bench.store.files import make_folder
+
+    make_folder(folder)
+    rows = measure_scores(recipe, folder, outliers, tell=lambda text: console.print(f"  {text}"))
+    print_scores(rows, console)
+    console.print(f"\n{folder / 'scores.json'}", soft_wrap=True, highlight=False)
 
 
 def _matching(pattern: str | None) -> list[str]:

@@ -1,4 +1,4 @@
-"""Every table for a terminal, 80 columns wide: severities, streams, ranking, published, faults."""
+"""Every table for a terminal, 80 columns wide: severities, streams, ranking, faults, scores."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from qact.bench.measure.faults import WHERE, by_rate
+from qact.bench.measure.scores import by_score
 from qact.bench.recipe.adaptations import describe
 from qact.bench.report.published import COLUMNS, NOTE, misfit, ours, published
 from qact.bench.report.ranking import FEW, ranked, score, seconds
@@ -289,6 +290,25 @@ def print_faults(rows: list[dict[str, Any]], console: Console) -> None:
         for name, means in by_rate(here).items():
             cells = [f"{100 * means[rate]:.1f}" if rate in means else "–" for rate in rates]
             table.add_row(name, *cells)
+        console.print(table)
+
+
+def print_scores(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print one table per set of outliers: mean AUROC by activation, the best score first."""
+    seeds = len({row["seed"] for row in rows})
+    for strange in dict.fromkeys(row["outliers"] for row in rows):
+        here = [row for row in rows if row["outliers"] == strange]
+        names = list(dict.fromkeys(row["activation"] for row in here))
+        title = f"AUROC, %, test images against {strange}; mean of {seeds} seeds"
+        console.print()
+        console.print(Text(title, style="bold"))
+        table = _plain()
+        table.add_column("", no_wrap=True)
+        for name in names:
+            table.add_column(name, justify="right")
+        for score_name, means in by_score(here).items():
+            cells = [f"{100 * means[name]:.1f}" if name in means else "–" for name in names]
+            table.add_row(score_name, *cells)
         console.print(table)
 
 
