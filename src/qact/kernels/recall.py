@@ -11,10 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.library import custom_op
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from qact._compat import tensors_by_name
 from qact.kernels import engines
 from qact.kernels.stored import Stored, store
 from qact.rank import levels
@@ -42,6 +43,11 @@ def numbers(rule: Rule) -> list[float]:
     h = rule.bandwidth
     options = (rule.grounding, rule.smooth, h.absolute, h.relative, h.power, rule.sentinels)
     return [float(option) for option in options]
+
+
+def held(module: nn.Module) -> list[Tensor]:
+    """Parameters and buffers of a module and of all in it, without their names, which cost time."""
+    return [t for by_name in tensors_by_name(module) for t in by_name.values() if t is not None]
 
 
 def versions(tensors: Sequence[Tensor]) -> tuple | None:

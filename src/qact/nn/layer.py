@@ -16,7 +16,7 @@ from qact.functional import recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
 from qact.kernels.nearest import Nearest, exported, of_tensors
-from qact.kernels.recall import named, numbers, versions
+from qact.kernels.recall import held, named, numbers, versions
 from qact.kernels.stored import Stored, storable, store
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
@@ -207,7 +207,12 @@ class QAct(nn.Module):
         """Whether this call needs no gradient of the stored context, and a table can answer it."""
         if exporting():
             return True
-        return not torch.is_grad_enabled() and storable(self.rule, self.level)
+        return not torch.is_grad_enabled() and self._storable
+
+    @property
+    def _storable(self) -> bool:
+        """Whether a table can answer; scale and shift of a score do not matter to that."""
+        return storable(self.rule, self._level if self.table is None else self.level)
 
     @property
     def _rate(self) -> float | None:
@@ -234,8 +239,7 @@ class QAct(nn.Module):
         return self._kept()
 
     def _kept(self) -> Stored:
-        tensors = (*self.context.buffers(), *self.parameters())
-        key = versions(tensors)
+        key = versions(held(self))
         if self._stored is None or key is None or self._stored[0] != key:
             self.context.require_data()
             self._stored = key, store(self.context.histogram, self.level, self.rule)
@@ -243,11 +247,11 @@ class QAct(nn.Module):
 
     def _table(self) -> tuple[Tensor, ...]:
         kept = self._kept()
-        return exported(kept) if storable(self.rule, self.level) else kept.tensors
+        return exported(kept) if self._storable else kept.tensors
 
     def _after(self) -> Callable[[Tensor], Tensor] | None:
         """The level, where the table holds ranks alone."""
-        if storable(self.rule, self.level):
+        if self._storable:
             return None
         return partial(leveled, level=self.level, count=self.context.count[:, None])
 

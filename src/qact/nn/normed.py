@@ -15,7 +15,7 @@ from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.nearest import Nearest, exported, of_tensors
 from qact.kernels.plan import Plan, fuse
-from qact.kernels.recall import versions
+from qact.kernels.recall import held, versions
 from qact.kernels.stored import Stored, storable
 from qact.nn.layer import QAct
 from qact.rank import levels as _levels
@@ -186,8 +186,7 @@ class NormedQAct(nn.Module):
 
     def _kept(self) -> Stored:
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
-        tensors = [t for n in norms for t in (*n.buffers(), *n.parameters())]
-        middle, key = self.quantile._kept(), versions(tensors)
+        middle, key = self.quantile._kept(), versions([t for n in norms for t in held(n)])
         kept = self._stored
         if kept is None or kept[0] is not middle or key is None or kept[1] != key:
             kept = self._stored = middle, key, self._fold(middle)
