@@ -45,6 +45,7 @@ DEFINITIONS = {
         -((1 - p_of(z, y) + max([p for p in softmax(z) if p < p_of(z, y)], default=0)) ** 5)
         * log_softmax(z)[y]
     ),
+    "entmax": lambda z, y: sparse(z, y, 1.5),
     "focal": lambda z, y: -((1 - p_of(z, y)) ** 2) * log_softmax(z)[y],
     "generalized_cross_entropy": lambda z, y: (1 - p_of(z, y) ** 0.7) / 0.7,
     "gumbel": lambda z, y: (
@@ -59,11 +60,19 @@ DEFINITIONS = {
     "maxsup": lambda z, y: -log_softmax(z)[y] + 0.1 * (z.max() - z.mean()),
     "mean_absolute_error": lambda z, y: 1 - p_of(z, y),
     "soft_top_k": lambda z, y: soft_top(z, 1, y),
+    "sparsemax": lambda z, y: sparse(z, y, 2.0),
     "squared_hinge": lambda z, y: (
         np.maximum(0, 1 - np.where(np.arange(C) == y, 1, -1) * z) ** 2
     ).sum(),
     "z_loss": lambda z, y: math.log1p(math.exp(-(z[y] - z.mean()) / z.std())),
 }
+
+
+def sparse(z, y, alpha):
+    """Entmax by bisection; its loss as the integral says it."""
+    part = lambda t: np.maximum((alpha - 1) * z - t, 0) ** (1 / (alpha - 1))  # noqa: E731
+    p = part(brentq(lambda t: part(t).sum() - 1, (alpha - 1) * z.max() - 1, z.max(), xtol=1e-15))
+    return p @ z - z[y] + (1 - (p**alpha).sum()) / (alpha * (alpha - 1))
 
 
 def gumbel_cdf(z):
@@ -99,6 +108,7 @@ ENTROPY = {
     "margin smoothing, alpha 0": (losses.margin_smoothing_loss, {"alpha": 0.0}, 0.0),
     "margin smoothing, far margin": (losses.margin_smoothing_loss, {"margin": 1e6}, 0.0),
     "confidence penalty, beta 0": (losses.confidence_penalty_loss, {"beta": 0.0}, 0.0),
+    "entmax, alpha 1": (losses.entmax_loss, {"alpha": 1.0}, 0.0),
     "ldr_kl, scale 1": (losses.ldr_kl_loss, {"scale": 1.0}, -math.log(C)),
     "decoupled, one positive": (losses.decoupled_softmax_loss, {}, 0.0),
     "mmce, strength 0": (losses.mmce_loss, {"strength": 0.0}, 0.0),
@@ -195,6 +205,13 @@ def test_squared_hinge_equals_scikit_learn():
     z = torch.stack([-score, score], 1)
     found = losses.squared_hinge_loss(z, y, power=1) / 2  # both columns ask the same
     assert found.item() == pytest.approx(metrics.hinge_loss(2 * y.numpy() - 1, score.numpy()))
+
+
+@pytest.mark.parametrize("lead", [0.999, 1.0, 1.5])
+def test_sparsemax_is_zero_from_a_margin_of_one_on(lead):
+    z = tensor([[lead, 0.0, -1.0]], dtype=torch.float64)
+    assert (losses.sparsemax_loss(z, tensor([0])) == 0) == (lead >= 1)
+    assert (losses.entmax_loss(2 * z, tensor([0])) < 1e-15) == (lead >= 1)
 
 
 def test_gumbel_at_zero_and_its_slope():

@@ -181,6 +181,7 @@ OPTIONS = {
     "cross_entropy": {"label_smoothing": 1.0},
     "dca": {"strength": -1.0},
     "dual_focal": {"gamma": -1.0},
+    "entmax": {"alpha": 0.5},
     "focal": {"gamma": float("nan")},
     "generalized_cross_entropy": {"q": 1.5},
     "label_smoothing": {"smoothing": 1.5},

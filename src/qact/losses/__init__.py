@@ -55,6 +55,7 @@ from qact.losses.softmax import (
     maxsup_loss,
     mean_absolute_error,
 )
+from qact.losses.sparse import entmax_loss, sparsemax_loss
 from qact.losses.triplet import TripletLoss, triplet_loss
 from qact.losses.triplet_watershed import TripletWatershedLoss, triplet_watershed_loss
 from qact.losses.watershed import WatershedLoss, watershed_loss
@@ -100,6 +101,7 @@ __all__ = [
     "dca_loss",
     "decoupled_softmax_loss",
     "dual_focal_loss",
+    "entmax_loss",
     "entry",
     "focal_loss",
     "generalized_cross_entropy",
@@ -123,6 +125,7 @@ __all__ = [
     "rowwise",
     "soft_top_k",
     "soft_top_k_loss",
+    "sparsemax_loss",
     "sphereface2_loss",
     "sphereface_loss",
     "squared_hinge_loss",
