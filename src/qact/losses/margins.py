@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.losses.rows import Form, rowwise
+from qact.losses.rows import Form, rowwise, softmax_at
 
 Psi = Callable[[Tensor], tuple[Tensor, Tensor]]  # c -> (psi(c), psi'(c))
 
@@ -27,9 +27,8 @@ def _form(psi: Psi, scale: float) -> Form:
     def form(cosines: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at = y[:, None]
         moved, slope = psi(cosines.gather(1, at).clamp(-1, 1))
-        log_p = cosines.scatter(1, at, moved).mul_(scale).log_softmax(1)
-        own = log_p.gather(1, at)
-        gradient = log_p.exp_().mul_(scale)
+        gradient, own = softmax_at(cosines.scatter(1, at, moved).mul_(scale), at)
+        gradient.mul_(scale)
         return -own[:, 0], gradient.scatter_(1, at, scale * slope * own.expm1())
 
     return form

@@ -14,7 +14,7 @@ from torch.nn.functional import softplus
 
 from qact import checks
 from qact.losses.registry import logit_loss
-from qact.losses.rows import rowwise
+from qact.losses.rows import rowwise, softmax_at
 
 _STEPS = 60  # of a bisection that Newton's steps mostly end after six
 
@@ -49,9 +49,8 @@ def decoupled_softmax_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Te
 
     def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if target.ndim == 1:
-            at, log_p = target[:, None], z.log_softmax(1)
-            value = -log_p.gather(1, at)
-            return value[:, 0], log_p.exp_().scatter_add_(1, at, torch.full_like(value, -1.0))
+            p, t = softmax_at(z, target[:, None])
+            return -t[:, 0], p.scatter_add_(1, target[:, None], torch.full_like(t, -1.0))
         positive, share = _positives(z, target)
         negatives = z.masked_fill(positive, -torch.inf)
         total = negatives.logsumexp(1, keepdim=True)

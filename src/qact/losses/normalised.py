@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from qact import checks
 from qact.losses.registry import logit_loss
-from qact.losses.rows import rowwise
+from qact.losses.rows import rowwise, softmax_at
 
 
 @logit_loss("z_loss", paper="de Brebisson and Vincent 2016, arXiv 1604.08859")
@@ -76,9 +76,9 @@ def logit_norm_loss(
         at, length = y[:, None], z.norm(dim=1, keepdim=True)
         inverse = torch.where(length > 0, 1 / length, 0)
         unit = z * inverse
-        log_p = (unit / temperature).log_softmax(1)
-        value = -log_p.gather(1, at)[:, 0]
-        gradient = log_p.exp_().scatter_add_(1, at, torch.full_like(length, -1.0))
+        gradient, t = softmax_at(unit / temperature, at)
+        value = -t[:, 0]
+        gradient.scatter_add_(1, at, torch.full_like(length, -1.0))
         along = (gradient * unit).sum(1, keepdim=True)
         return value, gradient.addcmul_(unit, along, value=-1).mul_(inverse / temperature)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.losses.registry import logit_loss, register
-from qact.losses.rows import kept_rows, rowwise
+from qact.losses.rows import kept_rows, rowwise, softmax_at
 from qact.losses.softmax import comp_sum_loss
 
 _WIDTH = 0.4  # of the kernel, as in the paper's experiments
@@ -20,9 +20,9 @@ _WIDTH = 0.4  # of the kernel, as in the paper's experiments
 
 def _top_log_probability(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The form of ``log max_k p_k``."""
-    log_p = z.log_softmax(1)
-    top, first = log_p.max(1, keepdim=True)
-    return top[:, 0], log_p.exp_().neg_().scatter_add_(1, first, torch.ones_like(top))
+    first = z.argmax(1, keepdim=True)
+    p, top = softmax_at(z, first)
+    return top[:, 0], p.neg_().scatter_add_(1, first, torch.ones_like(top))
 
 
 def _wide(logits: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from torch import Tensor
 from qact import checks
 from qact.losses.entropy import cross_entropy
 from qact.losses.registry import logit_loss
-from qact.losses.rows import Form, rowwise
+from qact.losses.rows import Form, rowwise, softmax_at
 
 Scalar = Callable[[Tensor], tuple[Tensor, Tensor]]  # t -> (phi(t), phi'(t))
 
@@ -25,9 +25,10 @@ def of_log_probability(phi: Scalar) -> Form:
     """Return the form of ``phi(log p_y)``."""
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, log_p = y[:, None], z.log_softmax(1)
-        value, slope = phi(log_p.gather(1, at))
-        return value[:, 0], log_p.exp_().mul_(-slope).scatter_add_(1, at, slope)
+        at = y[:, None]
+        p, t = softmax_at(z, at)
+        value, slope = phi(t)
+        return value[:, 0], p.mul_(-slope).scatter_add_(1, at, slope)
 
     return form
 
@@ -138,9 +139,9 @@ def dual_focal_loss(
     checks.within("gamma", gamma, 0)
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, log_p = y[:, None], z.log_softmax(1)
-        t, p = log_p.gather(1, at), log_p.exp_()
-        p_y = t.exp()
+        at = y[:, None]
+        p, t = softmax_at(z, at)
+        p_y = p.gather(1, at)
         p_j, j = torch.where(p < p_y, p, 0).max(1, keepdim=True)
         gap = p_j - t.expm1()
         power = gap**gamma
@@ -187,10 +188,11 @@ def maxsup_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.1, **reduced
     checks.within("alpha", alpha, 0)
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, log_p = y[:, None], z.log_softmax(1)
-        top, first = log_p.max(1, keepdim=True)
-        value = alpha * (top - log_p.mean(1, keepdim=True)) - log_p.gather(1, at)
-        gradient = log_p.exp_().sub_(alpha / z.shape[1])
+        at = y[:, None]
+        top, first = z.max(1, keepdim=True)
+        p, t = softmax_at(z, at)
+        value = alpha * (top - z.mean(1, keepdim=True)) - t
+        gradient = p.sub_(alpha / z.shape[1])
         gradient.scatter_add_(1, first, torch.full_like(top, alpha))
         return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(top, -1.0))
 
@@ -221,12 +223,13 @@ def margin_smoothing_loss(
     checks.within("margin", margin, 0)
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, log_p, share = y[:, None], z.log_softmax(1), alpha / z.shape[1]
-        top, first = log_p.max(1, keepdim=True)
-        beyond = (top - log_p).sub_(margin).clamp_min_(0)
+        at, share = y[:, None], alpha / z.shape[1]
+        top, first = z.max(1, keepdim=True)
+        p, t = softmax_at(z, at)
+        beyond = (top - z).sub_(margin).clamp_min_(0)
         far = (beyond > 0).to(z.dtype)
-        value = share * beyond.sum(1) - log_p.gather(1, at)[:, 0]
-        gradient = log_p.exp_().sub_(far, alpha=share)
+        value = share * beyond.sum(1) - t[:, 0]
+        gradient = p.sub_(far, alpha=share)
         gradient.scatter_add_(1, first, share * far.sum(1, keepdim=True))
         return value, gradient.scatter_add_(1, at, torch.full_like(top, -1.0))
 
@@ -253,7 +256,7 @@ def confidence_penalty_loss(
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at, log_p = y[:, None], z.log_softmax(1)
-        p = log_p.exp()
+        p = z.softmax(1)
         # A class of probability 0 at z = -inf adds 0, its limit, and not 0 times infinity.
         entropy = -(p * log_p.clamp_min(torch.finfo(z.dtype).min)).sum(1, keepdim=True)
         value = -log_p.gather(1, at) - beta * entropy
@@ -291,9 +294,8 @@ def ldr_kl_loss(
         at = y[:, None]
         own = z.gather(1, at)
         scaled = (z - own).add_(margin).scatter_(1, at, 0.0).div_(scale)
-        total = scaled.logsumexp(1, keepdim=True)
-        gradient = scaled.sub_(total).exp_()
-        value = scale * (total - math.log(z.shape[1]))
+        gradient, t = softmax_at(scaled, at)  # scaled is 0 there: t is minus the log of the sum
+        value = scale * (-t - math.log(z.shape[1]))
         return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(own, -1.0))
 
     return rowwise(form, logits, target, **reduced)

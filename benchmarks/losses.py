@@ -1,0 +1,160 @@
+"""Forward and backward of every loss against torch's cross-entropy, in time and peak memory.
+
+    python benchmarks/losses.py                # all shapes; rows are written as they come
+    python benchmarks/losses.py --shape 0 1    # the small ones
+    python benchmarks/losses.py --watershed OLD_SRC  # watershed against the build in another folder
+
+One thread. Each loss is timed in turns with cross-entropy (heads: with a linear layer before it, 64
+features), in processor time, which other programs on the machine disturb less; a ratio is that of
+the least times. Memory is the highest resident size above that at rest, at the largest shape alone:
+smaller ones disappear in what the allocator keeps. Writes `benchmarks/data/losses/speed.json`.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from qact import losses
+
+SHAPES = ((512, 10), (512, 1000), (4096, 32000))
+ROUNDS = (300, 30, 2)
+SIZE = 64  # of embeddings
+PATH = Path(__file__).parent / "data" / "losses" / "speed.json"
+WATERSHED = """
+import time, torch
+from qact.losses import watershed_loss
+torch.set_num_threads({threads})
+torch.manual_seed(0)
+y = torch.randint(10, (1024,))
+x = (torch.randn(1024, 512) + torch.randn(10, 512)[y]).requires_grad_()
+def once():
+    begin = time.{clock}()
+    watershed_loss(x, y).backward()
+    return time.{clock}() - begin
+[once() for _ in range(3)]
+while input():
+    print(min(once() for _ in range(5)), flush=True)
+"""
+
+
+def resident(field: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+
+
+def peak(work: Callable[[], None]) -> float:
+    """MiB that a call needs above what is held before it."""
+    rest = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")
+    work()
+    return (resident("VmHWM") - rest) / 2**20
+
+
+def seconds(work: Callable[[], None]) -> float:
+    begin = time.process_time()
+    work()
+    return time.process_time() - begin
+
+
+def pair(name: str, n: int, classes: int) -> tuple[Callable[[], None], Callable[[], None]]:
+    """What is measured, and the cross-entropy beside it."""
+    torch.manual_seed(0)
+    target = torch.randint(classes, (n,))
+    if losses.entry(name).of == "logits":
+        loss, z = losses.create(name), torch.randn(n, classes).mul_(3).requires_grad_()
+        leaves = [z]
+        return _step(lambda: loss(z, target), leaves), _step(
+            lambda: F.cross_entropy(z, target), leaves
+        )
+    head, x = losses.create(name, SIZE, classes), torch.randn(n, SIZE).requires_grad_()
+    plain = torch.nn.Linear(SIZE, classes, bias=False)
+    leaves = [x, *head.parameters(), *plain.parameters()]
+    return _step(lambda: head(x, target), leaves), _step(
+        lambda: F.cross_entropy(plain(x), target), leaves
+    )
+
+
+def _step(loss: Callable[[], torch.Tensor], leaves: list[torch.Tensor]) -> Callable[[], None]:
+    def work() -> None:
+        for leaf in leaves:
+            leaf.grad = None
+        loss().backward()
+
+    return work
+
+
+def watershed(old: str, threads: int) -> float:
+    """How many times faster the watershed loss is than that of another source folder."""
+    clock = "process_time" if threads == 1 else "perf_counter"
+    code = WATERSHED.format(threads=threads, clock=clock)
+    sides = []
+    for source in (old, str(Path(losses.__file__).parents[2])):
+        import os
+
+        env = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": str(threads)}
+        sides.append(
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=env,
+                text=True,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+            )
+        )
+    best = [float("inf")] * 2
+    for _ in range(12):
+        for k, side in enumerate(sides):
+            side.stdin.write("on\n")
+            side.stdin.flush()
+            best[k] = min(best[k], float(side.stdout.readline()))
+    for side in sides:
+        side.communicate("\n")
+    return best[0] / best[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--shape", type=int, nargs="*", default=range(len(SHAPES)))
+    parser.add_argument("--loss", nargs="*", help="these alone")
+    parser.add_argument("--watershed", metavar="OLD_SRC")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = json.loads(PATH.read_text()) if PATH.exists() else {"rows": []}
+    found |= {"machine": f"{platform.machine()}, 1 thread, shared", "torch": torch.__version__}
+    if options.watershed:
+        found["watershed, 1024 x 512, times faster"] = {
+            f"{k} threads": round(watershed(options.watershed, k), 2) for k in (1, 2)
+        }
+        print(found["watershed, 1024 x 512, times faster"])
+        options.shape = []
+    names = options.loss or losses.names(of="logits") + losses.names(of="head")
+    for k in options.shape:
+        n, classes = SHAPES[k]
+        for name in names:
+            work, plain = pair(name, n, classes)
+            best = [float("inf")] * 2
+            for _ in range(ROUNDS[k]):
+                for i, step in enumerate((work, plain)):
+                    best[i] = min(best[i], seconds(step))
+            row = {"loss": name, "shape": [n, classes], "time": round(best[0] / best[1], 2)}
+            row["cross_entropy_ms"] = round(1000 * best[1], 3)
+            if k == 2:
+                row["memory"] = round(peak(work) / peak(plain), 2)
+            print(row, flush=True)
+            kept = [r for r in found["rows"] if (r["loss"], r["shape"]) != (name, [n, classes])]
+            found["rows"] = [*kept, row]
+            PATH.parent.mkdir(parents=True, exist_ok=True)
+            PATH.write_text(json.dumps(found, indent=1) + "\n")
+    PATH.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
