@@ -50,8 +50,10 @@ def resident(field: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
-def peak(work: Callable[[], None]) -> float:
-    """MiB that a call needs above what is held before it."""
+def peak(work: Callable[[], None], leaves: list[torch.Tensor]) -> float:
+    """MiB that a call needs above what is held before it, the gradient that it leaves included."""
+    for leaf in leaves:
+        leaf.grad = None
     rest = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")
     work()
@@ -64,22 +66,23 @@ def seconds(work: Callable[[], None]) -> float:
     return time.process_time() - begin
 
 
-def pair(name: str, n: int, classes: int) -> tuple[Callable[[], None], Callable[[], None]]:
-    """What is measured, and the cross-entropy beside it."""
+Pair = tuple[Callable[[], None], Callable[[], None], list[torch.Tensor]]
+
+
+def pair(name: str, n: int, classes: int) -> Pair:
+    """What is measured, the cross-entropy beside it, and what has gradients."""
     torch.manual_seed(0)
     target = torch.randint(classes, (n,))
     if losses.entry(name).of == "logits":
         loss, z = losses.create(name), torch.randn(n, classes).mul_(3).requires_grad_()
         leaves = [z]
-        return _step(lambda: loss(z, target), leaves), _step(
-            lambda: F.cross_entropy(z, target), leaves
-        )
+        plain = _step(lambda: F.cross_entropy(z, target), leaves)
+        return _step(lambda: loss(z, target), leaves), plain, leaves
     head, x = losses.create(name, SIZE, classes), torch.randn(n, SIZE).requires_grad_()
-    plain = torch.nn.Linear(SIZE, classes, bias=False)
-    leaves = [x, *head.parameters(), *plain.parameters()]
-    return _step(lambda: head(x, target), leaves), _step(
-        lambda: F.cross_entropy(plain(x), target), leaves
-    )
+    linear = torch.nn.Linear(SIZE, classes, bias=False)
+    leaves = [x, *head.parameters(), *linear.parameters()]
+    plain = _step(lambda: F.cross_entropy(linear(x), target), leaves)
+    return _step(lambda: head(x, target), leaves), plain, leaves
 
 
 def _step(loss: Callable[[], torch.Tensor], leaves: list[torch.Tensor]) -> Callable[[], None]:
@@ -139,7 +142,7 @@ def main() -> None:
     for k in options.shape:
         n, classes = SHAPES[k]
         for name in names:
-            work, plain = pair(name, n, classes)
+            work, plain, leaves = pair(name, n, classes)
             best = [float("inf")] * 2
             for _ in range(ROUNDS[k]):
                 for i, step in enumerate((work, plain)):
@@ -147,7 +150,7 @@ def main() -> None:
             row = {"loss": name, "shape": [n, classes], "time": round(best[0] / best[1], 2)}
             row["cross_entropy_ms"] = round(1000 * best[1], 3)
             if k == 2:
-                row["memory"] = round(peak(work) / peak(plain), 2)
+                row["memory"] = round(peak(work, leaves) / peak(plain, leaves), 2)
             print(row, flush=True)
             kept = [r for r in found["rows"] if (r["loss"], r["shape"]) != (name, [n, classes])]
             found["rows"] = [*kept, row]
