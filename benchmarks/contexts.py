@@ -1,7 +1,8 @@
-"""What a context costs: counting and ranking by `qact.Context`, against another build of qact.
+"""What a context, a layer, a corruption costs, against another build of qact.
 
     python benchmarks/contexts.py                              # beside BatchNorm in training
     python benchmarks/contexts.py --against ../old/src         # beside an older checkout too
+    python benchmarks/contexts.py --against ../old/src --part layers        # or: corruptions
 
 All run in turn in one process, A B C A B C, with one thread; a figure is processor time, the median
 of the rounds, and a ratio is that of one round. Both builds are the package `qact`: modules of the
@@ -41,20 +42,20 @@ def place(modules: Modules) -> None:
     sys.modules.update(modules)
 
 
-def build(source: Path | None, z: Tensor) -> tuple[dict[str, Work], Modules]:
+def build(source: Path | None, z: Tensor, part: str) -> tuple[dict[str, Work], Modules]:
     """The works of the package in the folder ``source``, or of that which Python finds."""
     place({})
     before = list(sys.path)
     sys.path[:0] = [] if source is None else [str(source.resolve())]
-    made = works(importlib.import_module("qact"), z)
+    made = PARTS[part](importlib.import_module("qact"), z)
     for work in made.values():
         work()
     sys.path[:] = before
     return made, ours()
 
 
-def works(qact: Any, z: Tensor) -> dict[str, Work]:
-    """What is timed of one build."""
+def contexts(qact: Any, z: Tensor) -> dict[str, Work]:
+    """Contexts of one build, and reading them."""
     context = qact.Context(z.shape[1]).add(z)
     evaluated = qact.QAct(z.shape[1]).train()
     evaluated(z)
@@ -67,6 +68,33 @@ def works(qact: Any, z: Tensor) -> dict[str, Work]:
         "Context.quantile": lambda: context.quantile(0.5),
         "QAct.eval()": lambda: evaluated(z),
     }
+
+
+def layers(qact: Any, z: Tensor) -> dict[str, Work]:
+    """A step forward and backward in training, and the same in `eval()` without gradients."""
+    made: dict[str, Work] = {}
+    for name in ("QAct", "NormedQAct", "QAct.paper"):
+        kind = qact.QAct.paper if name == "QAct.paper" else getattr(qact, name)
+        layer, grad = kind(z.shape[1]).train(), torch.randn_like(z)
+
+        def step(layer: nn.Module = layer, grad: Tensor = grad) -> None:
+            with torch.enable_grad():
+                layer.train()(z.detach().requires_grad_()).backward(grad)
+
+        step()
+        made[f"{name}, training step"] = step
+        made[f"{name}, eval()"] = lambda layer=layer: layer.eval()(z)
+    return made
+
+
+def corruptions(qact: Any, z: Tensor) -> dict[str, Work]:
+    """Every corruption of CIFAR-10-C at severity 3, on 128 images."""
+    shift = importlib.import_module("qact.shift")
+    images = torch.rand(128, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    return {name: lambda n=name: shift.corrupt(images, n, 3) for name in shift.corruptions("all")}
+
+
+PARTS = {"contexts": contexts, "layers": layers, "corruptions": corruptions}
 
 
 def measured(rivals: dict[str, tuple[Work, Modules]], rounds: int) -> dict[str, list[float]]:
@@ -85,6 +113,7 @@ def measured(rivals: dict[str, tuple[Work, Modules]], rounds: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--against", type=Path, help="src folder of an older checkout")
+    parser.add_argument("--part", choices=PARTS, default="contexts")
     parser.add_argument("--rounds", type=int, default=15)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -93,9 +122,9 @@ def main() -> None:
     norm = nn.BatchNorm2d(SHAPE[1])
     rivals: dict[str, tuple[Work, Modules]] = {"BatchNorm": (lambda: norm(z), {})}
     if options.against is not None:
-        old, modules = build(options.against, z)
+        old, modules = build(options.against, z, options.part)
         rivals |= {f"old {name}": (work, modules) for name, work in old.items()}
-    new, modules = build(None, z)
+    new, modules = build(None, z, options.part)
     rivals |= {name: (work, modules) for name, work in new.items()}
     times = measured(rivals, options.rounds)
     print(f"{'x'.join(map(str, SHAPE))}, one thread, median of {options.rounds} rounds")

@@ -42,8 +42,9 @@ from qact.bench.recipe.recipe import Data
 from qact.bench.recipe.training import Training
 from qact.bench.train import epoch
 from qact.bench.train import network as train
+from qact.corruptions.apply import _apply
 from qact.corruptions.augment import AUGMENTATIONS, augment
-from qact.corruptions.registry import _apply, constants, entry
+from qact.corruptions.registry import constants, entry
 from qact.shift import corrupt, corrupt_mnist, corruptions
 
 HERE = Path(__file__).resolve().parent

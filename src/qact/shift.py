@@ -1,6 +1,6 @@
 """Distribution shift: data sets, augmentation, streams, corruptions of CIFAR-10-C and MNIST-C."""
 
-from qact.corruptions.registry import corrupt, corrupt_mnist, corruptions
+from qact.corruptions import corrupt, corrupt_mnist, corruptions
 from qact.datasets import streams
 from qact.datasets.data import load
 from qact.datasets.download import download

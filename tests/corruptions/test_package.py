@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from qact.corruptions.registry import _apply, constants, entry
+from qact.corruptions.apply import _apply
+from qact.corruptions.registry import constants, entry
 
 
 def _beside(name):

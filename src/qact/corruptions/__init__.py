@@ -3,15 +3,8 @@
 ``register`` enters a corruption of one's own, ``entry`` and ``names`` look into the registry.
 """
 
-from qact.corruptions.registry import (
-    CorruptionEntry,
-    corrupt,
-    corrupt_mnist,
-    corruptions,
-    entry,
-    names,
-    register,
-)
+from qact.corruptions.apply import corrupt, corrupt_mnist
+from qact.corruptions.registry import CorruptionEntry, corruptions, entry, names, register
 
 __all__ = [
     "CorruptionEntry",

@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qact.corruptions.registry import corrupt, corruptions, known
+from qact.corruptions.apply import corrupt
+from qact.corruptions.registry import corruptions, known
 from qact.datasets import manifest
 from qact.datasets.download import digest
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.corruptions.registry import check_images, corrupt, corruptions
+from qact.corruptions.apply import check_images, corrupt
+from qact.corruptions.registry import corruptions
 from qact.datasets.streams.orders import Plan
 from qact.datasets.streams.plans import PLANS, ROUNDS
 from qact.datasets.streams.stream import Batch, Step, Stream, Transform, spoilt

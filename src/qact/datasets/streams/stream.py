@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.corruptions.registry import corrupt
+from qact.corruptions.apply import corrupt
 
 Transform = Callable[[Tensor], Tensor]
 Condition = tuple[str, int]  # corruption, severity

@@ -54,6 +54,7 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
         gather(grad, start, channels, slopes)
         for c in range(start, start + channels):
             row, g, state = rows[c - start], slopes[c - start], saved.state[c]
+            # A channel that is not finite has no ranks, so it has no gradient that is a number.
             if state[FINITE] == 0:
                 g[:] = np.nan
                 grads[:, c] = np.nan
@@ -61,9 +62,10 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
             if eps[0] >= 0:
                 inverse = 1 / math.sqrt(state[IN_VAR] + eps[0])
                 shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
-                score[:] = row
+                score[:] = row  # before its affine: the norm's gradient is in terms of this
                 stretch(row, affine.in_weight[c], affine.in_bias[c])
             recall(row, rule, level.kind, affine, c, saved, work)
+            # From the output back to the input: the norm behind, the quantile, the norm before.
             if eps[1] >= 0:
                 values(row, level, affine, c, saved, work, value)
                 inverse = 1 / math.sqrt(state[OUT_VAR] + eps[1])
@@ -80,6 +82,7 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
 def recall(row, rule, kind, affine, c, saved, work):  # type: ignore[no-untyped-def]
     """Ranks and levels at the edges: as they were saved, or from the input once more."""
     state, bins = saved.state[c], int(saved.state[c, BINS])
+    # The scores are read back from the levels, which a weight of zero has made all alike.
     if saved.tables.shape[1] >= 2 * bins + 4 and affine.weight[c] != 0:
         work.rise[: bins + 2] = saved.tables[c, : bins + 2]
         work.table[: bins + 2] = saved.tables[c, bins + 2 : 2 * bins + 4]
@@ -134,6 +137,7 @@ def through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, gr
     state, n = saved.state[c], row.size
     weight, bias, bins = affine.weight[c], affine.bias[c], int(state[BINS])
     alive = rule.relative == 0 or varies(state[MEAN], state[STD])
+    # Steps alone need no histogram of gradients under ``density``: their scores are the codes.
     if rule.full or level.kind != STEPS:
         spread(row, g, level.kind, state, work, mass)
         score_grads(mass, work, bins, weight, bias, grads)
@@ -144,6 +148,7 @@ def through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, gr
         return
     pull = 0.0
     if rule.full:
+        # h = c std n^power, and d std / dy_j = (y_j - mean) / (n std): the rest is in `descend`.
         pull = rank_grads(mass, n, rule, state, work) * rule.relative * n**rule.power / n
         pull = pull / state[STD] if state[STD] > 0 else 0.0
     edge_slopes(state, rule.full, work, pair)
@@ -219,6 +224,7 @@ def rank_grads(mass, values, rule, state, work):  # type: ignore[no-untyped-def]
         own[k] = (mass[2 * k] - mass[2 * k + 1] + mass[2 * k - 1]) * slope[k]
     if rule.grounded == CONTINUOUS:
         through_ground(own, values, rule.sentinels, state, rise)
+    # The heat equation: dF/dh = h F'', and F'' at an edge is the difference of two rises.
     bandwidth = 0.0
     for k in range(own.size):
         bandwidth += np.float64(own[k]) * (rise[k + 1] - rise[k])
@@ -243,6 +249,7 @@ def through_ground(own, values, sentinels, state, rise):  # type: ignore[no-unty
         for k in range(own.size):
             own[k] *= slope
         return
+    # Every rank depends on q = G(0) too: what that collects goes to the edge at zero.
     at_zero = 0.0
     fixed, gap = state[NEGATIVE] + sentinels < least, 0.0
     for k in range(zero - 1, -1, -1):
@@ -306,7 +313,7 @@ def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignor
             scaled = chunk[i] * inverse
             scaled = scaled if scaled > low else low
             scaled = scaled if scaled < high else high
-            floor = np.floor(scaled - half)
+            floor = np.floor(scaled - half)  # slopes are known at the middles of bins
             place[i] = scaled - half - floor
             aside[i] = (chunk[i] - centre) * inverse
             side = np.int32(2) if chunk[i] >= 0 else np.int32(0)

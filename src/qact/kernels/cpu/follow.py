@@ -21,10 +21,12 @@ def follow(hist, state, c, rate, context, scratch):  # type: ignore[no-untyped-d
     inside[:] = 0
     total = _sum(mass[c])
     if total <= 0:
-        rate = 1.0
+        rate = 1.0  # nothing is stored yet: the channel becomes its first batch
     batch, start = int(math.frexp(state[WIDTH])[1]) - 1, int(state[OFFSET])
     first, last = _occupied(hist, int(state[BINS]))
     first, last = start + first, start + last
+    # The grid covers all of the batch, and all but the rarest of what is stored: a freak value of
+    # long ago must not keep the bins wide.
     width, low, high = state[WIDTH], first * state[WIDTH], last * state[WIDTH]
     if total > 0:
         width = math.ldexp(1.0, old)
@@ -92,12 +94,13 @@ def _move(mass, moment, old, offset, factor, e, first, mixed, inside):  # type: 
     """The stored mass on its new grid; what lies outside collects in the end bins."""
     bins, factor, trace = mass.size, np.float32(factor), np.float32(TRACE)
     shift = offset - first
-    if old == e:
+    if old == e:  # as a rule: the grid is only shifted, in two vectorised loops
         begin, end = max(0, -shift), min(bins, bins - shift)
         if begin < end:
             m, p = mass[begin:end], moment[begin:end]
             to, at = mixed[begin + shift : end + shift], inside[begin + shift : end + shift]
             for k in range(m.size):
+                # Traces are forgotten before they become subnormal, which are slow.
                 kept = factor if m[k] * factor >= trace else np.float32(0)
                 to[k] = m[k] * kept
                 at[k] = p[k] * kept
@@ -168,6 +171,7 @@ def _recentre(context, c):  # type: ignore[no-untyped-def]
         first += m[k] * (k - half) + p[k]
     centre, second = first / total, 0.0
     for k in range(m.size):
+        # Relative to the middle bin: an offset of millions would take the digits of the spread.
         place = (k - half - centre) + p[k] / max(m[k], np.float32(1e-30))
         second += m[k] * place * place
     width = math.ldexp(1.0, int(exponent[c]))

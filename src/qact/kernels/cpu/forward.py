@@ -51,6 +51,7 @@ def forward(first, last, z, rule, level, affine, eps, saved, context, rate, out)
             if not observe(row, affine.in_weight[c], affine.in_bias[c], eps[0], rule, state, work):
                 goal[:] = np.nan
                 continue
+            # Exact steps are found without the bins, which only a running context wants then.
             if level.kind != STEPS or rate > 0:
                 count_row(row, state, work)
             if level.kind == STEPS:
@@ -89,12 +90,14 @@ def _smooth(row, rule, kind, affine, c, eps, saved, work, goal):  # type: ignore
     state, table, n = saved.state[c], work.table, row.size
     tabulate(n, rule, kind, affine.weight[c], affine.bias[c], state, work)
     bins = int(state[BINS])
+    # Kept for the backward pass only where that is at most half as large as the input.
     if saved.tables.shape[1] >= 2 * bins + 4:
         saved.tables[c, : bins + 2] = work.rise[: bins + 2]
         saved.tables[c, bins + 2 : 2 * bins + 4] = table[: bins + 2]
     inverse, least = np.float32(1 / state[WIDTH]), lowest(kind)
     interpolate(row, inverse, int(state[OFFSET]), bins, table, least, work.cell, work.place, goal)
     if eps >= 0:
+        # The norm's statistics come from the bins, so the outputs need not be read once more.
         mean, variance = table_moments(kind, work.hist, table, bins, n)
         state[OUT_MEAN], state[OUT_VAR] = mean, variance
         shift(goal, np.float32(mean), np.float32(1 / math.sqrt(variance + eps)))

@@ -91,7 +91,7 @@ def _locate(value, inverse, offset, bins):  # type: ignore[no-untyped-def]
 def _statistics(first, last, z, out):  # type: ignore[no-untyped-def]
     outer, _, inner = z.shape
     for c in range(first, last):
-        start = np.float64(z[0, c, 0])
+        start = np.float64(z[0, c, 0])  # sums of gaps to a value: no digits cancel far from zero
         low, high, total, square = z[0, c, 0], z[0, c, 0], 0.0, 0.0
         for n in range(outer):
             for i in range(inner):
@@ -175,7 +175,7 @@ def _interpolate(first, last, z, inverse, offset, table, out):  # type: ignore[n
                 cell, place, _ = _locate(value, inverse[c], offset[c], bins)
                 left = table[c, cell]
                 out[n, c, i] = left + place * (table[c, cell + 1] - left)
-                if value != value:
+                if value != value:  # what is not a number stays so
                     out[n, c, i] = value
 
 
@@ -203,6 +203,7 @@ def _slope(first, last, z, inverse, offset, slopes, sided, out):  # type: ignore
                 if not inside:
                     out[n, c, i] = 0
                     continue
+                # Between the middles of two bins; at zero the line of one side goes on.
                 toward = 1 if place > 0.5 else -1
                 aside, zero = abs(place - 0.5), -offset[c]
                 near = min(max(cell + toward, 0), bins - 1)

@@ -84,10 +84,12 @@ def positions(n, below, grounded, sentinels, steps, position):  # type: ignore[n
     slack = 1e-9
     for j in range(1, steps + 1):
         rank = j / (steps + 1)
+        # The slack: c / n may fall just short of j / (steps + 1) by rounding where they are equal.
         if not grounded:
             c = math.ceil(rank * n - slack)
         else:
             c = math.ceil(2 * rank * (below + sentinels) - sentinels - slack)
+            # A level that the side below zero does not reach begins above it, with a value there.
             if c > below or below == 0:
                 beyond = math.ceil((2 * rank - 1) * (n - below + sentinels) - slack)
                 c = below + max(beyond, 1)
@@ -118,6 +120,7 @@ def mark(start, bins, position, steps, begin, free):  # type: ignore[no-untyped-
         begin[b] = reached
         while reached < steps and position[reached] <= start[b + 1]:
             reached += 1
+        # Most cells hold no beginning of a level: their values need no order among each other.
         free[b] = -1
         if reached > begin[b]:
             free[b] = filled
@@ -149,7 +152,7 @@ def thresholds(start, bins, position, begin, free, bucket, threshold):  # type: 
                 k = first + position[j] - start[b] - 1
                 _select(bucket, left, last, k)
                 threshold[j] = bucket[k]
-                left = k
+                left = k  # what stands before is smaller, so the next search begins here
 
 
 @jit
@@ -182,6 +185,7 @@ def assign(row, inverse, offset, bins, begin, threshold, cell, place, codes):  #
         chunk, target = row[at : at + CHUNK], codes[at : at + CHUNK]
         locate(chunk, inverse, offset, bins, cell, place)
         for i in range(target.size):
+            # Only the levels that begin inside this cell are in question.
             low, high = begin[cell[i]], begin[cell[i] + np.uint32(1)]
             while low < high:
                 middle = (low + high) >> 1

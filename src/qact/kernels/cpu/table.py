@@ -49,6 +49,7 @@ def choose_grid(low, high, values, h, grounded, state):  # type: ignore[no-untyp
     if grounded == CONTINUOUS:
         low = min(low, 0.0) if low < KERNEL * h else low
         high = max(high, 0.0) if high > -KERNEL * h else high
+    # No finer than float32 tells values apart, so that cells are exact integers of it.
     finest = max(max(abs(low), abs(high)) * 2.0**-22, 2.0**-119)
     _, exponent = math.frexp(max(h / fineness, finest))
     width = math.ldexp(1.0, exponent - 1)
@@ -81,6 +82,7 @@ def edge_masses(hist, state, negative, positive, edges, part):  # type: ignore[n
     edges[:pad] = 0
     edges[pad + bins + 1 : bins + 2 * pad + 1] = 0
     own, right = edges[pad : pad + bins + 1], part[: bins + 1]
+    # A value gives its place's share to the right edge, the rest to the left one.
     for k in range(own.size):
         weight = np.float32(negative) if k < zero else np.float32(positive)
         right[k] = np.float32(hist[k] & (ONE - 1)) * (weight * np.float32(1 / PARTS))
@@ -110,6 +112,8 @@ def ranks(edges, state, low, kernel, rise, rank, above):  # type: ignore[no-unty
     bins, pad = int(state[BINS]), TAPS + 2
     reach = taps(ratio(state), kernel)
     convolve(edges, bins, kernel, reach, rise)
+    # Ranks near one are differences of nearly equal numbers; summed up from above they keep their
+    # digits, which normal scores of the upper tail need.
     total, rest, tail = low + 0.5 * edges[pad], 0.5 * edges[pad + bins], 0.5
     for j in range(1, min(reach, bins) + 1):
         tail = max(tail - kernel[j - 1], 0.0)
@@ -166,6 +170,7 @@ def missing(edges, bins, low):  # type: ignore[no-untyped-def]
 @jit
 def score_edges(rank, above, bins, values, tail, score):  # type: ignore[no-untyped-def]
     """``Phi^-1`` of the rank, from the nearer tail, kept ``1 / (32 (values + 1))`` inside."""
+    # Phi^-1 is infinite at 0 and 1, where no score may be: no value is that far out among n.
     edge = np.float32(max(0.03125 / (values + 1), 2.0**-32))
     half, p = np.float32(0.5), tail[: bins + 1]
     for k in range(p.size):
@@ -215,6 +220,7 @@ def table_moments(kind, hist, table, bins, values):  # type: ignore[no-untyped-d
             place = np.float64(hist[k] & (ONE - 1)) / PARTS / n
             left, right = max(table[k], least), max(table[k + 1], least)
             rise = np.float64(right - left)
+            # Around the first level, so that squares do not cancel.
             middle = (left - base) + place * rise
             total += n * middle
             square += n * middle * middle + max(n - 1, 0.0) * place * (1 - place) * rise * rise / 3
