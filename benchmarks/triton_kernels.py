@@ -20,10 +20,14 @@ from typing import Any
 
 import torch
 import triton
+from triton._utils import find_paths_if, get_iterable_path
 from triton.backends.compiler import GPUTarget
+from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+from qact import Context
+from qact.kernels.following import Following, Norm
 from qact.kernels.plan import Plan
 from qact.kernels.triton import block, launch
 from qact.rank.rule import Rule
@@ -61,21 +65,26 @@ class Compiled:
     shared: int
 
 
-def specialised(function: Any, args: tuple, constants: dict, capability: int) -> Any:
+def specialised(function: Any, args: tuple, named: dict, capability: int) -> Any:
     """Machine code for what a launch with these arguments would run."""
     target = GPUTarget("cuda", capability, 32)
     backend = make_backend(target)
+    names = [p.name for p in function.params]
+    options = {name: value for name, value in named.items() if name not in names}
+    constants = {name: value for name, value in named.items() if name in names}
     bind = create_function_from_signature(function.signature, function.params, backend)
     bound, kinds, _ = bind(*args, **constants)
-    names, values = [p.name for p in function.params], list(bound.values())
+    values = list(bound.values())
     signature = {name: kind[0] for name, kind in zip(names, kinds, strict=True)}
-    fixed = {(i,): values[i] for i, kind in enumerate(kinds) if kind[0] == "constexpr"}
-    known = {
-        (i,): backend.parse_attr(kind[1])
-        for i, kind in enumerate(kinds)
-        if kind[0] != "constexpr" and isinstance(kind[1], str)
-    }
-    return triton.compile(ASTSource(function, signature, fixed, known), target=target)
+    # Arguments may be tuples, so what is known of one stands at a path.
+    types = [kind[0] for kind in kinds]
+    paths = find_paths_if(types, lambda _, kind: kind == "constexpr")
+    fixed = {path: get_iterable_path(values, path) for path in paths}
+    said = ["" if kind[0] == "constexpr" else kind[1] for kind in kinds]
+    paths = find_paths_if(said, lambda _, known: isinstance(known, str))
+    known = {path: backend.parse_attr(get_iterable_path(said, path)) for path in paths}
+    source = ASTSource(function, signature, fixed, known)
+    return triton.compile(source, target=target, options=options)
 
 
 @contextmanager
@@ -97,6 +106,13 @@ def compiling(capability: int) -> Iterator[list[tuple[str, Any]]]:
         launch._cut.cache_clear()
 
 
+def following(channels: int) -> Following:
+    """A running context, and the statistics of the norms around it."""
+    context, norms = Context(channels), [torch.nn.BatchNorm1d(channels) for _ in range(2)]
+    held = [Norm(n.running_mean, n.running_var, n.num_batches_tracked, n.momentum) for n in norms]
+    return Following(context.tensors, context.batches, 0.1, *held)
+
+
 def compile_all(
     shape: tuple[int, int, int],
     plan: Plan,
@@ -108,21 +124,21 @@ def compile_all(
     z = torch.zeros(shape, dtype=dtype)
     numbers = tuple(torch.ones(shape[1]) if affine else None for _ in range(6))
     with compiling(capability) as found:
-        _, *saved = block.forward(z, plan, numbers)
+        _, *saved = block.forward(z, plan, numbers, following(shape[1]) if affine else None)
         block.backward(z, z, plan, numbers, *saved)
     return found
 
 
 def resources(name: str, kernel: Any, capability: int) -> Compiled:
     """Ask NVIDIA's assembler, which comes with Triton."""
-    assembler = Path(triton.__file__).parent / "backends/nvidia/bin/ptxas"
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "kernel.ptx"
         source.write_text(kernel.asm["ptx"])
         suffix = "a" if capability >= 90 else ""
         command = [
-            assembler,
+            get_ptxas(capability).path,
             "-v",
+            "--fmad=false",
             f"--gpu-name=sm_{capability}{suffix}",
             source,
             "-o",

@@ -131,7 +131,7 @@ def transform(
             plan = fuse(rule, level)
         if plan is not None:
             affine = (None, None, *_columns(level), None, None)
-            return channels.back(block(z, plan, affine, running)[0])
+            return channels.back(block(z, plan, affine, running))
         if engine == "reference":
             output, seen = _reference(channels, rule, level, context, prior), None
         else:
@@ -155,8 +155,8 @@ def recall(channels: Channels, stored: Stored | Nearest, engine: str | None) -> 
         return channels.input.clone()
     if isinstance(stored, Nearest):
         return stored(channels.input, channels.dim)
-    wide = channels.z.float().contiguous()
-    output = engines.lookup(engine, wide)(wide, stored)
+    z = channels.z
+    output = engines.lookup(engine, z)(z, stored)
     return channels.back(output if stored.after is None else stored.after(output))
 
 
@@ -181,7 +181,8 @@ def _counted(
 
 def _columns(level: Level) -> tuple[Tensor | None, Tensor | None]:
     """Scale and shift of the score, one of each per channel (C,)."""
-    return tuple(None if t is None else t[:, 0] for t in (level.weight, level.bias))  # type: ignore[return-value]
+    # Backwards, what is squeezed is a view too; what is selected would be copied.
+    return tuple(None if t is None else t.squeeze(1) for t in (level.weight, level.bias))  # type: ignore[return-value]
 
 
 def _reference(

@@ -14,17 +14,22 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from qact import Context, levels
-from qact.kernels import reference
+from qact import Context, QAct, levels
+from qact.kernels import engines, reference, stored
+from qact.kernels.following import Following, Norm
 from qact.kernels.plan import Plan
 from qact.rank.bandwidth import parse
 from qact.rank.rule import Rule
 
 triton = pytest.importorskip("triton")
 
+from triton.runtime.interpreter import GridExecutor  # noqa: E402
+
 from qact.kernels.cpu import block as cpu  # noqa: E402
-from qact.kernels.triton import block, launch  # noqa: E402
+from qact.kernels.triton import block, launch, recall  # noqa: E402
+from qact.nn.normed import NormedQAct  # noqa: E402
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cuda" if torch.cuda.is_available() and not INTERPRETED else "cpu"
@@ -313,31 +318,45 @@ def test_channels_laid_out_otherwise_count_the_same_bins(monkeypatch):
     assert (block.forward(z, plan, (None,) * 6)[0] - alone).abs().max() <= 1e-6
 
 
-NUMBERS = ("mass", "moment", "mean", "std", "exponent", "offset")
+def running(channels: int, device: str, bins: int = 512) -> Following:
+    """A context, and the statistics of the norms around it, one with a momentum and one without."""
+    context = Context(channels, bins).to(device)
+    norms = [
+        Norm(
+            torch.zeros(channels, device=device),
+            torch.ones(channels, device=device),
+            torch.tensor(0, device=device),
+            momentum,
+        )
+        for momentum in (0.1, None)
+    ]
+    return Following(context.tensors, context.batches, 0.1, *norms)
+
+
+def flat(following: Following) -> list[Tensor]:
+    norms = [t for norm in following[3:] for t in norm[:3]]
+    return [t.cpu() for t in (*following.context, following.batches, *norms)]
 
 
 @here
 @pytest.mark.parametrize("kind", ["uniform", "steps"])
-def test_a_running_context_follows(cut, kind):
-    plan = Plan(Rule(), kind, 10, 1e-5)
-    mine, theirs = Context(3).to(DEVICE), Context(3)
+def test_what_follows_moves_as_on_the_cpu(cut, kind):
+    plan = Plan(Rule(), kind, 10, 1e-5, 1e-5)
+    mine, theirs = running(3, DEVICE), running(3, "cpu")
     for k in range(3):
         z = torch.randn(40, 3, 2) + k
         if k == 2:
             z[0, 1] = torch.nan
-        ours = tuple(getattr(mine, name) for name in NUMBERS)
-        _, state, *_ = block.forward(z.to(DEVICE), plan, move(affine(3)), ours, 1 / (k + 1))
-        cpu.forward(z, plan, affine(3), tuple(getattr(theirs, n) for n in NUMBERS), 1 / (k + 1))
-    for name in NUMBERS:
-        ours, others = getattr(mine, name).cpu(), getattr(theirs, name)
-        assert (ours.double() - others.double()).abs().max() <= 1e-4 * (1 + others.abs().max()), (
-            name
-        )
-    again = Context(3).to(DEVICE)
-    buffers = tuple(getattr(again, name) for name in NUMBERS)
-    block.follow(z.to(DEVICE), plan, move(affine(3))[:2], state, buffers, 1.0)
-    assert again.count.cpu()[0] == 80
-    assert again.count.cpu()[1] == 0
+        _, state, *_ = block.forward(z.to(DEVICE), plan, move(affine(3)), mine)
+        cpu.forward(z, plan, affine(3), theirs)
+    assert int(mine.batches) == int(mine.before.batches) == int(mine.behind.batches) == 3
+    for ours, others in zip(flat(mine), flat(theirs), strict=True):
+        torch.testing.assert_close(ours, others, rtol=1e-4, atol=1e-4, equal_nan=True)
+    again = running(3, DEVICE)
+    block.follow(z.to(DEVICE), plan, move(affine(3))[:2], state, again)
+    assert again.context[0].sum(1).cpu()[0] == 80
+    assert again.context[0].sum(1).cpu()[1] == 0
+    assert int(again.batches) == 0
 
 
 @here
@@ -360,3 +379,106 @@ def test_what_is_kept_is_what_was_promised(cut):
 def test_shapes_of_networks(shape, kind, steps):
     z, g = torch.randn(shape), torch.randn(shape)
     close(z, g, Plan(Rule(), kind, steps, 1e-5, 1e-5), affine(shape[1]), 2e-3)
+
+
+# Neither reads nor writes a number: memory, and other words for it.
+MEMORY = {"empty", "new_empty", "empty_like", "empty_strided"}
+FREE = MEMORY | {"view", "select", "unbind", "detach", "unsqueeze", "squeeze", "permute"}
+
+
+class Watch(TorchDispatchMode):
+    """The operations of PyTorch outside of kernels, and the kernels."""
+
+    def __init__(self, monkeypatch) -> None:
+        super().__init__()
+        self.operations: list[str] = []
+        self.launches: list[str] = []
+        run = GridExecutor.__call__
+
+        def launched(executor, *args, **named):
+            self.launches.append(executor.fn.__name__)
+            with _disable_current_modes():  # the interpreter copies tensors
+                return run(executor, *args, **named)
+
+        monkeypatch.setattr(GridExecutor, "__call__", launched)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        if name not in FREE:
+            self.operations.append(name)
+        return func(*args, **(kwargs or {}))
+
+    def taken(self) -> tuple[int, list[str]]:
+        seen = len(self.launches), self.operations
+        self.launches, self.operations = [], []
+        return seen
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Layers on the CPU take this engine."""
+    monkeypatch.setitem(engines.BLOCKS, "cpu", "qact.kernels.triton.block")
+    monkeypatch.setattr(engines, "concrete", lambda z, device="cpu": device == "cuda")
+
+
+LAYERS = {
+    "block": (NormedQAct, (4, 4)),
+    "block with a norm behind": (lambda c: NormedQAct(c, after=True), (4, 5)),
+    "layer": (QAct, (4, 3)),
+}
+
+
+@here
+@pytest.mark.skipif(DEVICE == "cuda", reason="counted in the interpreter")
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("layout", ["contiguous", "channels_last"])
+def test_what_the_host_does(cut, request, engine, monkeypatch, name, layout):
+    """Launches, and nothing beside them: no operation on the data, nothing that waits for it."""
+    make, (forward, backward) = LAYERS[name]
+    layer, x = make(2), torch.randn(20, 2, 2, 4)
+    if layout == "channels_last":
+        x = x.contiguous(memory_format=torch.channels_last)
+    x, grad = x.requires_grad_(), torch.randn_like(x)
+    small = "alone" in request.node.name
+    # As of large maps: what was made in the forward pass is there in the backward pass.
+    monkeypatch.setattr(block, "table_columns", lambda values, plan: 0 if small else 4096)
+    with Watch(monkeypatch) as watch:
+        out = layer(x)
+        assert watch.taken() == (1 if small else forward, [])
+        out.backward(grad)
+        assert watch.taken() == (1 if small else backward, [])
+    assert out.stride() == x.stride() == x.grad.stride()
+    layer.eval()
+    with torch.no_grad():
+        layer(x)  # makes the table
+        with watch:
+            watch.taken()
+            layer(x)
+            assert watch.taken() == (1, [])
+
+
+@here
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("make", [NormedQAct, QAct.paper])
+def test_a_stored_context_is_looked_up_as_in_pytorch(make, dtype):
+    layer = make(5)
+    with torch.no_grad():
+        layer(torch.randn(300, 5))
+        layer.eval()
+        x = torch.randn(40, 5) * 2
+        x[3, 1], x[4, 2], x[5, 3] = torch.nan, torch.inf, -torch.inf
+        x = x.to(dtype)
+        wanted = stored.lookup(x[:, :, None], layer.stored())[:, :, 0].to(dtype)
+        table = replace(
+            layer.stored(),
+            **{
+                name: value.to(DEVICE)
+                for name, value in vars(layer.stored()).items()
+                if isinstance(value, Tensor)
+            },
+        )
+        got = recall.lookup(x[:, :, None].to(DEVICE), table)[:, :, 0]
+    assert got.dtype == dtype
+    torch.testing.assert_close(
+        got.cpu(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-6, equal_nan=True
+    )

@@ -14,6 +14,7 @@ from torch import Tensor
 from qact import _compat
 from qact.kernels import engines, library
 from qact.kernels.first_order import refusing
+from qact.kernels.following import Following, Norm
 from qact.kernels.plan import Plan
 
 # Scale and shift of the norm before, of the score, and of the norm behind.
@@ -27,24 +28,28 @@ def block(
     plan: Plan,
     affine: Affine,
     running: Running | None = None,
-) -> tuple[Tensor, Tensor]:
-    """The output for ``z`` (N, C, L), like it, and what each channel said of itself (C, 12).
+    norms: tuple[Norm | None, Norm | None] = (None, None),
+) -> Tensor:
+    """The output for ``z`` (N, C, L), like it.
 
-    A ``running`` context, with its momentum, follows the batch: see :meth:`qact.Context.follow`.
+    A ``running`` context, with its momentum, follows the batch, see :meth:`qact.Context.follow`,
+    and with it the running statistics of the ``norms`` before and behind.
     """
-    context, momentum = running or (None, None)
+    following = None
+    if running is not None:
+        context, momentum = running
+        following = Following(context.tensors, context.batches, momentum, *norms)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (z, *affine))
     if torch.compiler.is_compiling():
         numbers = plan.numbers()
         out, state, _, _ = torch.ops.qact.block(z, *affine, numbers)
-        if context is not None:
-            rest = (*context.tensors, context.batches, momentum, numbers)
+        if following is not None:
+            rest = (*following.context, following.batches, momentum, numbers)
             torch.ops.qact.follow(z, affine[0], affine[1], state, *rest)
-    else:
-        out, state, _, _ = _Block.apply(z, plan, context, momentum, keep, *affine)
-    if context is not None:
-        context.batches.add_(1)
-    return out, state
+            with torch.no_grad():
+                following.advance(state, z.numel() // z.shape[1])
+        return out
+    return _Block.apply(z, plan, following, keep, *affine)[0]
 
 
 class _Block(torch.autograd.Function):
@@ -52,16 +57,14 @@ class _Block(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        z: Tensor, plan: Plan, context: Any, momentum: Any, keep: bool, *affine: Tensor | None
+        z: Tensor, plan: Plan, following: Following | None, keep: bool, *affine: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        rate = 0.0 if context is None else library.rate(context.batches, momentum)
-        buffers = None if context is None else context.tensors
         run = engines.block(z.device.type)
-        return run.forward(z.contiguous(), plan, affine, buffers, rate, keep)  # type: ignore[union-attr]
+        return run.forward(z.contiguous(), plan, affine, following, keep)  # type: ignore[union-attr]
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        z, ctx.plan, _, _, _, *affine = inputs
+        z, ctx.plan, _, _, *affine = inputs
         ctx.save_for_backward(z, *affine, *output[1:])
         ctx.mark_non_differentiable(*output[1:])
         ctx.set_materialize_grads(False)
@@ -70,7 +73,7 @@ class _Block(torch.autograd.Function):
     @refusing
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         if grad is None:
-            return (None,) * 11
+            return (None,) * 10
         z, *rest = ctx.saved_tensors
         affine, saved = rest[:6], rest[6:]
         if _compat.transforming():
@@ -78,21 +81,21 @@ class _Block(torch.autograd.Function):
             dz, grads = torch.ops.qact.block_backward(z, grad, *affine, *saved, numbers)
         else:
             dz, grads = library.gradients(z, grad, ctx.plan, affine, saved)
-        pairs = zip(affine, grads, ctx.needs_input_grad[5:], strict=True)
+        pairs = zip(affine, grads, ctx.needs_input_grad[4:], strict=True)
         columns = (g.to(a.dtype) if need else None for a, g, need in pairs)
-        return dz, None, None, None, None, *columns
+        return dz, None, None, None, *columns
 
     @staticmethod
-    def vmap(info: Any, in_dims: Any, z: Tensor, plan: Plan, context: Any, *rest: Any) -> Any:
-        if context is not None:
+    def vmap(info: Any, in_dims: Any, z: Tensor, plan: Plan, following: Any, *rest: Any) -> Any:
+        if following is not None:
             raise RuntimeError(
                 "under vmap every slice is a context of its own, and no running context can follow "
                 "them; use qact.functional.quantile_activation, or the layer in eval()"
             )
-        _, keep, *affine = rest
-        dims = (in_dims[0], *in_dims[5:])
+        keep, *affine = rest
+        dims = (in_dims[0], *in_dims[4:])
 
         def apply(z: Tensor, *affine: Tensor | None) -> tuple[Tensor, ...]:
-            return _Block.apply(z, plan, None, None, keep, *affine)
+            return _Block.apply(z, plan, None, keep, *affine)
 
         return library.over_slices(apply, info.batch_size, dims, z, *affine)

@@ -54,6 +54,8 @@ def passes(engine: str | None, z: Tensor) -> ModuleType:
 
 def lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], Tensor]:
     """The lookup in a stored context for values as these."""
+    if engine in (None, "triton") and concrete(z, "cuda") and available("cuda"):
+        return import_module("qact.kernels.triton.recall").lookup
     if passes(engine, z) is plain:
         return stored.lookup
     return import_module("qact.kernels.cpu.lookup").lookup
@@ -77,11 +79,11 @@ def available(device: str) -> bool:
     return block(device) is not None
 
 
-def concrete(z: Tensor) -> bool:
-    """Whether the numbers can be read now, on a CPU: no compiler or transform is looking on."""
+def concrete(z: Tensor, device: str = "cpu") -> bool:
+    """Whether the numbers can be read now, on such a device: no compiler or transform looks on."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or _compat.transforming():
         return False
-    return z.device.type == "cpu" and z.numel() > 0 and not _compat.is_fake(z)
+    return z.device.type == device and z.numel() > 0 and not _compat.is_fake(z)
 
 
 @lru_cache

@@ -18,12 +18,8 @@ from torch.library import custom_op
 from qact import extras
 from qact.kernels import engines
 from qact.kernels.columns import STATE
+from qact.kernels.following import Following
 from qact.kernels.plan import Plan, code_columns, table_columns
-
-
-def rate(batches: Tensor, momentum: float | None) -> float:
-    """How far a running context moves: the mean over batches at first, then ``momentum``."""
-    return max(1.0 / (int(batches) + 1), momentum or 0.0)
 
 
 def gradients(
@@ -125,9 +121,8 @@ def follow(
 ) -> None:
     """Move a running context towards the batch ``z`` that ``state`` describes."""
     buffers = (mass, moment, mean, std, exponent, offset)
-    affine = (in_weight, in_bias)
-    step = rate(batches, momentum)
-    _engine(z).follow(z.contiguous(), Plan.of(numbers), affine, state, buffers, step)
+    following = Following(buffers, batches, momentum)
+    _engine(z).follow(z.contiguous(), Plan.of(numbers), (in_weight, in_bias), state, following)
 
 
 @follow.register_fake

@@ -11,8 +11,8 @@ from qact import checks
 from qact.functional import recall
 from qact.kernels import engines
 from qact.kernels.block import block
-from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
 from qact.kernels.constant import constant, exporting, refuse_live_context
+from qact.kernels.following import Norm
 from qact.kernels.nearest import Nearest, exported, of_tensors
 from qact.kernels.plan import Plan, fuse
 from qact.kernels.recall import held, versions
@@ -57,15 +57,16 @@ class ChannelNorm(nn.BatchNorm1d):
 
     def follow(self, mean: Tensor, variance: Tensor, values: int) -> None:
         """Move the running statistics as a training step does (with the unbiased variance)."""
+        if self.following is not None:
+            self.following.follow(mean, variance, values)
+
+    @property
+    def following(self) -> Norm | None:
+        """What follows a batch, if anything does."""
         if not self.track_running_stats or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked.add_(1)
-        rate = self.momentum
-        if rate is None:
-            rate = 1.0 / float(self.num_batches_tracked)
-        unbiased = variance * (values / max(values - 1, 1))
-        for running, seen in ((self.running_mean, mean), (self.running_var, unbiased)):
-            running.lerp_(seen.to(running.dtype), rate)  # type: ignore[union-attr]
+            return None
+        mean, variance = self.running_mean, self.running_var
+        return Norm(mean, variance, self.num_batches_tracked, self.momentum)  # type: ignore[arg-type]
 
 
 class NormedQAct(nn.Module):
@@ -148,18 +149,10 @@ class NormedQAct(nn.Module):
         scales = (before.weight, before.bias, quantile.weight, quantile.bias)
         outer = (None, None) if after is None else (after.weight, after.bias)
         running = quantile.context.following(quantile._rate)
+        norms = before.following, None if after is None else after.following
         with torch.autocast(channels.input.device.type, enabled=False):
-            output, state = block(channels.z, plan, (*scales, *outer), running)
-        if running is not None:
-            self._follow(state, channels.input.numel() // channels.number)
+            output = block(channels.z, plan, (*scales, *outer), running, norms)
         return channels.back(output)
-
-    def _follow(self, state: Tensor, values: int) -> None:
-        before, after = self.norm_in, self.norm_out
-        with torch.no_grad():
-            before.follow(state[:, IN_MEAN], state[:, IN_VAR], values)
-            if after is not None:
-                after.follow(state[:, OUT_MEAN], state[:, OUT_VAR], values)
 
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""

@@ -15,6 +15,7 @@ from qact.kernels.cpu.frame import cube, line, numbers, opened, pack, plane
 from qact.kernels.cpu.jit import Kernel, inline
 from qact.kernels.cpu.observe import Numbers
 from qact.kernels.cpu.pool import run, share
+from qact.kernels.following import Following
 from qact.kernels.plan import Plan, code_columns, table_columns
 
 
@@ -22,15 +23,14 @@ def forward(
     z: Tensor,
     plan: Plan,
     affine: tuple[Tensor | None, ...],
-    context: tuple[Tensor, ...] | None = None,
-    rate: float = 0.0,
+    following: Following | None = None,
     keep: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The output, and what the backward pass needs beside the input if ``keep``.
 
     ``z`` (N, C, L) contiguous, computed in float32; ``affine``: six (C,) tensors or None;
-    ``context``: the buffers that move towards the batch by ``rate``. Returns output, state (C, 12)
-    float64, tables and codes.
+    ``following``: what moves towards the batch. Returns output, state (C, 12) float64, tables and
+    codes.
     """
     channels, n = z.shape[1], z.shape[0] * z.shape[2]
     dtype, z = z.dtype, z.detach().float()
@@ -38,10 +38,14 @@ def forward(
     state = torch.zeros(channels, STATE, dtype=torch.float64)
     tables = torch.empty(channels, table_columns(n, plan) if keep else 0)
     codes = torch.empty(channels, code_columns(n, plan) if keep else 0, dtype=torch.uint8)
-    buffers = context or _no_context()
+    buffers, rate = _no_context(), 0.0
+    if following is not None:
+        buffers, rate = following.context, following.rate
     tensors = [z, out, state, tables, codes, *_affine(affine, channels), *buffers]
     frame = pack(tensors, [*plan.numbers(), rate])
     run(_forward_kernel, frame, channels, z.numel())
+    if following is not None:
+        following.advance(state, z.numel() // channels)
     return out.to(dtype), state, tables, codes
 
 
@@ -63,13 +67,12 @@ def follow(
     plan: Plan,
     affine: tuple[Tensor | None, ...],
     state: Tensor,
-    context: tuple[Tensor, ...],
-    rate: float,
+    following: Following,
 ) -> None:
-    """Move the buffers of a running context towards the batch that ``state`` describes."""
+    """Move a running context towards the batch that ``state`` describes; count no batch."""
     z, channels = z.detach().float(), z.shape[1]
-    tensors = [z, state, *_affine((*affine, *(None,) * 4), channels)[:2], *context]
-    run(_follow_kernel, pack(tensors, [*plan.numbers(), rate]), channels, z.numel())
+    tensors = [z, state, *_affine((*affine, *(None,) * 4), channels)[:2], *following.context]
+    run(_follow_kernel, pack(tensors, [*plan.numbers(), following.rate]), channels, z.numel())
 
 
 def _affine(affine: tuple[Tensor | None, ...], channels: int) -> list[Tensor]:

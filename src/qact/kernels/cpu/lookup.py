@@ -18,7 +18,8 @@ RUN = 256
 
 
 def lookup(z: Tensor, stored: Stored) -> Tensor:
-    """The activation of ``z`` (N, C, L) float32, contiguous, in a stored context."""
+    """The activation of ``z`` (N, C, L) in a stored context, float32."""
+    z = z.float().contiguous()
     out = torch.empty_like(z)
     tensors = [z, out, stored.table, stored.place, stored.inverse, stored.offset]
     frame = pack([*tensors, stored.scale, stored.shift, stored.least], [])

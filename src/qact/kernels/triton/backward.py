@@ -11,18 +11,13 @@ import triton
 import triton.language as tl
 
 from qact.kernels.triton import observe, slopes, sums
-from qact.kernels.triton.constants import SUM_IN
+from qact.kernels.triton.bins import join
+from qact.kernels.triton.constants import BINS, STATE, SUM_IN, SUM_OUT, SUM_SCORE
 from qact.kernels.triton.descent import out_terms, slope_numbers, summed
 from qact.kernels.triton.lookup import out_norm
 from qact.kernels.triton.observe import in_norm
 from qact.kernels.triton.table import tabulate
-from qact.kernels.triton.tiles import channel, given, single
-
-
-@triton.jit
-def _range(s, per, n, ROWS: tl.constexpr, V: tl.constexpr):
-    """The tiles of program ``s``."""
-    return s * per, tl.minimum((s + 1) * per, tl.cdiv(n, ROWS * V))
+from qact.kernels.triton.tiles import channel, extent, given, single, wide
 
 
 @triton.jit
@@ -37,12 +32,12 @@ def _out(
     partial, state, c, exists, out_weight, eps_out, C, n, S,
     NORM_OUT: tl.constexpr, SPLITS: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """The norm behind and its gradient, as numbers of this channel; and a bound of the latter."""
-    mean, along, slope, bound = out_terms(
+    """The norm behind and its gradient, as numbers of this channel."""
+    mean, along, slope = out_terms(
         partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K
     )
     out_mean, out_scale = out_norm(state, c, exists, eps_out, NORM_OUT)
-    return (out_mean, out_scale, mean, along, slope), bound
+    return out_mean, out_scale, mean, along, slope
 
 
 @triton.jit
@@ -60,17 +55,42 @@ def _within(
 
 
 @triton.jit
+def _hand_out(
+    partial, grads, c, exists, C, S, SCORERS,
+    NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
+    SPLITS: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The gradients of the affine tensors ``grads`` (6, C): what programs have summed up, or 0."""
+    _pair(partial, grads, c, exists, C, SUM_IN, S, NORM_IN, SPLITS, K)
+    _pair(partial, grads, c, exists, C, SUM_SCORE, SCORERS, SCORED, SPLITS, K)
+    _pair(partial, grads, c, exists, C, SUM_OUT, S, NORM_OUT, SPLITS, K)
+
+
+@triton.jit
+def _pair(
+    partial, grads, c, exists, C, column: tl.constexpr, S,
+    THERE: tl.constexpr, SPLITS: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    scale, shift = wide(c), wide(c)
+    if THERE:
+        scale = summed(partial, c, C, column, S, SPLITS, K)
+        shift = summed(partial, c, C, column + 1, S, SPLITS, K)
+    at = grads + column * C + c
+    tl.store(at, single(scale), mask=exists)
+    tl.store(at + C, single(shift), mask=exists)
+
+
+@triton.jit
 def sum_out(
     z, grad, tables, span, codes, state, partial, in_weight, in_bias, weight, bias, eps_in, eps_out,
     steps, C, L, n, per,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """The first pass: sums along the norm behind, and bounds."""
+    """The first pass: sums along the norm behind."""
     c, exists = channel(C, K)
     score = tables + c.to(tl.int64) * span + BLOCK
-    s = tl.program_id(1)
-    first, last = _range(s, per, n, ROWS, V)
+    s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
     sums.sum_out(
         z, grad, score, codes, state, partial, s, c, exists, first, last, norm, affine, eps_out,
@@ -82,46 +102,49 @@ def sum_out(
 def spread(
     z, grad, tables, span, codes, state, partial, mass, in_weight, in_bias, weight, bias,
     out_weight, eps_in, eps_out, steps, C, L, n, per, S,
-    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
-    SPLITS: tl.constexpr, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """The second pass: the histogram of gradients, zero before."""
+    """The second pass: gradients by bins into ``mass`` (programs, C, 2, BLOCK)."""
     c, exists = channel(C, K)
     score = tables + c.to(tl.int64) * span + BLOCK
-    first, last = _range(tl.program_id(1), per, n, ROWS, V)
+    s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
-    out, bound = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
+    out = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
     sums.spread(
-        z, grad, score, codes, state, mass, c, exists, first, last, norm, affine, out, bound,
-        steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, K,
+        z, grad, score, codes, state, mass + s.to(tl.int64) * C * (2 * BLOCK), partial, s, c,
+        exists, first, last, norm, affine, out, steps, C, L, n,
+        KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, ROWS, V, K,
     )  # fmt: skip
 
 
 @triton.jit
 def table(
-    mass, edges, pairs, tables, span, state, partial, weight, out_weight, eps_out, factor,
-    sentinels, C, n, S,
-    NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    mass, edges, pairs, tables, span, state, weight, factor, sentinels, C, n, S,
+    GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Slopes of level and context, one channel a program."""
-    c, exists = channel(C, 1)
-    _, bound = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, 1)
+    """Slopes of level and context, one channel a program; ``S`` have counted ``mass``."""
+    c, _ = channel(C, 1)
+    if FULL:
+        row, most = mass + c.to(tl.int64) * (2 * BLOCK), tl.load(state + c * STATE + BINS)
+        k = tl.arange(0, 2 * BLOCK)
+        join(row, tl.cast(C, tl.int64) * (2 * BLOCK), S, k, k % BLOCK <= most.to(tl.int32))
     _slopes(
-        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor,
-        sentinels, n, GROUNDED, FULL, RELATIVE, BLOCK,
+        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, factor, sentinels,
+        n, GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
 
 
 @triton.jit
 def _slopes(
-    mass, edges, pairs, row, state, c, weight, bound, factor, sentinels, n,
+    mass, edges, pairs, row, state, c, weight, factor, sentinels, n,
     GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = c.to(tl.int64) * BLOCK
     slopes.tabulate(
         mass + 2 * at, edges + at, pairs + c.to(tl.int64) * (2 * BLOCK + 16), row,
-        row + BLOCK, state, c, given(weight, c, c >= 0, 1.0), bound, factor, sentinels, n,
+        row + BLOCK, state, c, given(weight, c, c >= 0, 1.0), factor, sentinels, n,
         GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
 
@@ -130,55 +153,55 @@ def _slopes(
 def sum_in(
     z, grad, tables, span, codes, state, partial, pairs, in_weight, in_bias, weight, bias,
     out_weight, eps_in, eps_out, sentinels, steps, C, L, n, per, S,
-    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
+    GROUNDED: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """The third pass: sums along the first norm."""
+    """The third pass: sums along the first norm, and along the score where no pass did before."""
     c, exists = channel(C, K)
     score = tables + c.to(tl.int64) * span + BLOCK
-    s = tl.program_id(1)
-    first, last = _range(s, per, n, ROWS, V)
+    s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
-    out, _ = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
+    out = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
     numbers = slope_numbers(pairs, state, c, exists, sentinels, n, GROUNDED, BLOCK)
     sums.sum_in(
         z, grad, score, codes, state, pairs, partial, s, c, exists, first, last, norm, affine,
-        out, numbers, steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, K,
+        out, numbers, steps, C, L, n, KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, ROWS, V, K,
     )  # fmt: skip
 
 
 @triton.jit
 def finish(
-    z, grad, tables, span, codes, state, partial, pairs, dz, in_weight, in_bias, weight, bias,
-    out_weight, eps_in, eps_out, sentinels, steps, C, L, n, per, S,
-    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
-    SCORED: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
+    z, grad, tables, span, codes, state, partial, pairs, dz, grads, in_weight, in_bias, weight,
+    bias, out_weight, eps_in, eps_out, sentinels, steps, C, L, n, per, S, scorers,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
+    GROUNDED: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """The last pass: ``dL/dz``."""
+    """The last pass: ``dL/dz``, and the sums of all ``S`` programs (of the score: ``scorers``)."""
     c, exists = channel(C, K)
     score = tables + c.to(tl.int64) * span + BLOCK
-    s = tl.program_id(1)
-    first, last = _range(s, per, n, ROWS, V)
+    s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
-    out, _ = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
+    out = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
     numbers = slope_numbers(pairs, state, c, exists, sentinels, n, GROUNDED, BLOCK)
     within = _within(partial, state, c, exists, norm, C, n, S, NORM_IN, SPLITS, K)
     sums.finish(
-        z, grad, score, codes, state, pairs, partial, dz, s, c, exists, first, last, norm,
-        affine, out, numbers, within, steps, C, L, n,
-        KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, ROWS, V, K,
+        z, grad, score, codes, state, pairs, dz, c, exists, first, last, norm, affine, out,
+        numbers, within, steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, K,
     )  # fmt: skip
+    if s == 0:
+        _hand_out(partial, grads, c, exists, C, S, scorers, NORM_IN, NORM_OUT, SCORED, SPLITS, K)
 
 
 @triton.jit
 def whole(
-    z, grad, tables, span, codes, state, partial, mass, edges, pairs, dz, hist, in_weight, in_bias,
-    weight, bias, out_weight, eps_in, eps_out, factor, sentinels, steps, C, L, n,
+    z, grad, tables, span, codes, state, partial, mass, edges, pairs, dz, grads, hist,
+    in_weight, in_bias, weight, bias, out_weight, eps_in, eps_out, factor, sentinels, steps,
+    C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
     SCORED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
-    ROWS: tl.constexpr, V: tl.constexpr,
+    ROWS: tl.constexpr, FINE: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """All passes over one channel; what one writes the next reads behind a barrier.
 
@@ -186,14 +209,12 @@ def whole(
     """
     c, exists = channel(C, 1)
     score = tables + c.to(tl.int64) * span + BLOCK
-    tiles = tl.cdiv(n, ROWS * V)
+    tiles, fine = tl.cdiv(n, ROWS * V), tl.cdiv(n, FINE * V)
     if hist is not None:
         row, at = score - BLOCK, hist + c.to(tl.int64) * BLOCK
-        tl.store(at + tl.arange(0, BLOCK), tl.zeros([BLOCK], tl.int64))
-        tl.debug_barrier()
         observe.count(
-            z, hist, state, None, c, exists, 0, tiles, in_weight, in_bias, eps_in, C, L, n,
-            NORM_IN, BLOCK, ROWS, V, 1,
+            z, hist, state, None, c, exists, 0, fine, in_weight, in_bias, eps_in, C, L, n,
+            NORM_IN, BLOCK, FINE, V, 1,
         )  # fmt: skip
         tl.debug_barrier()
         tabulate(
@@ -202,35 +223,35 @@ def whole(
         )  # fmt: skip
         tl.debug_barrier()
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
-    if FULL:
-        tl.store(mass + c.to(tl.int64) * (2 * BLOCK) + tl.arange(0, 2 * BLOCK), 0)
-    sums.sum_out(
-        z, grad, score, codes, state, partial, 0, c, exists, 0, tiles, norm, affine, eps_out,
-        steps, C, L, n, KIND, NORM_IN, NORM_OUT, ROWS, V, 1,
-    )  # fmt: skip
-    tl.debug_barrier()
-    out, bound = _out(partial, state, c, exists, out_weight, eps_out, C, n, 1, NORM_OUT, 1, 1)
+    if NORM_OUT:
+        sums.sum_out(
+            z, grad, score, codes, state, partial, 0, c, exists, 0, tiles, norm, affine, eps_out,
+            steps, C, L, n, KIND, NORM_IN, NORM_OUT, ROWS, V, 1,
+        )  # fmt: skip
+        tl.debug_barrier()
+    out = _out(partial, state, c, exists, out_weight, eps_out, C, n, 1, NORM_OUT, 1, 1)
     if FULL:
         sums.spread(
-            z, grad, score, codes, state, mass, c, exists, 0, tiles, norm, affine, out, bound,
-            steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, 1,
+            z, grad, score, codes, state, mass, partial, 0, c, exists, 0, fine, norm, affine, out,
+            steps, C, L, n, KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, FINE, V, 1,
         )  # fmt: skip
         tl.debug_barrier()
     _slopes(
-        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, bound, factor,
-        sentinels, n, GROUNDED, FULL, RELATIVE, BLOCK,
+        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, factor, sentinels,
+        n, GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
     tl.debug_barrier()
     numbers = slope_numbers(pairs, state, c, exists, sentinels, n, GROUNDED, BLOCK)
-    if NORM_IN:
+    late: tl.constexpr = SCORED and not FULL
+    if NORM_IN or late:
         sums.sum_in(
             z, grad, score, codes, state, pairs, partial, 0, c, exists, 0, tiles, norm, affine,
-            out, numbers, steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, 1,
+            out, numbers, steps, C, L, n, KIND, NORM_IN, NORM_OUT, late, BLOCK, ROWS, V, 1,
         )  # fmt: skip
         tl.debug_barrier()
     within = _within(partial, state, c, exists, norm, C, n, 1, NORM_IN, 1, 1)
     sums.finish(
-        z, grad, score, codes, state, pairs, partial, dz, 0, c, exists, 0, tiles, norm, affine,
-        out, numbers, within, steps, C, L, n,
-        KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, ROWS, V, 1,
+        z, grad, score, codes, state, pairs, dz, c, exists, 0, tiles, norm, affine, out, numbers,
+        within, steps, C, L, n, KIND, NORM_IN, NORM_OUT, BLOCK, ROWS, V, 1,
     )  # fmt: skip
+    _hand_out(partial, grads, c, exists, C, 1, 1, NORM_IN, NORM_OUT, SCORED, 1, 1)

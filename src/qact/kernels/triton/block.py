@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from qact.kernels.columns import STATE
+from qact.kernels.following import Following
 from qact.kernels.plan import Plan, table_columns
 from qact.kernels.triton import steps
-from qact.kernels.triton.follow import move
 from qact.kernels.triton.launch import cut, words
 from qact.kernels.triton.passes import (
     Affine,
@@ -30,15 +30,14 @@ def forward(
     z: Tensor,
     plan: Plan,
     affine: Affine,
-    context: tuple[Tensor, ...] | None = None,
-    rate: float = 0.0,
+    following: Following | None = None,
     keep: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The output, and what the backward pass needs beside the input if ``keep``.
 
     ``z`` (N, C, L) float32, float16 or bfloat16, contiguous; ``affine``: six (C,) tensors or None;
-    ``context``: the buffers that move towards the batch by ``rate``. Returns output, state (C, 12)
-    float64, tables (C, columns) float32 and codes (C, N L) uint8; the last two may be empty.
+    ``following``: what moves towards the batch. Returns output, state (C, 12) float64, tables
+    (C, columns) float32 and codes (C, N L) uint8; the last two may be empty.
     """
     how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
     out, exact = torch.empty_like(z), plan.kind == "steps"
@@ -47,17 +46,19 @@ def forward(
     columns = table_columns(how.n, plan) if keep else 0
     tables = state.new_empty(how.channels, max(columns, what.columns), dtype=torch.float32)
     if how.alone and not exact:
-        hist = forward_alone(z, out, tables, state, affine, how, what)
+        forward_alone(z, out, tables, state, affine, how, what, following)
+    elif exact:
+        rows = z.new_empty(how.channels, how.n, dtype=torch.float32)
+        parts = count(z, rows, state, affine, how, what)
+        found = steps.thresholds(rows, parts, state, plan, affine, how.n)
+        tabulate(parts, tables, state, affine, how, what, False, following)
+        steps.step(rows, found, out, codes, state, plan, affine, how, what)
     else:
-        rows = z.new_empty(how.channels, how.n, dtype=torch.float32) if exact else None
-        hist = count(z, rows, state, affine, how, what)
-        tabulate(hist, tables, state, affine, how, what)
-        if rows is None:
-            look_up(z, out, tables, state, affine, how, what)
-        else:
-            steps.step(rows, out, codes, state, plan, affine, how, what)
-    if context is not None and rate > 0:
-        move(context, hist, state, rate)
+        parts = count(z, None, state, affine, how, what)
+        tabulate(parts, tables, state, affine, how, what, True, following)
+        look_up(z, out, tables, state, affine, how, what)
+    if following is not None:  # a kernel's writing is not seen by who counts changes
+        torch.autograd.graph.increment_version(following.counters)
     kept = tables if columns >= what.columns else tables.new_empty(how.channels, columns)
     return out, state, kept, codes
 
@@ -65,23 +66,24 @@ def forward(
 def backward(
     z: Tensor, grad: Tensor, plan: Plan, affine: Affine, *saved: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """``dL/dz`` in the dtype of ``z`` and, for the six affine tensors, (6, C) float64."""
+    """``dL/dz`` in the dtype of ``z`` and, for the six affine tensors, (6, C) float32."""
     how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
     state, tables, codes = saved
     dz = torch.empty_like(z)
     hist = None
     if tables.shape[1] < what.columns:  # they would have outweighed the data: once more
         tables = state.new_empty(how.channels, what.columns, dtype=torch.float32)
-        hist = state.new_empty(how.channels, what.block, dtype=torch.int64)
-        if not how.alone:
-            recount(z, hist, state, affine, how, what)
-            tabulate(hist, tables, state, affine, how, what, fresh=False)
+        if how.alone:
+            hist = state.new_empty(how.channels, what.block, dtype=torch.int64)
+        else:
+            parts = recount(z, state, affine, how, what)
+            tabulate(parts, tables, state, affine, how, what, fresh=False)
     work = Work.make(z, grad, tables, codes, state, dz, how, what)
     if how.alone:
         descend_alone(work, hist, affine, plan.steps, how, what)
     else:
         descend(work, affine, plan.steps, how, what)
-    return dz, work.result()
+    return dz, work.grads
 
 
 def follow(
@@ -89,11 +91,10 @@ def follow(
     plan: Plan,
     affine: Affine,
     state: Tensor,
-    context: tuple[Tensor, ...],
-    rate: float,
+    following: Following,
 ) -> None:
-    """Move the buffers of a running context towards the batch that ``state`` describes."""
+    """Move a running context towards the batch that ``state`` describes; count no batch."""
     how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
-    hist = state.new_empty(how.channels, what.block, dtype=torch.int64)
-    recount(z, hist, state, affine, how, what)
-    move(context, hist, state, rate)
+    affine = (*affine[:2], None, None)
+    parts = recount(z, state, affine, how, what)
+    tabulate(parts, None, state, affine, how, what, False, following, counted=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import triton.language as tl
 
 from qact.kernels import columns
+from qact.rank import moving
 
 MEAN, STD = tl.constexpr(columns.MEAN), tl.constexpr(columns.STD)
 WIDTH, OFFSET = tl.constexpr(columns.WIDTH), tl.constexpr(columns.OFFSET)
@@ -23,9 +24,11 @@ FINENESS, REACH = tl.constexpr(columns.FINENESS), tl.constexpr(columns.REACH)
 KERNEL, TAPS = tl.constexpr(columns.KERNEL), tl.constexpr(columns.TAPS)
 PARTS, ONE = tl.constexpr(columns.PARTS), tl.constexpr(columns.ONE)
 
+TRACE, TRIM = tl.constexpr(moving.TRACE), tl.constexpr(moving.TRIM)
+
 # What the programs of a channel hand on: columns of the forward pass's parts.
-COUNT, AVERAGE, SQUARE, LOW, HIGH, BITS = map(tl.constexpr, range(6))
+COUNT, AVERAGE, SQUARE, LOW, HIGH, SOUND = map(tl.constexpr, range(6))
 PARTIAL = tl.constexpr(6)
-# And of the backward pass's: sums along each affine tensor, and two bounds.
-SUM_IN, SUM_SCORE, SUM_OUT, TOP_GRAD, TOP_VALUE = map(tl.constexpr, (0, 2, 4, 6, 7))
-SUMS = tl.constexpr(8)
+# And of the backward pass's: sums along each affine tensor, in pairs.
+SUM_IN, SUM_SCORE, SUM_OUT = map(tl.constexpr, (0, 2, 4))
+SUMS = tl.constexpr(6)

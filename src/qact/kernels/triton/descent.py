@@ -14,13 +14,11 @@ from qact.kernels.triton.constants import (
     STEPS,
     SUM_OUT,
     SUMS,
-    TOP_GRAD,
-    TOP_VALUE,
 )
 from qact.kernels.triton.lookup import interpolate, out_norm
 from qact.kernels.triton.observe import axis, normed
 from qact.kernels.triton.table import side_weights
-from qact.kernels.triton.tiles import given, largest, single, total, wide
+from qact.kernels.triton.tiles import given, single, total, wide
 
 
 @triton.jit
@@ -28,14 +26,14 @@ def summed(sums, c, C, column: tl.constexpr, S, SPLITS: tl.constexpr, K: tl.cons
     """One column of what all programs of a channel have summed up."""
     s, channels = tl.arange(0, SPLITS)[:, None], c + tl.zeros([1, 1], tl.int32)
     x = tl.load(sums + (s * SUMS + column) * C + channels, mask=s < S, other=0.0)
-    return largest(x, K) if column >= TOP_GRAD else total(x, K)
+    return total(x, K)
 
 
 @triton.jit
-def hand_on(sums, state, s, c, exists, C, column: tl.constexpr, value):
-    """One column of this program; a channel that is not finite has no gradient."""
+def hand_on(sums, state, s, c, exists, C, column: tl.constexpr, value, K: tl.constexpr):
+    """The sum over lanes as one column of this program; a channel that is not finite has none."""
     finite = tl.load(state + c * STATE + FINITE, mask=exists, other=0.0).to(tl.int32)
-    value = tl.where(finite > 0, value, float("nan"))
+    value = tl.where(finite > 0, total(value, K).to(tl.float64), float("nan"))
     tl.store(sums + (s * SUMS + column) * C + c, value, mask=exists)
 
 
@@ -44,23 +42,14 @@ def out_terms(
     sums, state, c, exists, out_weight, eps_out, C, n, S,
     NORM_OUT: tl.constexpr, SPLITS: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Mean of ``g`` and of ``g v`` over a channel, the norm's slope; and a bound of the result."""
-    bound = summed(sums, c, C, TOP_GRAD, S, SPLITS, K)
+    """Mean of ``g`` and of ``g v`` over a channel, and the norm's slope."""
     mean, along, slope = wide(c), wide(c), wide(c) + 1.0
     if NORM_OUT:
         along = summed(sums, c, C, SUM_OUT, S, SPLITS, K) / n
         mean = summed(sums, c, C, SUM_OUT + 1, S, SPLITS, K) / n
         _, scale = out_norm(state, c, exists, eps_out, NORM_OUT)
         slope = slope * given(out_weight, c, exists, 1.0) * scale
-        top = summed(sums, c, C, TOP_VALUE, S, SPLITS, K)
-        bound = tl.abs(slope) * (bound + tl.abs(mean) + top * tl.abs(along))
-    return single(mean), single(along), single(slope), single(bound)
-
-
-@triton.jit
-def quantum(bound):
-    """What gradients are counted in: 30 bits of the largest."""
-    return tl.maximum(bound, 2.0**-90) * 2.0**-30
+    return single(mean), single(along), single(slope)
 
 
 @triton.jit

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
@@ -13,10 +13,11 @@ from torch import Tensor
 from qact.kernels.columns import COARSE, FEW, FINENESS, KERNEL, MOST, REACH
 from qact.kernels.plan import KINDS, Plan
 
-# Values in a tile; channels side by side where L is one; values that one program may work through.
-TILE, FEATURES, ALONE = 2048, 32, 16384
+# Values in a tile, and in one that is counted; channels side by side where L is one, and counted
+# side by side; values that one program may work through.
+TILE, COUNTED, FEATURES, TOGETHER, ALONE = 1024, 128, 32, 8, 16384
 # Programs per multiprocessor, and at most so many for one channel.
-WAVES, SPLITS = 8, 256
+WAVES, SPLITS = 8, 64
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Cut:
     groups: int
     splits: int
     per: int
-    shape: dict[str, int]
+    rows: int
+    side: int
+    together: int
+    warps: int = 4
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -41,43 +45,69 @@ class Cut:
         """Channels, inner size, and values per channel."""
         return self.channels, self.inner, self.n
 
-    @property
-    def plane(self) -> dict[str, int]:
-        """The shape of a tile of one channel."""
-        return {name: self.shape[name] for name in ("ROWS", "V")}
+    @cached_property
+    def shape(self) -> dict[str, int]:
+        """The shape of a tile."""
+        return {"ROWS": self.rows, "V": self.side, "K": self.together, "num_warps": self.warps}
 
-    @property
-    def power(self) -> dict[str, int]:
-        """As many splits as one kernel reads at once."""
-        return {"SPLITS": _power(self.splits)}
+    @cached_property
+    def plane(self) -> dict[str, int]:
+        """The same of a program that has a channel to itself, and the rows of what it counts."""
+        return {"ROWS": self.rows, "V": self.side, "FINE": self.fine.rows}
 
     @property
     def alone(self) -> bool:
         """Whether one program works through a channel."""
-        return self.shape["K"] == 1 and self.splits == 1
+        return self.together == 1 and self.splits == 1
+
+    @cached_property
+    def power(self) -> int:
+        """As many splits as one kernel reads at once."""
+        return _power(self.splits)
+
+    @cached_property
+    def fine(self) -> Cut:
+        """The same tensor for passes that count."""
+        if self.together == 1:
+            rows = _counted(self.n) // min(self.side, _counted(self.n))
+            per = -(-self.per * self.rows // rows)
+            # Two warps hold each row of bins once; more would hold it twice.
+            return replace(self, rows=rows, per=per, warps=2)
+        # Eight channels are 32 bytes of float32: what a card reads at least. Their bins are many,
+        # so programs are fewer.
+        groups, rows = -(-self.channels // TOGETHER), 2 * COUNTED // TOGETHER
+        tiles = -(-self.n // rows)
+        splits = min(tiles, max(1, self.groups * self.splits // (4 * groups)))
+        per = -(-tiles // splits)
+        splits = -(-tiles // per)
+        return replace(self, groups=groups, splits=splits, per=per, rows=rows, together=TOGETHER)
 
 
-def cut(z: Tensor) -> Cut:
-    """Cut a tensor (N, C, L) for its device."""
-    return _cut(*z.shape, _processors(z.device))
+def cut(z: Tensor, alone: bool = True) -> Cut:
+    """Cut a tensor (N, C, L) for its device; ``alone``: small channels go to one program each."""
+    return _cut(*z.shape, _processors(z.device), alone)
 
 
 @lru_cache(maxsize=1024)
-def _cut(outer: int, channels: int, inner: int, processors: int) -> Cut:
+def _cut(outer: int, channels: int, inner: int, processors: int, alone: bool = True) -> Cut:
     n = outer * inner
     if n >= 2**30:
         raise ValueError(f"a channel of {n} values is too long; at most {2**30 - 1} are counted")
-    if n <= ALONE:
-        side = _neighbours(inner)
-        shape = {"ROWS": min(TILE, _power(n)) // min(side, _power(n)), "V": side, "K": 1}
-        return Cut(channels, inner, n, channels, 1, -(-n // TILE), shape)
+    if alone and n <= ALONE:
+        side = min(_neighbours(inner), _power(n))
+        rows = min(TILE, _power(n)) // side
+        return Cut(channels, inner, n, channels, 1, -(-n // (rows * side)), rows, side, 1)
     side, k = (1, FEATURES) if inner == 1 else (_neighbours(inner), 1)
     rows = TILE // (side * k)
     groups, tiles = -(-channels // k), -(-n // (rows * side))
     splits = min(tiles, SPLITS, max(1, WAVES * processors // groups))
     per = -(-tiles // splits)
-    shape = {"ROWS": rows, "V": side, "K": k}
-    return Cut(channels, inner, n, groups, -(-tiles // per), per, shape)
+    return Cut(channels, inner, n, groups, -(-tiles // per), per, rows, side, k, 4 if k == 1 else 8)
+
+
+def _counted(n: int) -> int:
+    """Values of a tile that is counted: no fewer than tensor cores multiply at once."""
+    return max(16, min(COUNTED, _power(n)))
 
 
 def _neighbours(inner: int) -> int:
@@ -95,6 +125,15 @@ def _processors(device: torch.device) -> int:
     if device.type != "cuda":
         return 1  # Triton's interpreter: few programs, one after the other
     return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> None:
+    """Run ``kernel`` on ``grid``.
+
+    Nothing is contracted to a fused multiply-add that is not written as one: so places in bins are
+    those of the interpreter and of the CPU, and all kernels agree on where a value stands.
+    """
+    kernel[grid](*args, enable_fp_fusion=False, **constants)
 
 
 @dataclass(frozen=True)
@@ -115,14 +154,32 @@ class Words:
     block: int
 
     @property
+    def warps(self) -> dict[str, int]:
+        """Of a program that makes tables: registers for all their columns."""
+        return {"num_warps": 4 if self.block < 1024 else 8}
+
+    @property
     def columns(self) -> int:
         """Numbers in a channel's tables."""
         return 2 * self.block
 
+    def options(self, *names: str) -> dict[str, Any]:
+        """The constants of a kernel by their names; made once, and not to be changed."""
+        made: dict[tuple[str, ...], dict[str, Any]] = vars(self).setdefault("_made", {})
+        if names not in made:
+            made[names] = {name: getattr(self, name.lower()) for name in names}
+        return made[names]
 
-@lru_cache(maxsize=1024)
+
 def words(plan: Plan, n: int) -> Words:
-    """What the kernels need to know of a plan."""
+    """What the kernels need to know of a plan; kept with it, for hashing one costs microseconds."""
+    known: dict[int, Words] = vars(plan).setdefault("_words", {})
+    if n not in known:
+        known[n] = _words(plan, n)
+    return known[n]
+
+
+def _words(plan: Plan, n: int) -> Words:
     rule, h = plan.rule, plan.rule.bandwidth
     factor = h.relative * n**h.power
     return Words(
@@ -153,8 +210,3 @@ def _block(n: int, absolute: float, factor: float) -> int:
     # A continuous grounded rank reaches out for zero, as far as its kernel does.
     wanted = max(2 * fineness * (span / factor + KERNEL), 4 * math.sqrt(2 * n))
     return max(min(_power(int(wanted) + 8), _power(MOST + 2)), 64)
-
-
-def options(words: Words, *names: str) -> dict[str, Any]:
-    """The constants of a kernel by their names."""
-    return {name: getattr(words, name.lower()) for name in names}

@@ -49,7 +49,7 @@ def look_up(
     inverse, offset, bins = axis(state, c, exists)
     finite = sound(state, c, exists)
     for t in range(first, last):
-        place, _, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
+        place, _, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
         x = tl.load(z + place, mask=mask & finite, other=0.0).to(tl.float32)
         y, _ = normed(x, in_mean, in_scale, w_in, b_in, NORM_IN)
         value = interpolate(score, y, inverse, offset, bins) * w + b

@@ -5,11 +5,11 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from qact.kernels.triton.bins import EXACT, SPAN, blank, one_hot, put, weighted
 from qact.kernels.triton.constants import (
     AVERAGE,
     BANDWIDTH,
     BINS,
-    BITS,
     COARSE,
     CONTINUOUS,
     COUNT,
@@ -23,53 +23,74 @@ from qact.kernels.triton.constants import (
     LOW,
     MEAN,
     OFFSET,
-    ONE,
     PARTIAL,
     PARTS,
     REACH,
+    SOUND,
     SQUARE,
     STATE,
     STD,
     WIDTH,
 )
-from qact.kernels.triton.tiles import given, largest, single, tile, total, wide
+from qact.kernels.triton.tiles import given, lanes, largest, single, tile, total, wide
 
 
 @triton.jit
 def measure(
     z, c, exists, first, last, C, L, n, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr
 ):
-    """Of tiles ``first ... last``: count, mean, sum of squared gaps, ends, and the largest bits.
+    """Of tiles ``first ... last``: count, mean, sum of squared gaps, ends, whether all are finite.
 
-    A tile is two passes over registers; tiles join as in Chan, Golub and LeVeque 1979. Gaps are
-    squared in units of the largest, since the squares of large values overflow.
+    Every place of a tile keeps its own mean and squares over the tiles (Welford 1962), in float32
+    and counted from the channel's first value, so that little cancels; they join once at the end
+    (Chan, Golub and LeVeque 1979). Squares of values far from one leave float32: then all is read
+    once more in units of a power of two.
     """
-    count, mean, square = wide(c), wide(c), wide(c)
-    low, high, bits = single(wide(c)) + float("inf"), single(wide(c)) - float("inf"), c * 0
-    for t in range(first, last):
-        offset, _, mask, size = tile(t, c, exists, C, L, n, ROWS, V, K)
-        x = tl.load(z + offset, mask=mask, other=0.0).to(tl.float32)
-        bits = tl.maximum(bits, largest(x.to(tl.int32, bitcast=True) & 0x7FFFFFFF, K))
-        low = tl.minimum(low, -largest(tl.where(mask, -x, -float("inf")), K))
-        high = tl.maximum(high, largest(tl.where(mask, x, -float("inf")), K))
-        centre = total(x * (1.0 / (ROWS * V)), K) * (ROWS * V / size)
-        gap = tl.where(mask, x - centre, 0.0)
-        unit = largest(tl.abs(gap), K)
-        unit = tl.maximum(unit, 2.0**-120)
-        gap = gap / unit
-        unit, aside = unit.to(tl.float64), total(gap, K).to(tl.float64)
-        here = centre.to(tl.float64) + aside * unit / size
-        spread = (total(gap * gap, K).to(tl.float64) - aside * aside / size) * unit * unit
-        joint = count + size
-        step = here - mean
-        square += spread + step * step * count * size / joint
-        mean += step * size / joint
-        count = joint
-    return count, mean, square, low, high, bits
+    pivot = tl.load(z + c.to(tl.int64) * L, mask=exists, other=0.0).to(tl.float32)
+    pivot = tl.where(tl.abs(pivot) < float("inf"), pivot, 0.0)
+    zero = lanes(ROWS, V, K)
+    mean, square, low, high = zero, zero, zero, zero
+    unit, again = pivot * 0.0 + 1.0, 1
+    while again > 0:
+        mean, square, begin = zero, zero, pivot * unit
+        low, high = zero + float("inf"), zero - float("inf")
+        for t in range(first, last):
+            offset, _, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
+            x = tl.load(z + offset, mask=mask, other=0.0).to(tl.float32)
+            low = tl.minimum(low, tl.where(mask, x, float("inf")))
+            high = tl.maximum(high, tl.where(mask, x, -float("inf")))
+            # Only the last tile has holes, so the tiles count the values of each place.
+            gap = tl.where(mask, x * unit - begin - mean, 0.0)
+            step = gap * (1.0 / (t - first + 1))
+            mean += step
+            square += gap * (gap - step)
+        width = 0.5 * largest(high, K) + 0.5 * largest(-low, K)
+        odd = (unit == 1.0) & (width > 0) & (width < float("inf"))
+        odd = odd & ((width > 2.0**50) | (width < 2.0**-50))
+        unit = tl.where(odd, 1.0 / tl.maximum(leading(width), 2.0**-120), unit)
+        again = tl.max(odd.to(tl.int32), 0) if K > 1 else odd.to(tl.int32)
+    _, _, mask = tile(last - 1, c, exists, C, L, n, ROWS, V, K)
+    count = mask.to(tl.float32) + (last - 1 - first)
+    number = total(count, K)
+    centre = total(count * mean, K) / number
+    # What is not finite leaves a mean that is not.
+    finite = 1 - largest((tl.abs(mean) < float("inf")).to(tl.int32) ^ 1, K)
+    gap = mean - centre
+    square = total(square + count * gap * gap, K).to(tl.float64)
+    wide_unit = unit.to(tl.float64)
+    centre = pivot.to(tl.float64) + centre.to(tl.float64) / wide_unit
+    square = square / (wide_unit * wide_unit)
+    return number.to(tl.float64), centre, square, -largest(-low, K), largest(high, K), finite
 
 
 @triton.jit
-def hand_on(parts, s, c, exists, C, count, mean, square, low, high, bits):
+def leading(x):
+    """The largest power of two below a positive float32: the number without its mantissa."""
+    return (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def hand_on(parts, s, c, exists, C, count, mean, square, low, high, finite):
     """The statistics of one program, for all programs of the next launch."""
     at = parts + s * PARTIAL * C + c
     tl.store(at + COUNT * C, count, mask=exists)
@@ -77,7 +98,7 @@ def hand_on(parts, s, c, exists, C, count, mean, square, low, high, bits):
     tl.store(at + SQUARE * C, square, mask=exists)
     tl.store(at + LOW * C, low.to(tl.float64), mask=exists)
     tl.store(at + HIGH * C, high.to(tl.float64), mask=exists)
-    tl.store(at + BITS * C, bits.to(tl.float64), mask=exists)
+    tl.store(at + SOUND * C, finite.to(tl.float64), mask=exists)
 
 
 @triton.jit
@@ -99,8 +120,8 @@ def gather(parts, c, C, n, S, SPLITS: tl.constexpr, K: tl.constexpr):
     square = total(_part(parts, c, C, SQUARE, S, SPLITS, 0.0) + count * step * step, K)
     low = -largest(-_part(parts, c, C, LOW, S, SPLITS, infinity), K)
     high = largest(_part(parts, c, C, HIGH, S, SPLITS, -infinity), K)
-    bits = largest(_part(parts, c, C, BITS, S, SPLITS, 0.0), K)
-    return centre, square, low.to(tl.float32), high.to(tl.float32), bits.to(tl.int32)
+    finite = -largest(-_part(parts, c, C, SOUND, S, SPLITS, 1.0), K)
+    return centre, square, low.to(tl.float32), high.to(tl.float32), finite.to(tl.int32)
 
 
 @triton.jit
@@ -128,12 +149,12 @@ def in_norm(state, c, exists, weight, bias, eps, NORM: tl.constexpr):
 
 @triton.jit
 def settle(
-    state, c, exists, mean, square, low, high, bits, weight, bias, eps, absolute, factor, n,
+    state, c, exists, mean, square, low, high, finite, weight, bias, eps, absolute, factor, n,
     NORM: tl.constexpr, GROUNDED: tl.constexpr, RELATIVE: tl.constexpr, LIMIT: tl.constexpr,
     K: tl.constexpr,
 ):  # fmt: skip
     """Norm, spread and grid of a channel, written into ``state``: see `qact.kernels.columns`."""
-    finite = bits < 0x7F800000
+    finite = finite > 0
     variance = tl.where(finite, tl.maximum(square / n, 0.0), 0.0)
     mean = tl.where(finite, mean, 0.0)
     low, high = tl.where(finite, low, 0.0), tl.where(finite, high, 0.0)
@@ -229,21 +250,33 @@ def count(
 ):  # fmt: skip
     """Counts and places of every bin, packed; the last column counts the values below zero.
 
-    ``rows`` (C, n), if given, receives the values after the norm.
+    ``rows`` (C, n), if given, receives the values in the order of those after the norm: before its
+    rounding, which would tie some of them.
     """
     in_mean, in_scale, w, b = in_norm(state, c, exists, weight, bias, eps, NORM)
     inverse, offset, bins = axis(state, c, exists)
-    finite = sound(state, c, exists)
-    row, negative = hist + c.to(tl.int64) * BLOCK, c * 0
-    for t in range(first, last):
-        place, index, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
-        x = tl.load(z + place, mask=mask, other=0.0).to(tl.float32)
-        y, _ = normed(x, in_mean, in_scale, w, b, NORM)
-        mask = mask & finite
-        if rows is not None:
-            tl.store(rows + c.to(tl.int64) * n + index, y, mask=mask)
-        cell, part = locate(y, inverse, offset, bins)
-        packed = (part * PARTS + 0.5).to(tl.int64) + ONE
-        tl.atomic_add(row + cell, packed, mask=mask, sem="relaxed")
-        negative += total((mask & (y < 0)).to(tl.int32), K)
-    tl.atomic_add(row + BLOCK - 1, negative.to(tl.int64), mask=exists, sem="relaxed")
+    finite, row = sound(state, c, exists), hist + c.to(tl.int64) * BLOCK
+    below = lanes(ROWS, V, K).to(tl.int32)
+    flush: tl.constexpr = EXACT // (ROWS * V)
+    # Rarely more than once: a channel with long tails is read once for every SPAN of its bins.
+    for base in range(0, (tl.max(bins, 0) if K > 1 else bins) + 1, SPAN):
+        packed, below = blank(K).to(tl.int64), below * 0
+        for start in range(first, last, flush):
+            number, places = blank(K), blank(K)
+            for t in range(start, tl.minimum(start + flush, last)):
+                place, index, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
+                x = tl.load(z + place, mask=mask, other=0.0).to(tl.float32)
+                y, _ = normed(x, in_mean, in_scale, w, b, NORM)
+                mask = mask & finite
+                if rows is not None:
+                    order = x * tl.where(w > 0, 1.0, tl.where(w < 0, -1.0, 0.0)) if NORM else x
+                    tl.store(rows + c.to(tl.int64) * n + index, order, mask=mask)
+                cell, part = locate(y, inverse, offset, bins)
+                which, column = one_hot(cell - base, mask, K)
+                number = tl.dot(which, column.to(tl.float16), number)
+                part = tl.floor(part * PARTS + 0.5)
+                places = tl.dot(which, weighted(column, part, K), places)
+                below += (mask & (y < 0)).to(tl.int32)
+            packed += (number.to(tl.int64) << 32) + places.to(tl.int64)
+        put(row, base, bins, exists, packed, K)
+    tl.store(row + BLOCK - 1, total(below, K).to(tl.int64), mask=exists)

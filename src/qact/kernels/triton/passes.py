@@ -2,75 +2,101 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from qact.kernels.following import Following
 from qact.kernels.triton import backward as gradient
 from qact.kernels.triton import forward as kernels
-from qact.kernels.triton.constants import PARTIAL, SUMS, TOP_GRAD
-from qact.kernels.triton.launch import Cut, Words, options
+from qact.kernels.triton.constants import PARTIAL, SUMS
+from qact.kernels.triton.launch import Cut, Words, launch
 
 # Scale and shift of the norm before, of the score, and of the norm behind.
 Affine = tuple[Tensor | None, ...]
 
 
 def forward_alone(
-    z: Tensor, out: Tensor, tables: Tensor, state: Tensor, affine: Affine, how: Cut, what: Words
-) -> Tensor:
-    """Everything in one launch; returns the bins (C, BLOCK)."""
+    z: Tensor, out: Tensor, tables: Tensor, state: Tensor, affine: Affine, how: Cut, what: Words,
+    following: Following | None,
+) -> None:  # fmt: skip
+    """Everything in one launch."""
     hist = state.new_empty(how.channels, what.block, dtype=torch.int64)
-    flags = options(what, "KIND", "NORM_IN", "NORM_OUT", "GROUNDED", "RELATIVE", "BLOCK")
-    kernels.whole[(how.channels,)](
-        z, out, hist, tables, tables.shape[1], state, *affine, what.eps_in, what.eps_out,
-        what.absolute, what.factor, what.sentinels, *how.sizes, **flags, **how.plane,
+    followed, flags = _followed(following)
+    launch(
+        kernels.whole, (how.channels,), z, out, hist, tables, tables.shape[1], state, *affine,
+        what.eps_in, what.eps_out, what.absolute, what.factor, what.sentinels, followed,
+        *how.sizes, **how.plane, **flags,
+        **what.options("KIND", "NORM_IN", "NORM_OUT", "GROUNDED", "RELATIVE", "BLOCK"),
     )  # fmt: skip
-    return hist
 
 
 def count(
     z: Tensor, rows: Tensor | None, state: Tensor, affine: Affine, how: Cut, what: Words
 ) -> Tensor:
-    """Bins (C, BLOCK), the state, and the values behind the norm in ``rows`` (C, n)."""
-    parts = state.new_empty(how.splits, PARTIAL.value, how.channels)
-    hist = state.new_zeros(how.channels, what.block, dtype=torch.int64)
-    kernels.measure[how.grid](z, parts, *how.sizes, how.per, **how.shape)
-    kernels.count[how.grid](
-        z, parts, hist, state, rows, *affine[:2], what.eps_in, what.absolute, what.factor,
-        *how.sizes, how.per, how.splits, **how.power, **how.shape,
-        **options(what, "NORM_IN", "GROUNDED", "RELATIVE", "BLOCK"),
-    )  # fmt: skip
-    return hist
+    """Bins (programs, C, BLOCK), the state, and in ``rows`` (C, n) the values in their order."""
+    seen = state.new_empty(how.splits, PARTIAL.value, how.channels)
+    launch(kernels.measure, how.grid, z, seen, *how.sizes, how.per, **how.shape)
+    return recount(z, state, affine, how, what, seen, rows)
 
 
-def recount(z: Tensor, hist: Tensor, state: Tensor, affine: Affine, how: Cut, what: Words) -> None:
-    """Bins once more, for a state that is known."""
-    kernels.recount[how.grid](
-        z, hist.zero_(), state, *affine[:2], what.eps_in, *how.sizes, how.per,
-        **options(what, "NORM_IN", "BLOCK"), **how.shape,
+def recount(
+    z: Tensor, state: Tensor, affine: Affine, how: Cut, what: Words,
+    seen: Tensor | None = None, rows: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Bins (programs, C, BLOCK), for a state that is known or that programs have ``seen``."""
+    fine = how.fine
+    parts = state.new_empty(fine.splits, how.channels, what.block, dtype=torch.int64)
+    launch(
+        kernels.count, fine.grid, z, seen, parts, state, rows, *affine[:2], what.eps_in,
+        what.absolute, what.factor, *how.sizes, fine.per, how.splits, SPLITS=how.power,
+        **fine.shape, **what.options("NORM_IN", "GROUNDED", "RELATIVE", "BLOCK"),
     )  # fmt: skip
+    return parts
 
 
 def tabulate(
-    hist: Tensor, tables: Tensor, state: Tensor, affine: Affine, how: Cut, what: Words,
-    fresh: bool = True,
+    parts: Tensor, tables: Tensor | None, state: Tensor, affine: Affine, how: Cut, what: Words,
+    fresh: bool = True, following: Following | None = None, counted: bool = True,
 ) -> None:  # fmt: skip
-    """Ranks and scores; if ``fresh``, what they say of the norm behind too."""
-    flags = options(what, "KIND", "GROUNDED", "NORM_OUT", "BLOCK")
-    flags["NORM_OUT"] &= fresh
-    kernels.table[(how.channels,)](
-        hist, tables, tables.shape[1], state, *affine[2:4], what.sentinels, how.n, **flags
-    )
+    """Ranks and scores; if ``fresh``, what they say of the norm behind too. And what follows."""
+    followed, flags = _followed(following, counted)
+    flags |= what.options("KIND", "GROUNDED", "NORM_OUT", "BLOCK")
+    if not fresh:
+        flags["NORM_OUT"] = False
+    span = 0 if tables is None else tables.shape[1]
+    launch(
+        kernels.table, (how.channels,), parts, tables, span, state, *affine[2:4], what.sentinels,
+        followed, how.channels, how.n, parts.shape[0], **flags, **what.warps,
+    )  # fmt: skip
+
+
+def _followed(
+    following: Following | None, counted: bool = True
+) -> tuple[tuple[Any, ...] | None, dict[str, Any]]:
+    """What `qact.kernels.triton.follow.follow` takes."""
+    if following is None:
+        return None, {"COUNTED": False, "CELLS": 1}
+    bins = following.context[0].shape[1]
+    numbers = (*following.context, following.batches, following.momentum or 0.0, bins)
+    for norm in (following.before, following.behind):
+        if norm is None:
+            numbers += (None, None, None, 0.0)
+        else:
+            momentum = -1.0 if norm.momentum is None else norm.momentum
+            numbers += (norm.mean, norm.variance, norm.batches, momentum)
+    return numbers, {"COUNTED": counted, "CELLS": 1 << (bins - 1).bit_length()}
 
 
 def look_up(
     z: Tensor, out: Tensor, tables: Tensor, state: Tensor, affine: Affine, how: Cut, what: Words
 ) -> None:
     """The output."""
-    kernels.lookup[how.grid](
-        z, out, tables, tables.shape[1], state, *affine, what.eps_in, what.eps_out, *how.sizes,
-        how.per, **options(what, "KIND", "NORM_IN", "NORM_OUT", "BLOCK"), **how.shape,
+    launch(
+        kernels.lookup, how.grid, z, out, tables, tables.shape[1], state, *affine, what.eps_in,
+        what.eps_out, *how.sizes, how.per,
+        **what.options("KIND", "NORM_IN", "NORM_OUT", "BLOCK"), **how.shape,
     )  # fmt: skip
 
 
@@ -88,29 +114,29 @@ class Work(NamedTuple):
     edges: Tensor
     pairs: Tensor
     dz: Tensor
+    grads: Tensor
 
     @classmethod
     def make(
         cls, z: Tensor, grad: Tensor, tables: Tensor, codes: Tensor, state: Tensor, dz: Tensor,
         how: Cut, what: Words,
     ) -> Work:  # fmt: skip
-        """Memory for what is made on the way; bins that several programs add to begin at zero."""
+        """Memory for what is made on the way: every number is written before it is read."""
         channels, block = how.channels, what.block
-        sums = state.new_zeros(how.splits, SUMS.value, channels)
-        fresh = state.new_empty if how.alone else state.new_zeros
-        mass = fresh(channels if what.full else 0, block, 2, dtype=torch.int64)
+        sums = state.new_empty(how.splits, SUMS.value, channels)
+        splits = how.fine.splits if what.full else 0
+        mass = tables.new_empty(splits, channels, 2, block)
         edges = tables.new_empty(channels, block)
         pairs = tables.new_empty(channels, 2 * block + 16)
-        return cls(z, grad, tables, tables.shape[1], codes, state, sums, mass, edges, pairs, dz)
+        grads = tables.new_empty(SUMS.value, channels)
+        return cls(
+            z, grad, tables, tables.shape[1], codes, state, sums, mass, edges, pairs, dz, grads
+        )
 
     @property
     def data(self) -> tuple[Tensor | int, ...]:
         """What every pass over the data takes."""
         return self[:7]
-
-    def result(self) -> Tensor:
-        """The gradients of the affine tensors, (6, C)."""
-        return self.sums[:, : TOP_GRAD.value].sum(0)
 
 
 def _scored(affine: Affine) -> bool:
@@ -123,33 +149,42 @@ def descend_alone(
 ) -> None:
     """The gradient in one launch; with memory for ``hist``, the tables are made once more."""
     names = ("KIND", "NORM_IN", "NORM_OUT", "GROUNDED", "FULL", "RELATIVE", "BLOCK")
-    gradient.whole[(how.channels,)](
-        *work, hist, *affine[:5], what.eps_in, what.eps_out, what.factor, what.sentinels, steps,
-        *how.sizes, SCORED=_scored(affine), **options(what, *names), **how.plane,
+    launch(
+        gradient.whole, (how.channels,), *work, hist, *affine[:5], what.eps_in, what.eps_out,
+        what.factor, what.sentinels, steps, *how.sizes, SCORED=_scored(affine),
+        **what.options(*names), **how.plane,
     )  # fmt: skip
 
 
 def descend(work: Work, affine: Affine, steps: int, how: Cut, what: Words) -> None:
     """The gradient, by as many passes over the data as the plan needs."""
-    flags = {**options(what, "KIND", "NORM_IN", "NORM_OUT", "BLOCK"), **how.shape}
-    eps, size = (what.eps_in, what.eps_out), (*how.sizes, how.per)
-    if what.full or what.norm_out:
-        gradient.sum_out[how.grid](*work.data, *affine[:4], *eps, steps, *size, **flags)
-    flags.update(how.power)
+    names = what.options("KIND", "NORM_IN", "NORM_OUT", "BLOCK")
+    eps, size, fine = (what.eps_in, what.eps_out), (*how.sizes, how.per), how.fine
+    scored, splits = _scored(affine), {"SPLITS": how.power}
+    if what.norm_out:
+        launch(
+            gradient.sum_out, how.grid, *work.data, *affine[:4], *eps, steps, *size, **names,
+            **how.shape,
+        )  # fmt: skip
     if what.full:
-        gradient.spread[how.grid](
-            *work.data, work.mass, *affine[:5], *eps, steps, *size, how.splits, **flags
-        )
-    gradient.table[(how.channels,)](
-        work.mass, work.edges, work.pairs, work.tables, work.span, work.state, work.sums,
-        affine[2], affine[4], what.eps_out, what.factor, what.sentinels, how.channels, how.n,
-        how.splits, **how.power,
-        **options(what, "NORM_OUT", "GROUNDED", "FULL", "RELATIVE", "BLOCK"),
+        launch(
+            gradient.spread, fine.grid, *work.data, work.mass, *affine[:5], *eps, steps,
+            *how.sizes, fine.per, how.splits, SCORED=scored, **names, **splits, **fine.shape,
+        )  # fmt: skip
+    launch(
+        gradient.table, (how.channels,), work.mass, work.edges, work.pairs, work.tables,
+        work.span, work.state, affine[2], what.factor, what.sentinels, how.channels, how.n,
+        fine.splits, **what.options("GROUNDED", "FULL", "RELATIVE", "BLOCK"), **what.warps,
     )  # fmt: skip
-    flags["GROUNDED"] = what.grounded
+    flags = {**names, **splits, **how.shape, **what.options("GROUNDED")}
     end = (*eps, what.sentinels, steps, *size, how.splits)
-    if what.norm_in:
-        gradient.sum_in[how.grid](*work.data, work.pairs, *affine[:5], *end, **flags)
-    gradient.finish[how.grid](
-        *work.data, work.pairs, work.dz, *affine[:5], *end, SCORED=_scored(affine), **flags
-    )
+    late = scored and not what.full
+    if what.norm_in or late:
+        launch(
+            gradient.sum_in, how.grid, *work.data, work.pairs, *affine[:5], *end, SCORED=late,
+            **flags,
+        )  # fmt: skip
+    launch(
+        gradient.finish, how.grid, *work.data, work.pairs, work.dz, work.grads, *affine[:5],
+        *end, how.splits if late else fine.splits, SCORED=scored, **flags,
+    )  # fmt: skip

@@ -17,7 +17,6 @@ from qact.kernels.triton.constants import (
     STD,
     WIDTH,
 )
-from qact.kernels.triton.descent import quantum
 from qact.kernels.triton.observe import varies
 from qact.kernels.triton.table import side_slopes
 
@@ -32,18 +31,17 @@ def _levels(score, k, bins, weight):
 
 
 @triton.jit
-def _halves(mass, k, bins, unit):
+def _halves(mass, k, bins, BLOCK: tl.constexpr):
     """What bin ``k`` gives to the edges on its left and on its right."""
     inside = (k >= 0) & (k <= bins)
-    total = tl.load(mass + 2 * k, mask=inside, other=0, cache_modifier=".cg")
-    right = tl.load(mass + 2 * k + 1, mask=inside, other=0, cache_modifier=".cg")
-    right = right.to(tl.float32) * unit
-    return total.to(tl.float32) * unit - right, right
+    total = tl.load(mass + k, mask=inside, other=0.0, cache_modifier=".cg")
+    right = tl.load(mass + BLOCK + k, mask=inside, other=0.0, cache_modifier=".cg")
+    return total - right, right
 
 
 @triton.jit
 def tabulate(
-    mass, edges, pairs, rise, score, state, c, weight, bound, factor, sentinels, n,
+    mass, edges, pairs, rise, score, state, c, weight, factor, sentinels, n,
     GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Slopes of level and context at the middles of bins, for two straight lines per value.
@@ -59,9 +57,8 @@ def tabulate(
     level = _levels(score, k, bins, weight)
     context, pull = level * 0.0, width * 0.0
     if FULL:
-        unit = quantum(bound)
-        own, _ = _halves(mass, k, bins, unit)
-        _, before = _halves(mass, k - 1, bins, unit)
+        own, _ = _halves(mass, k, bins, BLOCK)
+        _, before = _halves(mass, k - 1, bins, BLOCK)
         here = tl.load(rise + k, mask=k <= bins, other=0.0)
         after = tl.load(rise + k + 1, mask=k <= bins, other=0.0)
         # The slope of the level at an edge is that of the line through the edges on either side.

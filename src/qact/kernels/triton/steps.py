@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from qact.kernels.columns import NEGATIVE, OUT_MEAN, OUT_VAR
+from qact.kernels.columns import OUT_MEAN, OUT_VAR
 from qact.kernels.plan import Plan
-from qact.kernels.triton.launch import Cut, Words
+from qact.kernels.triton.launch import Cut, Words, launch
 from qact.kernels.triton.lookup import out_norm
 from qact.kernels.triton.observe import sound
 from qact.kernels.triton.passes import Affine
@@ -23,26 +23,27 @@ from qact.rank.rule import Rule
 
 
 def step(
-    rows: Tensor, out: Tensor, codes: Tensor, state: Tensor, plan: Plan, affine: Affine,
-    how: Cut, what: Words,
+    rows: Tensor, found: Tensor, out: Tensor, codes: Tensor, state: Tensor, plan: Plan,
+    affine: Affine, how: Cut, what: Words,
 ) -> None:  # fmt: skip
-    """The output for the values ``rows`` (C, n), and, if there is room, the codes of levels."""
-    found, reached = thresholds(rows, state, plan.rule, plan.steps)
-    if what.norm_out:
-        moments(reached, how.n, affine[2], affine[3], state)
-    assign[how.grid](
-        rows, found, codes if codes.numel() else None, out, state, *affine[2:], what.eps_out,
-        plan.steps, *how.sizes, how.per, NORM_OUT=what.norm_out, **how.shape,
+    """The output for values in the order ``rows`` (C, n), and, if there is room, their levels."""
+    launch(
+        assign, how.grid, rows, found, codes if codes.numel() else None, out, state, *affine[2:],
+        what.eps_out, plan.steps, *how.sizes, how.per, NORM_OUT=what.norm_out, **how.shape,
     )  # fmt: skip
 
 
-def thresholds(rows: Tensor, state: Tensor, rule: Rule, steps: int) -> tuple[Tensor, Tensor]:
-    """From which value on each level is reached, and by how many values: both (C, steps)."""
-    ordered, n = rows.sort(1).values, rows.shape[1]
-    position = positions(state[:, NEGATIVE], n, rule, steps)
+def thresholds(
+    rows: Tensor, parts: Tensor, state: Tensor, plan: Plan, affine: Affine, n: int
+) -> Tensor:
+    """From which value on each level is reached, (C, steps); the moments behind go to ``state``."""
+    ordered, below = rows.sort(1).values, parts[:, :, -1].sum(0).double()
+    position = positions(below, n, plan.rule, plan.steps)
     found = ordered.gather(1, (position - 1).clamp_max(n - 1))
     found = torch.where(position <= n, found, torch.inf)
-    return found, n - torch.searchsorted(ordered, found)
+    if plan.eps_out is not None:
+        moments(n - torch.searchsorted(ordered, found), n, affine[2], affine[3], state)
+    return found
 
 
 def positions(below: Tensor, n: int, rule: Rule, steps: int) -> Tensor:
@@ -52,7 +53,7 @@ def positions(below: Tensor, n: int, rule: Rule, steps: int) -> Tensor:
     ``1/2 + (c - n-) / 2 (n+ + k)`` beyond, with ``k`` sentinels a side.
     """
     slack, k = 1e-9, rule.sentinels
-    below = below.nan_to_num(0.0)[:, None]
+    below = below[:, None]
     rank = torch.arange(1, steps + 1, device=below.device, dtype=torch.float64) / (steps + 1)
     if not rule.grounded:
         c = torch.ceil(rank * n - slack).expand(below.shape[0], -1)
@@ -94,7 +95,7 @@ def assign(
     fine, row = sound(state, c, exists), c.to(tl.int64) * n
     first = tl.program_id(1) * per
     for t in range(first, tl.minimum(first + per, tl.cdiv(n, ROWS * V))):
-        place, index, mask, _ = tile(t, c, exists, C, L, n, ROWS, V, K)
+        place, index, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
         y = tl.load(rows + row + index, mask=mask & fine, other=0.0)
         code = _search(threshold + c * steps, y, steps, index)
         if codes is not None:

@@ -21,8 +21,15 @@ def channel(C, K: tl.constexpr):
 
 
 @triton.jit
+def extent(per, n, ROWS: tl.constexpr, V: tl.constexpr):
+    """Number of this program among those of its channels, and its tiles ``first ... last``."""
+    s = tl.program_id(1)
+    return s, s * per, tl.minimum((s + 1) * per, tl.cdiv(n, ROWS * V))
+
+
+@triton.jit
 def tile(t, c, exists, C, L, n, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr):
-    """Of the ``t``-th tile: offsets in the tensor, indices in the channel, mask, and its size."""
+    """Of the ``t``-th tile: offsets in the tensor, indices in the channel, and mask."""
     row = t * ROWS + tl.arange(0, ROWS)
     if K == 1:
         i, column = row * V, tl.arange(0, V)
@@ -31,12 +38,16 @@ def tile(t, c, exists, C, L, n, ROWS: tl.constexpr, V: tl.constexpr, K: tl.const
         base = (i // L).to(tl.int64) * stride + c.to(tl.int64) * L + i % L
         index, mask = i[:, None] + column[None, :], (i < n)[:, None] & (column < V)[None, :]
         offset = base[:, None] + column[None, :]
-        count = tl.minimum(n - t * ROWS * V, ROWS * V)
     else:
         offset = row.to(tl.int64)[:, None] * C + c[None, :]
         index, mask = row[:, None] + (c * 0)[None, :], (row < n)[:, None] & exists[None, :]
-        count = tl.minimum(n - t * ROWS, ROWS)
-    return offset, index, mask, count
+    return offset, index, mask
+
+
+@triton.jit
+def lanes(ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr):
+    """A zero for every place of a tile, float32: sums over tiles, to be summed up at the end."""
+    return tl.zeros([ROWS, V if K == 1 else K], tl.float32)
 
 
 @triton.jit

@@ -1,0 +1,58 @@
+"""What follows a batch in training: a running context, and the statistics of the norms around it.
+
+A compiled engine may move all of it in the launch that has the batch's bins at hand; what it leaves
+to PyTorch is here, so that there is one arithmetic.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
+
+
+class Norm(NamedTuple):
+    """Running statistics of a BatchNorm; with momentum None they are the mean over batches."""
+
+    mean: Tensor
+    variance: Tensor
+    batches: Tensor
+    momentum: float | None
+
+    def follow(self, mean: Tensor, variance: Tensor, values: int) -> None:
+        """Move towards a batch of so many ``values`` a channel, with the unbiased variance."""
+        self.batches.add_(1)
+        rate = 1.0 / float(self.batches) if self.momentum is None else self.momentum
+        unbiased = variance * (values / max(values - 1, 1))
+        for running, seen in ((self.mean, mean), (self.variance, unbiased)):
+            running.lerp_(seen.to(running.dtype), rate)
+
+
+class Following(NamedTuple):
+    """``context``: mass, moment, mean, std, exponent, offset, moved in place by every engine."""
+
+    context: tuple[Tensor, ...]
+    batches: Tensor
+    momentum: float | None
+    before: Norm | None = None
+    behind: Norm | None = None
+
+    @property
+    def rate(self) -> float:
+        """How far the context moves: the mean over batches at first, then ``momentum``."""
+        return max(1.0 / (int(self.batches) + 1), self.momentum or 0.0)
+
+    def advance(self, state: Tensor, values: int) -> None:
+        """Count the batch that ``state`` (C, 12) describes, and let the norms follow it."""
+        self.batches.add_(1)
+        if self.before is not None:
+            self.before.follow(state[:, IN_MEAN], state[:, IN_VAR], values)
+        if self.behind is not None:
+            self.behind.follow(state[:, OUT_MEAN], state[:, OUT_VAR], values)
+
+    @property
+    def counters(self) -> list[Tensor]:
+        """The numbers of batches: autograd must learn that they have changed."""
+        return [self.batches, *(n.batches for n in (self.before, self.behind) if n is not None)]
