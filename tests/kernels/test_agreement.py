@@ -203,7 +203,7 @@ def clear_of_kinks(z: Tensor, word: str, rule: Rule, margin: float = 1e-4) -> Te
 
 def in_own_context(z: Tensor, rule: Rule, level: levels.Level, engine: str) -> Tensor:
     if engine == "fused":
-        return block(z, fuse(rule, level), (None,) * 6)[0]
+        return block(z, fuse(rule, level), (None,) * 6)
     seen = eager.observe(z, rule, engine=engine)
     return eager.apply(z, seen, level, rule, own=True, engine=engine)
 

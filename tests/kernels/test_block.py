@@ -308,7 +308,7 @@ def test_vmap_makes_contexts_of_slices():
     plan = Plan(Rule(bandwidth=parse("0.2std")), "relu")
 
     def one(x: Tensor, weight: Tensor) -> Tensor:
-        return block(x[:, :, None], plan, (None, None, weight, None, None, None))[0][..., 0]
+        return block(x[:, :, None], plan, (None, None, weight, None, None, None))[..., 0]
 
     got = torch.vmap(one, in_dims=(0, None))(x, weight)
     want = torch.stack([one(slice_, weight) for slice_ in x])
