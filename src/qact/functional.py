@@ -131,7 +131,12 @@ def transform(
             plan = fuse(rule, level)
         if plan is not None:
             affine = (None, None, *_columns(level), None, None)
-            return channels.back(block(z, plan, affine, running))
+            try:
+                return channels.back(block(z, plan, affine, running))
+            except engines.UnusableError as error:
+                if engine is not None:
+                    raise
+                engines.give_up(z.device.type, error)
         if engine == "reference":
             output, seen = _reference(channels, rule, level, context, prior), None
         else:
@@ -156,7 +161,13 @@ def recall(channels: Channels, stored: Stored | Nearest, engine: str | None) -> 
     if isinstance(stored, Nearest):
         return stored(channels.input, channels.dim)
     z = channels.z
-    output = engines.lookup(engine, z)(z, stored)
+    try:
+        output = engines.lookup(engine, z)(z, stored)
+    except engines.UnusableError as error:
+        if engine is not None:
+            raise
+        engines.give_up(z.device.type, error)
+        output = engines.lookup(engine, z)(z, stored)
     return channels.back(output if stored.after is None else stored.after(output))
 
 

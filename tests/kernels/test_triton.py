@@ -436,6 +436,7 @@ def test_what_the_host_does(cut, request, engine, monkeypatch, name, layout):
     """Launches, and nothing beside them: no operation on the data, nothing that waits for it."""
     make, (forward, backward) = LAYERS[name]
     layer, x = make(2), torch.randn(20, 2, 2, 4)
+    monkeypatch.setattr(block, "try_once", lambda *args: None)
     if layout == "channels_last":
         x = x.contiguous(memory_format=torch.channels_last)
     x, grad = x.requires_grad_(), torch.randn_like(x)
@@ -482,3 +483,36 @@ def test_a_stored_context_is_looked_up_as_in_pytorch(make, dtype):
     torch.testing.assert_close(
         got.cpu(), wanted, rtol=torch.finfo(dtype).eps, atol=1e-6, equal_nan=True
     )
+
+
+@here
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize("broken", ["sum_in", "table", "count"])
+def test_a_kernel_that_does_not_compile_leaves_the_work_to_eager_pytorch(
+    engine, monkeypatch, broken
+):
+    """One warning names the reason; gradients and statistics are those of eager PyTorch."""
+    shrink(monkeypatch, 0, 128, 4)
+    monkeypatch.setattr(engines, "_given_up", {})
+    monkeypatch.setattr(block, "words", launch._words)  # nothing has been tried yet
+    run = GridExecutor.__call__
+
+    def fails(executor, *args, **named):
+        if executor.fn.__name__ == broken:
+            raise ValueError("no such instruction on this card")
+        return run(executor, *args, **named)
+
+    monkeypatch.setattr(GridExecutor, "__call__", fails)
+    eager, mine = NormedQAct(2, engine="eager"), NormedQAct(2)
+    x = torch.randn(20, 2, 8)
+    theirs, ours = x.clone().requires_grad_(), x.clone().requires_grad_()
+    eager(theirs).square().sum().backward()
+    with pytest.warns(UserWarning, match="no such instruction") as said:
+        mine(ours).square().sum().backward()
+    assert len(said) == 1
+    torch.testing.assert_close(ours.grad, theirs.grad)
+    for name, buffer in eager.named_buffers():
+        torch.testing.assert_close(mine.get_buffer(name), buffer)
+    mine.quantile.engine = "triton"
+    with pytest.raises(engines.UnusableError, match="no such instruction"):
+        mine(x)

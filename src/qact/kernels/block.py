@@ -34,6 +34,9 @@ def block(
 
     A ``running`` context, with its momentum, follows the batch, see :meth:`qact.Context.follow`,
     and with it the running statistics of the ``norms`` before and behind.
+
+    Raises:
+        UnusableError: where the device's engine does not work; nothing has been moved.
     """
     following = None
     if running is not None:
@@ -59,8 +62,10 @@ class _Block(torch.autograd.Function):
     def forward(
         z: Tensor, plan: Plan, following: Following | None, keep: bool, *affine: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        run = engines.block(z.device.type)
-        return run.forward(z.contiguous(), plan, affine, following, keep)  # type: ignore[union-attr]
+        run: Any = engines.block(z.device.type)
+        if hasattr(run, "try_once"):
+            run.try_once(z, plan, affine, following)
+        return run.forward(z.contiguous(), plan, affine, following, keep)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -6,6 +6,7 @@ An engine's word says what may be used: ``"reference"`` (exact, float64), ``"eag
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
@@ -25,6 +26,26 @@ DEVICES = {"cpu": "cpu", "triton": "cuda"}
 BLOCKS = {"cpu": "qact.kernels.cpu.block", "cuda": "qact.kernels.triton.block"}
 
 
+class UnusableError(RuntimeError):
+    """A compiled engine that is there and does not work; nothing has been moved."""
+
+
+# Why the engine of a kind of device is not used any more.
+_given_up: dict[str, str] = {}
+
+
+def give_up(device: str, error: BaseException) -> None:
+    """Use the eager engine on such devices from now on, and say why, once."""
+    if device not in _given_up:
+        cause = error.__cause__ or error
+        reason = _given_up[device] = f"{type(cause).__name__}: {str(cause).strip()[:500]}"
+        warnings.warn(
+            f"the compiled engine for {device} cannot be used, so layers run in eager PyTorch, "
+            f"which is slower: {reason}",
+            stacklevel=2,
+        )
+
+
 def fits(engine: str | None, device: torch.device) -> None:
     """Raise ValueError where there is no such engine, or it cannot read that device."""
     checks.choice("engine", engine, (None, *ENGINES))
@@ -37,6 +58,8 @@ def fused(engine: str | None, input: Tensor) -> bool:
     if engine not in (None, "cpu", "triton") or input.dtype == torch.float64:
         return False
     there = available(input.device.type)
+    if engine == "triton" and input.device.type in _given_up:
+        raise UnusableError(f"engine='triton' cannot be used: {_given_up[input.device.type]}")
     if engine == "triton" and not there:
         raise extras.missing("engine='triton'", "Triton", "triton")
     return there
@@ -69,8 +92,14 @@ def settling(mass: Tensor) -> Settle:
 
 
 def block(device: str) -> ModuleType | None:
-    """The fused block of a kind of device, or None where its compiler is not installed."""
-    return _imported(BLOCKS[device]) if device in BLOCKS else None
+    """The fused block of a kind of device, or None where its compiler cannot be used."""
+    if device not in BLOCKS or device in _given_up:
+        return None
+    try:
+        return _imported(BLOCKS[device])
+    except Exception as error:  # what is installed may be broken in any way
+        give_up(device, error)
+        return None
 
 
 @constant_result

@@ -39,6 +39,15 @@ class Following(NamedTuple):
     before: Norm | None = None
     behind: Norm | None = None
 
+    def clone(self) -> Following:
+        """A copy that may be moved for a trial."""
+        norms = (
+            None if n is None else Norm(*(t.clone() for t in n[:3]), n.momentum)
+            for n in (self.before, self.behind)
+        )
+        context = tuple(t.clone() for t in self.context)
+        return Following(context, self.batches.clone(), self.momentum, *norms)
+
     @property
     def rate(self) -> float:
         """How far the context moves: the mean over batches at first, then ``momentum``."""

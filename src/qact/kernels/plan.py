@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from torch.nn import functional as F
 
@@ -64,12 +65,20 @@ def fuse(rule: Rule, level: Level) -> Plan | None:
         return None
     if isinstance(level.score, Steps):
         fits = not rule.smooth and level.activation is None and level.score.n <= STEPS
-        return Plan(rule, "steps", level.score.n) if fits else None
+        return planned(rule, "steps", level.score.n) if fits else None
     pair = (level.score, level.activation)
     for kind, known in zip(KINDS, KNOWN, strict=False):
         if rule.smooth and pair == known:
-            return Plan(rule, kind)
+            return planned(rule, kind)
     return None
+
+
+@lru_cache(maxsize=1024)
+def planned(
+    rule: Rule, kind: str, steps: int = 0, eps_in: float | None = None, eps_out: float | None = None
+) -> Plan:
+    """One plan for equal ones, so that what an engine makes of it can be kept with it."""
+    return Plan(rule, kind, steps, eps_in, eps_out)
 
 
 def table_columns(values: int, plan: Plan) -> int:

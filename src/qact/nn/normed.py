@@ -14,7 +14,7 @@ from qact.kernels.block import block
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.following import Norm
 from qact.kernels.nearest import Nearest, exported, of_tensors
-from qact.kernels.plan import Plan, fuse
+from qact.kernels.plan import Plan, fuse, planned
 from qact.kernels.recall import held, versions
 from qact.kernels.stored import Stored, storable
 from qact.nn.layer import QAct
@@ -125,7 +125,12 @@ class NormedQAct(nn.Module):
         if plan is not None:
             several = channels.filled().input.numel() > channels.number
             if several and engines.fused(quantile.engine, input):
-                return self._fused(channels, plan)
+                try:
+                    return self._fused(channels, plan)
+                except engines.UnusableError as error:
+                    if quantile.engine is not None:
+                        raise
+                    engines.give_up(input.device.type, error)
         elif self._ready() and _frozen():
             return recall(channels, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))
@@ -142,7 +147,7 @@ class NormedQAct(nn.Module):
         if plan is None:
             return None
         after = None if self.norm_out is None else self.norm_out.eps
-        return Plan(plan.rule, plan.kind, plan.steps, self.norm_in.eps, after)
+        return planned(plan.rule, plan.kind, plan.steps, self.norm_in.eps, after)
 
     def _fused(self, channels: Channels, plan: Plan) -> Tensor:
         quantile, before, after = self.quantile, self.norm_in, self.norm_out

@@ -5,6 +5,8 @@ The same three functions as `qact.kernels.cpu.block`, with the same arguments an
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,22 @@ from qact.kernels.triton.passes import (
     recount,
     tabulate,
 )
+
+
+def try_once(z: Tensor, plan: Plan, affine: Affine, following: Following | None) -> None:
+    """Let every kernel of both passes run once, before anything that is kept is moved.
+
+    Raises:
+        UnusableError: where one does not compile, or not for this card.
+    """
+    how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
+    tried: set[tuple[Any, ...]] = vars(what).setdefault("_tried", set())
+    key = (z.device, z.dtype, how.alone, how.together, following is None)
+    if key not in tried:
+        z = z.detach().contiguous()
+        out, *saved = forward(z, plan, affine, following and following.clone())
+        backward(z, out, plan, affine, *saved)
+        tried.add(key)
 
 
 def forward(

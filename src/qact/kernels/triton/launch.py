@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from qact.kernels.columns import COARSE, FEW, FINENESS, KERNEL, MOST, REACH
+from qact.kernels.engines import UnusableError
 from qact.kernels.plan import KINDS, Plan
 
 # Values in a tile, and in one that is counted; channels side by side where L is one, and counted
@@ -132,8 +133,14 @@ def launch(kernel: Any, grid: tuple[int, ...], *args: Any, **constants: Any) -> 
 
     Nothing is contracted to a fused multiply-add that is not written as one: so places in bins are
     those of the interpreter and of the CPU, and all kernels agree on where a value stands.
+
+    Raises:
+        UnusableError: where it does not compile, or not for this card.
     """
-    kernel[grid](*args, enable_fp_fusion=False, **constants)
+    try:
+        kernel[grid](*args, enable_fp_fusion=False, **constants)
+    except Exception as error:  # no compiler, a card too old, too little shared memory
+        raise UnusableError(f"{kernel.__name__} does not run here") from error
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def measure(
     _, _, mask = tile(last - 1, c, exists, C, L, n, ROWS, V, K)
     count = mask.to(tl.float32) + (last - 1 - first)
     number = total(count, K)
-    centre = total(count * mean, K) / number
+    centre = total(count * mean, K) / tl.maximum(number, 1.0)
     # What is not finite leaves a mean that is not.
     finite = 1 - largest((tl.abs(mean) < float("inf")).to(tl.int32) ^ 1, K)
     gap = mean - centre
