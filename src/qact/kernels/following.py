@@ -21,6 +21,10 @@ class Norm(NamedTuple):
     batches: Tensor
     momentum: float | None
 
+    def clone(self) -> Norm:
+        """A copy that may be moved for a trial."""
+        return Norm(self.mean.clone(), self.variance.clone(), self.batches.clone(), self.momentum)
+
     def follow(self, mean: Tensor, variance: Tensor, values: int) -> None:
         """Move towards a batch of so many ``values`` a channel, with the unbiased variance."""
         self.batches.add_(1)
@@ -41,10 +45,7 @@ class Following(NamedTuple):
 
     def clone(self) -> Following:
         """A copy that may be moved for a trial."""
-        norms = (
-            None if n is None else Norm(*(t.clone() for t in n[:3]), n.momentum)
-            for n in (self.before, self.behind)
-        )
+        norms = (None if n is None else n.clone() for n in (self.before, self.behind))
         context = tuple(t.clone() for t in self.context)
         return Following(context, self.batches.clone(), self.momentum, *norms)
 
