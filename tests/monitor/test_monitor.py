@@ -301,3 +301,21 @@ def test_a_layer_that_is_never_called_is_said():
     net.forward = lambda x: net[1](net[0](x))
     with Monitor(net, window=4), pytest.raises(RuntimeError, match="never called: spare"):
         net(torch.randn(4, 3))
+
+
+def test_values_beyond_the_reference_leave_the_distances_exact(model):
+    """A heavy tail in the window must not coarsen the cells at which all others are compared."""
+    net = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 2)).eval()
+    source = torch.exp(2 * torch.randn(400, 2))
+    reference = record(net, source, where="0", draws=19)
+    x = torch.exp(2 * torch.randn(300, 2))
+    x[0] = torch.tensor([1e6, -1e6])
+    monitor = served(net, Monitor(net, reference, window=300), [x])
+    signal = reference.signals["input"]
+    edges = signal.cells * 2.0 ** signal.exponent[:, None]
+    gaps = [
+        max(abs((a < e).double().mean() - (b < e).double().mean()) for e in row)
+        for a, b, row in zip(x.T, source.T, edges, strict=True)
+    ]
+    found = reference.distances(monitor.windows[0])["input"]
+    assert found.tolist() == pytest.approx([float(gap) for gap in gaps], abs=1e-9)

@@ -1,9 +1,9 @@
 """Contexts that merge to the bit: a function of the values alone, however these were divided.
 
 Masses are integers and places are counted in 256ths of a bin, so both add up exactly. What is left
-to chance in a :class:`qact.Context` is fixed here: the grid is never finer than ``2**exponent`` of
-a :class:`Frame`, which the reference chose, and only as coarse as the occupied cells ask for; mean
-and spread are read off the bins. So merging by row, by hour or by query gives the same bits.
+to chance in a :class:`qact.Context` is fixed here: cells are those of a :class:`Frame`, which the
+reference chose, and mean and spread are read off them. So merging by row, by hour or by query gives
+the same bits, and every window has the edges at which it is compared with the reference.
 """
 
 from __future__ import annotations
@@ -16,19 +16,18 @@ from torch import Tensor
 from qact.context import Context
 from qact.kernels import engines
 from qact.rank.grid import Grid, spanning, union
-from qact.rank.histogram import Histogram, merge, recentred, regrid
+from qact.rank.histogram import Histogram, merge, recentred
 
-BINS = 256
+BINS = 512
 NEAR = 6
-ROOM = 4  # a window's grid is at most 2^ROOM times as wide as that of the reference
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Per channel the finest grid that windows are counted on: ``exponent`` and ``middle`` cell.
+    """Per channel the grid that windows are counted on: its ``exponent`` and ``middle`` cell.
 
-    Values more than ``2**ROOM`` grids away from the middle collect in the last cell there: a single
-    freak must not cost all others their resolution.
+    The reference fills a quarter to a half of it; values beyond collect in the last cell on their
+    side, as a coarser grid would have other edges.
     """
 
     exponent: Tensor
@@ -60,22 +59,19 @@ class Frame:
 
 
 def sketch(z: Tensor, frame: Frame) -> Histogram:
-    """Count finite values (N, C, L), float32, each in its cell of the frame or a coarser one."""
+    """Count finite values (N, C, L), float32, each in its cell of the frame."""
     width = frame.grid.width(torch.float64)
-    reach = BINS << (ROOM - 1)
-    low, high = frame.middle - reach, frame.middle + reach
+    low, high = frame.grid.offset, frame.grid.offset + BINS
     extent = torch.stack([z.amin((0, 2)), z.amax((0, 2))]).double() / width
     first, last = extent.floor().clamp(-(2.0**60), 2.0**60).long().clamp(low, high - 1)
+    # Around what is there, as merging places it: the same grid however values were divided.
     grid = union(frame.exponent, first, last + 1, frame.exponent, first, last + 1, BINS)
     # Numbers of float32 just below the frame's end, so that what lies beyond counts as the last.
     ends = (low * width).float(), torch.nextafter((high * width).float(), low.float())
     held = torch.minimum(torch.maximum(z, ends[0][:, None]), ends[1][:, None]).contiguous()
-    # Counted on the frame's own cells and added up from there: places are rounded once.
-    halvings = grid.exponent - frame.exponent
-    fine = Grid(frame.exponent, grid.offset << halvings, BINS << int(halvings.amax()))
-    mass, moment = engines.passes(None, held).count(held, fine)
+    mass, moment = engines.passes(None, held).count(held, grid)
     blank = mass.new_zeros(len(mass))
-    return regrid(Histogram(mass.double(), moment.double(), fine, blank, blank), grid)
+    return Histogram(mass.double(), moment.double(), grid, blank, blank)
 
 
 def merged(a: Histogram, b: Histogram) -> Histogram:
