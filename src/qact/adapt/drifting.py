@@ -19,7 +19,11 @@ def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Dr
     is what the method has made of the contexts, against those it started with: 0 for one that reads
     the batch and stores nothing.
 
-    Small batches drift by chance: with ``n`` independent values KS is about ``0.87 / sqrt(n)``.
+    Small batches drift by chance: with ``n`` independent values KS is about ``0.87 / sqrt(n)``. So
+    there is a p-value beside it: how often samples of the stored context are as far, with as many
+    values as the samples are worth at the least, since those of one image are alike. It takes the
+    stored context as known, which an average of a few small training batches is not; a
+    :class:`qact.monitor.Monitor` calibrates on held-out images instead.
 
     Args:
         model: a model with QAct layers, or a method that adapts one. It stays as it is.
@@ -45,7 +49,7 @@ def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Dr
     inner, source = (model.model, model.source) if isinstance(model, Method) else (model, model)
     stored = contexts(source)
     if batches is not None:
-        return compared(stored, seen(inner, batches))
+        return compared(stored, *seen(inner, batches))
     if inner is source:
         raise ValueError("batches=None: pass the batches whose contexts shall be compared")
     return compared(stored, contexts(inner))

@@ -15,7 +15,7 @@ from qact.context import Context
 from qact.kernels import eager
 from qact.nn.layer import QAct
 from qact.rank.layout import fold
-from qact.statistics.distance import kolmogorov, wasserstein
+from qact.statistics.distance import kolmogorov, p_value, wasserstein
 from qact.statistics.lend import adapting
 from qact.surgery import batches as batches_of
 from qact.surgery import call, evaluating, hooking, tapped
@@ -23,7 +23,7 @@ from qact.surgery import call, evaluating, hooking, tapped
 Contexts = dict[str, Context]
 
 
-HEADS = ("layer", "KS mean", "max", "W1 mean", "max")
+HEADS = ("layer", "KS mean", "max", "p", "W1 mean", "max")
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,25 @@ class LayerDrift:
         name: of the layer in the model.
         ks: Kolmogorov-Smirnov statistics, in [0, 1].
         w1: Wasserstein-1 distances, in standard deviations of the stored context.
+        p: how often samples of the stored context are as far in KS, or None if it cannot be told;
+            see :func:`qact.statistics.distance.p_value`.
     """
 
     name: str
     ks: Tensor
     w1: Tensor
+    p: Tensor | None = None
+
+    @property
+    def p_value(self) -> float | None:
+        """Of all channels: the Cauchy combination of ``p`` (Liu and Xie 2020).
+
+        It holds for small values however the channels depend on each other.
+        """
+        if self.p is None:
+            return None
+        score = torch.tan((0.5 - self.p.double().clamp(1e-15, 1 - 1e-6)) * torch.pi).mean()
+        return float(0.5 - torch.atan(score) / torch.pi)
 
 
 @dataclass(frozen=True)
@@ -54,16 +68,20 @@ class Drift:
 
     def _rows(self) -> list[tuple[str, ...]]:
         numbers = [(d.ks.mean(), d.ks.max(), d.w1.mean(), d.w1.max()) for d in self.layers]
+        rows = [[f"{value:.3f}" for value in part] for part in numbers]
+        each = [layer.p_value for layer in self.layers]
+        p = ["" if value is None else f"{value:.2g}" for value in each]
         return [
-            (d.name, *map("{:.3f}".format, n)) for d, n in zip(self.layers, numbers, strict=True)
+            (d.name, *row[:2], one, *row[2:])
+            for d, row, one in zip(self.layers, rows, p, strict=True)
         ]
 
     def __str__(self) -> str:
         width = max(len(layer.name) for layer in self.layers)
         lines = [HEADS, *self._rows()]
         return "\n".join(
-            f"{name:{width}}  {ks:>7} {most:>5}  {w1:>7} {far:>5}"
-            for name, ks, most, w1, far in lines
+            f"{name:{width}}  {ks:>7} {most:>5} {p:>7}  {w1:>7} {far:>5}"
+            for name, ks, most, p, w1, far in lines
         )
 
     def _repr_html_(self) -> str:
@@ -101,20 +119,48 @@ def contexts(model: nn.Module) -> Contexts:
     return found
 
 
-def compared(stored: Contexts, present: Contexts) -> Drift:
-    """The distances of contexts of the same names."""
-    return Drift(tuple(_compared(name, stored[name], present[name]) for name in stored))
+class Sizes:
+    """How many independent values the channels of a layer have seen, by the ranks of samples.
+
+    Values of one sample are alike. In a context that is right ranks have the variance 1/12, and
+    their mean over a sample has the variance ``v``: ``n`` samples count as ``n / (12 v)`` values.
+    """
+
+    def __init__(self) -> None:
+        self.ranks: list[Tensor] = []
+        self.values = 0
+
+    def add(self, rank: Tensor, dim: int) -> None:
+        """Take in the ranks of a batch, channels at ``dim`` and samples first."""
+        each = rank.movedim(dim, 1).flatten(2) if rank.dim() > 2 else rank[:, :, None]
+        self.values += each.shape[0] * each.shape[2]
+        self.ranks.append(each.mean(2))
+
+    def effective(self) -> Tensor:
+        """The numbers (C,), of one sample and the values that it has at the least and most."""
+        ranks = torch.cat(self.ranks).double()
+        count = len(ranks)
+        variance = ranks.var(0) if count > 1 else torch.full_like(ranks[0], 1 / 12)
+        return (count / (12 * variance)).nan_to_num(1.0).clamp(1, self.values)
 
 
-def _compared(name: str, stored: Context, present: Context) -> LayerDrift:
+def compared(stored: Contexts, present: Contexts, sizes: dict[str, Sizes] | None = None) -> Drift:
+    """The distances of contexts of the same names, with p-values if ``sizes`` are known."""
+    numbers = {} if sizes is None else {name: own.effective() for name, own in sizes.items()}
+    layers = (_compared(n, stored[n], present[n], numbers.get(n)) for n in stored)
+    return Drift(tuple(layers))
+
+
+def _compared(name: str, stored: Context, present: Context, size: Tensor | None) -> LayerDrift:
     tiny = torch.finfo(stored.std.dtype).tiny
     w1 = wasserstein(stored, present) / stored.std.clamp_min(tiny)
-    return LayerDrift(name, kolmogorov(stored, present), w1)
+    ks = kolmogorov(stored, present)
+    return LayerDrift(name, ks, w1, None if size is None else p_value(ks, size))
 
 
 @torch.no_grad()
-def seen(model: nn.Module, batches: Tensor | Iterable[Any]) -> Contexts:
-    """Contexts of what reaches each layer, which reads what it has stored.
+def seen(model: nn.Module, batches: Tensor | Iterable[Any]) -> tuple[Contexts, dict[str, Sizes]]:
+    """Contexts of what reaches each layer, which reads what it has stored, and their sizes.
 
     Values that are not finite are left out by channel.
 
@@ -122,20 +168,22 @@ def seen(model: nn.Module, batches: Tensor | Iterable[Any]) -> Contexts:
         TypeError: ``batches`` yields no tensors. ValueError: nothing finite reaches some layer.
     """
     found: Contexts = {}
+    sizes: dict[str, Sizes] = {}
     with evaluating(model), adapting(model, "running"), hooking(model) as hooks:
         for name, layer in model.named_modules():
             if isinstance(layer, QAct):
-                found[name] = layer.context.clone()
+                found[name], sizes[name] = layer.context.clone(), Sizes()
                 found[name].reset_parameters()
-                collect = partial(_collect, layer, found[name])
+                collect = partial(_collect, layer, found[name], sizes[name])
                 hooks.enter_context(tapped(layer, collect, "input"))
         for batch in batches_of(batches):
             call(model, batch)
     if any(context.is_empty for context in found.values()):
         raise ValueError("batches hold nothing finite that reaches every QAct layer")
-    return found
+    return found, sizes
 
 
-def _collect(layer: QAct, context: Context, input: Tensor) -> None:
+def _collect(layer: QAct, context: Context, sizes: Sizes, input: Tensor) -> None:
     """A plain mean over the batches."""
     context.follow(eager.observe(fold(input, layer.dim), layer.rule, context.bins), None)
+    sizes.add(layer.context.rank(input, dim=layer.dim, grounded=False, smooth=False), layer.dim)
