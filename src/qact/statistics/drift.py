@@ -70,7 +70,7 @@ class Drift:
         numbers = [(d.ks.mean(), d.ks.max(), d.w1.mean(), d.w1.max()) for d in self.layers]
         rows = [[f"{value:.3f}" for value in part] for part in numbers]
         each = [layer.p_value for layer in self.layers]
-        p = ["" if value is None else f"{value:.2g}" for value in each]
+        p = ["" if v is None else "<1e-9" if v < 1e-9 else f"{v:.2g}" for v in each]
         return [
             (d.name, *row[:2], one, *row[2:])
             for d, row, one in zip(self.layers, rows, p, strict=True)
@@ -140,7 +140,10 @@ class Sizes:
         """The numbers (C,), of one sample and the values that it has at the least and most."""
         ranks = torch.cat(self.ranks).double()
         count = len(ranks)
-        variance = ranks.var(0) if count > 1 else torch.full_like(ranks[0], 1 / 12)
+        if count == 1:
+            return torch.ones_like(ranks[0])
+        # A standard error larger: a variance that is too small by chance would cry wolf.
+        variance = ranks.var(0) * (1 + (2 / (count - 1)) ** 0.5)
         return (count / (12 * variance)).nan_to_num(1.0).clamp(1, self.values)
 
 
