@@ -1,6 +1,17 @@
 """Taps: read, change and explain what happens inside a network."""
 
 from qact.taps.block import Changing, Observing, Reading, Tap, Visit, tap
+from qact.taps.concepts import (
+    ConceptScore,
+    choose_layer,
+    codes,
+    divergence,
+    intrinsic_dimension,
+    massive,
+    procrustes,
+    redundancy,
+    tcav,
+)
 from qact.taps.explain import DriftReport, Effect, explain_drift
 from qact.taps.observe import Observer
 from qact.taps.patch import patch
@@ -22,6 +33,7 @@ from qact.taps.steering import Condition, Direction, delta, difference, fingerpr
 
 __all__ = [
     "Changing",
+    "ConceptScore",
     "Condition",
     "Direction",
     "DriftReport",
@@ -42,25 +54,33 @@ __all__ = [
     "Visit",
     "accuracy_sparsity",
     "awq_scales",
+    "choose_layer",
     "clip_range",
+    "codes",
     "delta",
     "difference",
+    "divergence",
     "explain_drift",
     "fingerprint",
     "fit_log",
     "fit_shift",
     "hadamard",
+    "intrinsic_dimension",
     "kurtosis",
+    "massive",
     "noisy_linear",
     "patch",
     "places",
     "probe",
     "probed",
+    "procrustes",
     "quantise",
+    "redundancy",
     "reparameterise",
     "softmax_bias",
     "sparsify",
     "sparsity_curve",
     "steer",
     "tap",
+    "tcav",
 ]
