@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
 
 from qact.bench import Training
+from qact.bench.recipe.presets import preset
 from qact.bench.train.schedules import one_cycle, plateau, rate, stalled
 
 
@@ -40,6 +43,14 @@ def test_warm_up_rises_to_the_peak_and_joins_the_schedule():
     training = Training(epochs=5, lr=1.0, schedule="constant", warmup=2)
     rates = [rate(training, step, 2, []) for step in range(10)]
     assert rates == pytest.approx([0.2, 0.4, 0.6, 0.8] + [1.0] * 6)
+
+
+def test_fast_rises_for_a_fifth_and_falls_in_a_straight_line():
+    training, steps = replace(preset("fast"), epochs=10, warmup=2.0, lr=1.0), 5
+    rates = [rate(training, step, steps, []) for step in range(50)]
+    assert rates[:10] == pytest.approx([(k + 1) / 11 for k in range(10)])
+    assert rates[10:] == pytest.approx([k / 40 for k in range(40, 0, -1)])
+    assert preset("fast").warmup == pytest.approx(preset("fast").epochs / 5)
 
 
 def test_multistep_is_the_authors_400_epochs():

@@ -68,7 +68,7 @@ def test_flags_beat_the_preset_and_the_preset_beats_the_file(tmp_path):
         ("[shift]\nseverities = 5", r"shift\.severities must be a list, got 5"),
         (
             "[training]\npreset = 'best'",
-            "unknown preset 'best'; known: authors, digits, modern, paper",
+            "unknown preset 'best'; did you mean 'fast'. known: authors, digits, fast, modern",
         ),
         ("[training]\nepochs = 'many'", r"training: epochs='many' must be an integer"),
         ("[training]\nepochs = 1.5", r"training: epochs=1.5 must be an integer"),
@@ -76,7 +76,10 @@ def test_flags_beat_the_preset_and_the_preset_beats_the_file(tmp_path):
         ("[training]\nlr = true", r"training: lr=True must be a positive number"),
         ("[training]\nema = 1.0", r"training: ema=1.0 must be a number in \[0, 1\)"),
         ("[training]\ncompile = 1", r"training: compile=1 must be True or False"),
-        ("[training]\nwarmup = 2", "warmup is for cosine, multistep and constant; got 2 with"),
+        (
+            "[training]\nwarmup = 2",
+            "warmup is for cosine, multistep, constant and triangle; got 2 with",
+        ),
         ("[training]\nschedule='cosine'\nwarmup = 15", "shorter than the 15 epochs, got 15"),
         ("[training]\nmomentum=0.0\noptimizer='sgd'", "nesterov needs a momentum above 0"),
         (

@@ -39,6 +39,7 @@ OPTIONS = [
     {"optimizer": "sgd", "momentum": 0.8, "schedule": "cosine", "warmup": 1},
     {"augmentation": "crop_flip_augmix"},
     {"precision": "bfloat16"},
+    {"optimizer": "sgd", "schedule": "triangle", "warmup": 0.4, "augmentation": "crop_flip"},
 ]
 
 

@@ -13,7 +13,7 @@ from qact.losses.registry import LOSSES
 from qact.registry import unknown
 
 OPTIMIZERS = ("adamw", "sgd")
-SCHEDULES = ("one_cycle", "cosine", "multistep", "plateau", "constant")
+SCHEDULES = ("one_cycle", "cosine", "multistep", "plateau", "constant", "triangle")
 PRECISIONS = ("float32", "bfloat16")
 SELECTIONS = ("last", "best")
 
@@ -37,7 +37,8 @@ class Training:
         momentum: of SGD, in [0, 1).
         nesterov: Nesterov's momentum, for SGD.
         schedule: the learning rate over the steps, see :mod:`qact.bench.train.schedules`.
-        warmup: epochs of linear warm-up before ``cosine``, ``multistep`` or ``constant``.
+        warmup: epochs of linear warm-up before ``cosine``, ``multistep``, ``constant`` or
+            ``triangle``.
         ema: decay of an exponential moving average of the weights, which is then the result;
             0 for none.
         precision: ``"float32"``, or ``"bfloat16"`` for autocast.
@@ -95,8 +96,8 @@ class Training:
             raise RecipeError("training.nesterov needs a momentum above 0, got momentum 0")
         if self.warmup and self.schedule in ("one_cycle", "plateau"):
             raise RecipeError(
-                f"training.warmup is for cosine, multistep and constant; got {self.warmup!r} with "
-                f"{self.schedule!r}"
+                f"training.warmup is for cosine, multistep, constant and triangle; got "
+                f"{self.warmup!r} with {self.schedule!r}"
             )
         if self.warmup and self.warmup >= self.epochs:
             raise RecipeError(

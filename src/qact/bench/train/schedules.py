@@ -6,9 +6,10 @@ With $T$ steps in all, $W$ of them warm-up, $t$ the step from 0 on and $p$ the h
 - ``cosine``: $p (1 + \\cos(\\pi (t - W) / (T - W))) / 2$ (Loshchilov and Hutter, arXiv 1608.03983);
 - ``multistep``: $p$, a tenth, a hundredth, a thousandth, after 1/2, 3/4 and 7/8 of $T$;
 - ``plateau``: a tenth whenever validation accuracy has stalled, see :func:`plateau`;
-- ``constant``: $p$.
+- ``constant``: $p$;
+- ``triangle``: $p (T - t) / (T - W)$, straight down to nothing.
 
-Warm-up, for the three that have none of their own, is $p (t + 1) / (W + 1)$ for $t < W$.
+Warm-up, for the four that have none of their own, is $p (t + 1) / (W + 1)$ for $t < W$.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ def rate(training: Training, step: int, steps_per_epoch: int, scores: list[float
         return peak * (step + 1) / (warmup + 1)
     if training.schedule == "cosine":
         return peak * (1 + cos(pi * (step - warmup) / max(1, steps - warmup))) / 2
+    if training.schedule == "triangle":
+        return peak * (steps - step) / (steps - warmup)
     if training.schedule == "multistep":
         return peak * 0.1 ** sum(step >= share * steps for share in MILESTONES)
     return peak
