@@ -35,7 +35,7 @@ def accuracy(model: nn.Module, pairs: Images) -> float:
     return right / sum(len(y) for _, y in pairs)
 
 
-def rows(kind: str, seed: int) -> list[dict[str, object]]:
+def rows(kind: str, seed: int, clips: list[str]) -> list[dict[str, object]]:
     model, images, labels = digits(kind, seed)
     where = ["0.2", "1.2", "2.2", "3.2"]
     source = qact.datasets.load("digits", 16).train[0].float() / 255
@@ -49,7 +49,7 @@ def rows(kind: str, seed: int) -> list[dict[str, object]]:
         x = images if name == "clean" else qact.corruptions.corrupt(images, name, SEVERITY)
         pairs = list(zip(x.split(100), labels.split(100), strict=True))
         for reads in ("running", "batch"):
-            for clip in CLIPS:
+            for clip in clips:
                 for bits in BITS if clip == "mse" else BITS[1:]:
                     own = nullcontext() if bits == 32 else quantise(
                         model, stored, bits, where, clip=clip
@@ -88,6 +88,7 @@ def table(path: Path, clip: str = "mse") -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--clips", nargs="+", choices=CLIPS, default=["mse"], help="measured")
     parser.add_argument("--clip", choices=CLIPS, default="mse")
     parser.add_argument("--table", action="store_true")
     options = parser.parse_args()
@@ -96,7 +97,7 @@ def main() -> None:
     for kind in () if options.table else ("qact", "relu", "gelu"):
         for seed in range(3):
             if (kind, seed) not in known:
-                write(options.out, rows(kind, seed), FIELDS)
+                write(options.out, rows(kind, seed, options.clips), FIELDS)
     print("\n".join(table(options.out, options.clip)))
 
 
