@@ -30,15 +30,15 @@ def prometheus(monitor: Monitor, registry: Any = None) -> None:
     with needed("metrics for Prometheus", "monitor"):
         from prometheus_client import REGISTRY, Counter, Gauge
 
-    own = {"registry": registry or REGISTRY}
+    own = registry or REGISTRY
     counters = {
-        name: Counter(f"qact_monitor_{name}", f"Number of {text}", ["version"], **own)
+        name: Counter(f"qact_monitor_{name}", f"Number of {text}", ["version"], registry=own)
         for name, text in COUNTS.items()
     }
-    p = Gauge("qact_monitor_p", "How often a sound window is as far", ["version"], **own)
-    alarm = Gauge("qact_monitor_alarm", "Whether an alarm stands", ["version"], **own)
+    p = Gauge("qact_monitor_p", "How often a sound window is as far", ["version"], registry=own)
+    alarm = Gauge("qact_monitor_alarm", "Whether an alarm stands", ["version"], registry=own)
     labels = ["version", "signal"]
-    distance = Gauge("qact_monitor_distance", "From the reference, in [0, 1]", labels, **own)
+    distance = Gauge("qact_monitor_distance", "From the reference, in [0, 1]", labels, registry=own)
 
     def tell(window: Window, verdict: Verdict | None) -> None:
         for name, counter in counters.items():
