@@ -3,6 +3,7 @@
     python benchmarks/losses.py                # all shapes; rows are written as they come
     python benchmarks/losses.py --shape 0 1    # the small ones
     python benchmarks/losses.py --watershed OLD_SRC  # watershed against the build in another folder
+    python benchmarks/losses.py --mining       # hard mining against pytorch-metric-learning
 
 One thread. Each loss is timed in turns with cross-entropy (heads: with a linear layer before it, 64
 features), in processor time, which other programs on the machine disturb less; a ratio is that of
@@ -12,6 +13,7 @@ smaller ones disappear in what the allocator keeps. Writes `benchmarks/data/loss
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -100,8 +102,6 @@ def watershed(old: str, threads: int) -> float:
     code = WATERSHED.format(threads=threads, clock=clock)
     sides = []
     for source in (old, str(Path(losses.__file__).parents[2])):
-        import os
-
         env = os.environ | {"PYTHONPATH": source, "OMP_NUM_THREADS": str(threads)}
         sides.append(
             subprocess.Popen(
@@ -123,11 +123,38 @@ def watershed(old: str, threads: int) -> float:
     return best[0] / best[1]
 
 
+def mining() -> dict[str, float]:
+    """How many times faster a triplet loss with hard mining is, forward and backward."""
+    from pytorch_metric_learning import distances, miners
+    from pytorch_metric_learning import losses as theirs
+
+    plain, found = distances.LpDistance(normalize_embeddings=False), {}
+    miner, loss = (
+        miners.BatchHardMiner(distance=plain),
+        theirs.TripletMarginLoss(1.0, distance=plain),
+    )
+    for n, size in ((512, 128), (512, 512), (1024, 512)):
+        torch.manual_seed(0)
+        y = torch.randint(32, (n,))
+        x = (torch.randn(n, size) + torch.randn(32, size)[y]).requires_grad_()
+        steps = (
+            _step(lambda x=x, y=y: losses.triplet_loss(x, y, miner="hard"), [x]),
+            _step(lambda x=x, y=y: loss(x, y, miner(x, y)), [x]),
+        )
+        best = [float("inf")] * 2
+        for _ in range(30):
+            for i, step in enumerate(steps):
+                best[i] = min(best[i], seconds(step))
+        found[f"{n} x {size}"] = round(best[1] / best[0], 2)
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", type=int, nargs="*", default=range(len(SHAPES)))
     parser.add_argument("--loss", nargs="*", help="these alone")
     parser.add_argument("--watershed", metavar="OLD_SRC")
+    parser.add_argument("--mining", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
     found = json.loads(PATH.read_text()) if PATH.exists() else {"rows": []}
@@ -137,6 +164,10 @@ def main() -> None:
             f"{k} threads": round(watershed(options.watershed, k), 2) for k in (1, 2)
         }
         print(found["watershed, 1024 x 512, times faster"])
+        options.shape = []
+    if options.mining:
+        found["hard mining, times faster"] = mining()
+        print(found["hard mining, times faster"])
         options.shape = []
     names = options.loss or losses.names(of="logits") + losses.names(of="head")
     for k in options.shape:

@@ -129,6 +129,12 @@ def test_is_cross_entropy_at_one_parameter(name, case):
     )
 
 
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_long_rows_equal_the_definition_too(name, case, monkeypatch):
+    monkeypatch.setattr("qact.losses.rows._SHORT", 0)
+    test_equals_its_definition(name, case)
+
+
 def test_comp_sum_at_its_other_values(case):
     z, y = case
     p = z.softmax(1).gather(1, y[:, None])[:, 0]

@@ -5,6 +5,7 @@ import torch
 from torch import tensor
 
 from qact import losses
+from qact.losses import rows
 
 LOGITS = losses.names(of="logits")
 SOFT = losses.names(of="logits", soft=True)
@@ -40,9 +41,9 @@ def test_gradient_by_finite_differences(name, seed):
 @pytest.mark.parametrize("name", sorted(set(LOGITS) - {"cross_entropy", "label_smoothing"}))
 def test_weights_of_rows_reach_their_gradients(name):
     z, y = case()
-    loss, rows = losses.create(name, reduction="none"), torch.rand(len(y), dtype=z.dtype)
+    loss, share = losses.create(name, reduction="none"), torch.rand(len(y), dtype=z.dtype)
     z.requires_grad_()
-    assert torch.autograd.gradcheck(lambda z: (loss(z, y) * rows).sum(), z, atol=1e-6)
+    assert torch.autograd.gradcheck(lambda z: (loss(z, y) * share).sum(), z, atol=1e-6)
     value = loss(z, y).sum()
     first = torch.autograd.grad(value, z, retain_graph=True)[0]
     assert torch.equal(torch.autograd.grad(value, z)[0], first)  # a second walk takes it anew
@@ -50,8 +51,6 @@ def test_weights_of_rows_reach_their_gradients(name):
 
 @pytest.mark.parametrize("name", LOGITS)
 def test_parts_of_a_batch_are_the_batch(name, monkeypatch):
-    from qact.losses import rows
-
     z, y = case(9, dtype=torch.float32)
     whole, parts = z.clone().requires_grad_(), z.clone().requires_grad_()
     loss = losses.create(name)
@@ -59,6 +58,7 @@ def test_parts_of_a_batch_are_the_batch(name, monkeypatch):
     one.backward()
     monkeypatch.setattr(rows, "_CACHED", 2 * CLASSES)
     monkeypatch.setattr(rows, "_WHOLE", 1)
+    monkeypatch.setattr(rows, "_SHORT", 0)
     other = loss(parts, y)
     other.backward()
     assert other.item() == pytest.approx(one.item(), rel=1e-6)
@@ -67,7 +67,9 @@ def test_parts_of_a_batch_are_the_batch(name, monkeypatch):
 
 @pytest.mark.parametrize("name", LOGITS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_no_overflow_at_large_logits(name, dtype):
+@pytest.mark.parametrize("short", [0, 100])
+def test_no_overflow_at_large_logits(name, dtype, short, monkeypatch):
+    monkeypatch.setattr(rows, "_SHORT", short)
     z = tensor([[1e4, -1e4, 0.0, 5.0], [-1e4, 1e4, 1e4, 3.0], [0.0, 0.0, 0.0, 0.0]]).to(dtype)
     for target in (0, 1, 3):
         x = z.clone().requires_grad_()

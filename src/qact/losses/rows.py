@@ -20,6 +20,7 @@ from qact import checks
 Form = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 REDUCTIONS = ("mean", "sum", "none")
 _CACHED = 2**17  # numbers at a time and thread, half a megabyte
+_SHORT = 100  # columns
 _WHOLE = 8  # so many parts are taken at once: copies cost more than the cache saves
 
 
@@ -74,8 +75,13 @@ def rowwise(
 def softmax_at(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
     """Return ``softmax(z)``, (n, C), and its logarithm at the columns ``at``, (n, 1).
 
-    ``log p_k = z_k - max z + log max p``: one exponential for both, and no digit is lost.
+    ``log p_k = z_k - max z + log max p``: one exponential for both, and no digit is lost. In short
+    rows the exponentials cost less than two searches for a maximum.
     """
+    if z.shape[1] < _SHORT:
+        log_p = z.log_softmax(1)
+        own = log_p.gather(1, at)
+        return log_p.exp_(), own
     p = z.softmax(1)
     top = p.amax(1, keepdim=True).log_() - z.amax(1, keepdim=True)
     return p, z.gather(1, at) + top
