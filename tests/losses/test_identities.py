@@ -174,6 +174,15 @@ def test_z_loss_at_a_score_of_zero_is_log_two_over_a():
     assert losses.z_loss(z, tensor([0]), a=4.0).item() == pytest.approx(math.log(2) / 4)
 
 
+@pytest.mark.parametrize("level", [0.1, -7.3, 1e4])
+def test_z_loss_of_equal_logits_is_that_of_score_zero(level):
+    z = torch.full((1, 7), level, requires_grad=True)
+    value = losses.z_loss(z, tensor([2]))
+    value.backward()
+    assert value.item() == pytest.approx(math.log(2))
+    assert not z.grad.any()
+
+
 def test_ldr_kl_between_its_limits(case):
     z, y = case
     own = z.gather(1, y[:, None])[:, 0]

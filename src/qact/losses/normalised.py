@@ -38,9 +38,13 @@ def z_loss(
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at = y[:, None]
-        variance, mean = torch.var_mean(z, 1, correction=0, keepdim=True)
-        inverse = torch.where(variance > 0, variance.rsqrt(), 0)
-        scores = (z - mean).mul_(inverse)
+        classes, mean = z.shape[1], z.mean(1, keepdim=True)
+        scores = z - mean
+        length = scores.norm(dim=1, keepdim=True)
+        # Equal logits may miss their mean by its rounding, of which a deviation must not be made.
+        rounding = classes * torch.finfo(z.dtype).eps * mean.abs()
+        inverse = torch.where(length <= rounding, 0, classes**0.5 / length)
+        scores.mul_(inverse)
         own = scores.gather(1, at)
         slope = -torch.sigmoid(a * (b - own)) * inverse  # of the loss by s_y, over the deviation
         # std ds_y/dz = e_y - (1 + s_y s) / C
