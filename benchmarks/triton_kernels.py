@@ -29,7 +29,8 @@ from triton.runtime.jit import JITFunction, create_function_from_signature
 from qact import Context
 from qact.kernels.following import Following, Norm
 from qact.kernels.plan import Plan
-from qact.kernels.triton import block, launch
+from qact.kernels.stored import Stored
+from qact.kernels.triton import block, launch, recall
 from qact.rank.rule import Rule
 
 MULTIPROCESSORS = 132  # of an H100 and an H200: it decides how many programs share a channel
@@ -51,6 +52,22 @@ PLANS = {
     "relu": Plan(Rule(), "relu", 0, 1e-5, 1e-5),
     "steps": Plan(Rule(), "steps", 9, None, 1e-5),
 }
+# How often a kernel reads or writes all of a tensor: what it must move is that times its bytes.
+# What programs hand on to each other comes on top, 16 KB for each program that counts. A channel
+# alone in a program is read again out of the cache, so `whole` must move what its passes share.
+TIMES = {
+    "measure": 1,
+    "count": 1,
+    "table": 0,
+    "lookup": 2,
+    "assign": 2,
+    "recall": 2,
+    "sum_out": 2,
+    "spread": 2,
+    "sum_in": 2,
+    "finish": 3,
+}
+WHOLE = {"forward": 2, "backward": 3}
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 CAPABILITIES = [80, 90]
 
@@ -126,7 +143,21 @@ def compile_all(
     with compiling(capability) as found:
         _, *saved = block.forward(z, plan, numbers, following(shape[1]) if affine else None)
         block.backward(z, z, plan, numbers, *saved)
+        recall.lookup(z, stored(shape[1], plan.kind == "steps"))
     return found
+
+
+def stored(channels: int, steps: bool) -> Stored:
+    """A table of 512 bins for every channel."""
+    one = torch.ones(channels)
+    place = torch.zeros(channels, 513 if steps else 0)
+    return Stored(torch.zeros(channels, 514), place, one, one.long(), one, one, one)
+
+
+def moved(names: list[str], z: torch.Tensor) -> list[float]:
+    """Megabytes that each of these kernels must move, in the order of their launches."""
+    size, wholes = z.numel() * z.element_size() / 1e6, iter(WHOLE.values())
+    return [size * (TIMES[n] if n in TIMES else next(wholes)) for n in names]
 
 
 def resources(name: str, kernel: Any, capability: int) -> Compiled:
@@ -159,18 +190,20 @@ def main() -> None:
     dtypes = DTYPES if options.all else DTYPES[:1]
     print(f"triton {triton.__version__}, torch {torch.__version__}")
     print(
-        f"{'shape':18}{'level':9}{'dtype':10}{'sm':4}{'kernel':10}{'regs':>5}{'spill':>7}{'shared':>8}"
+        f"{'shape':18}{'level':9}{'dtype':10}{'sm':4}{'kernel':10}{'regs':>5}{'spill':>7}{'shared':>8}{'MB':>9}"
     )
     for capability in CAPABILITIES:
         for shape in shapes:
             for level, plan in plans.items():
                 for dtype in dtypes:
-                    for name, kernel in compile_all(shape, plan, dtype, capability):
+                    found = compile_all(shape, plan, dtype, capability)
+                    sizes = moved([n for n, _ in found], torch.empty(shape, dtype=dtype))
+                    for (name, kernel), size_moved in zip(found, sizes, strict=True):
                         it = resources(name, kernel, capability)
                         size, kind = "x".join(map(str, shape)), str(dtype).removeprefix("torch.")
                         print(
                             f"{size:18}{level:9}{kind:10}{capability:<4}{name:10}"
-                            f"{it.registers:5}{it.spilled:7}{it.shared:8}",
+                            f"{it.registers:5}{it.spilled:7}{it.shared:8}{size_moved:9.2f}",
                             flush=True,
                         )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from qact.kernels.stored import Stored
 from qact.kernels.triton.constants import PARTS
 from qact.kernels.triton.launch import cut, launch
-from qact.kernels.triton.tiles import channel, extent, tile
+from qact.kernels.triton.tiles import channel, tile
 
 
 def lookup(z: Tensor, stored: Stored) -> Tensor:
@@ -31,13 +31,13 @@ def recall(
 ):  # fmt: skip
     """`qact.kernels.stored.lookup`."""
     c, exists = channel(C, K)
-    _, first, last = extent(per, n, ROWS, V)
+    first = tl.program_id(1) * per
     # The inverse width is a power of two, so it commutes with rounding.
     unit = tl.load(inverse + c)
     slope, start = tl.load(scale + c) * unit, tl.load(shift + c) * unit
     begin, low = tl.load(offset + c).to(tl.float32), tl.load(least + c)
     row, jump = table + c.to(tl.int64) * (bins + 2), place + c.to(tl.int64) * (bins + 1)
-    for t in range(first, last):
+    for t in range(first, tl.minimum(first + per, tl.cdiv(n, ROWS * V))):
         at, _, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
         y = tl.load(z + at, mask=mask, other=0.0).to(tl.float32) * slope + start
         cell = tl.minimum(tl.maximum(tl.floor(y) - begin, 0.0), bins - 1.0)
