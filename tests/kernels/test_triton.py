@@ -516,3 +516,20 @@ def test_a_kernel_that_does_not_compile_leaves_the_work_to_eager_pytorch(
     mine.quantile.engine = "triton"
     with pytest.raises(engines.UnusableError, match="no such instruction"):
         mine(x)
+
+
+@here
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_steps_keep_the_order_that_the_norm_would_round_away(sign):
+    """Neighbouring floats far from zero tie behind a norm; by the definition they are in order."""
+    neighbours = 1000 + 2.0**-14 * torch.arange(40)
+    x = torch.cat([neighbours, 500 * torch.randn(24)])[:, None, None]
+    y = (x - x.mean()) / x.std(correction=0) + 3
+    assert len(y.unique()) < len(x.unique())
+    numbers = (sign * torch.ones(1), 3 * torch.ones(1), None, None, None, None)
+    plan = Plan(Rule(grounded=False, smooth=False), "steps", 20, 1e-5)
+    got = block.forward(x.to(DEVICE), plan, move(numbers), keep=False)[0].cpu().flatten()
+    order = sign * x.flatten()
+    reached = (order[None] <= order[:, None]).sum(1)
+    want = (21 * reached // 64).clamp_max(20) / 21
+    torch.testing.assert_close(got, want)
