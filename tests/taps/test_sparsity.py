@@ -41,6 +41,18 @@ def test_the_share_on_calibration_data_is_the_quantile(net, share, center):
         assert sparse.shares[name] == pytest.approx(share, abs=0.03 if name == "0" else 0.12)
 
 
+@pytest.mark.parametrize("center", [True, False])
+def test_a_share_below_that_of_exact_zeros_takes_them_all(center):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 2))
+    x = torch.randn(400, 8)
+    zeros = float((net[:2](x) == 0).double().mean())
+    with sparsify(net, x, 0.3, "2", center=center) as sparse:
+        net(x)
+    assert zeros > 0.4
+    assert sparse.shares["2"] >= zeros - 1e-9
+
+
 def test_only_what_is_near_is_changed_and_the_mode_folds_into_the_bias(net):
     layer = net[5]
     with qact.tap(net, "5", side="input") as plain:

@@ -24,6 +24,7 @@ from qact.taps.observe import atoms
 from qact.taps.place import Place, places
 
 BINS = 512
+NOTHING = -1.0  # a distance within which nothing lies
 WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
@@ -34,14 +35,17 @@ def threshold(context: Histogram, share: float, center: bool = True) -> tuple[Te
     channels, each bin's values at their mean. The mode is the mean of the fullest bin, or zero.
     """
     values, mass = atoms(context)
-    mode = (
-        values.gather(1, mass.argmax(1, keepdim=True)) if center else mass.new_zeros(len(mass), 1)
-    )
-    distance, order = (values - mode).abs().flatten().sort()
+    fullest = mass.argmax(1, keepdim=True)
+    mode = values.gather(1, fullest) if center else mass.new_zeros(len(mass), 1)
+    if share == 0:
+        return mode[:, 0], NOTHING
+    # Of the bin around the mode only the mean is known: its values may be a width away from it.
+    width = context.grid.width(torch.float64)[:, None]
+    distance = torch.maximum((values - mode).abs(), width)
+    distance, order = distance.flatten().sort()
     below = mass.flatten()[order].cumsum(0)
-    place = int(torch.searchsorted(below, share * below[-1]))
-    last = min(place, len(distance) - 1)
-    return mode[:, 0], 0.0 if share == 0 else float(distance[last])
+    last = min(int(torch.searchsorted(below, share * below[-1])), len(distance) - 1)
+    return mode[:, 0], float(distance[last])
 
 
 class Sparsified(Block):
@@ -80,7 +84,7 @@ class Sparsified(Block):
     def _told(self, place: Place, z: Tensor) -> Tensor:
         mode, reach = self._level(place, z)
         column = mode.to(z).reshape([-1 if d == place.channel(z) else 1 for d in range(z.dim())])
-        near = (z - column).abs() < reach
+        near = (z - column).abs() <= reach
         new = torch.where(near, column, z)
         counts = self._counts[place.name]
         counts[0] += int((new == column).sum())
@@ -130,7 +134,7 @@ def sparsify(
 ) -> Sparsified:
     """Within a block, give layers with weights inputs of which a share stands at one value.
 
-    Entries within a distance of their channel's mode become the mode, ``x <- m where |x - m| < t``,
+    Entries within a distance of their channel's mode become it, ``x <- m where |x - m| <= t``,
     with ``t`` the ``share`` quantile of ``|x - m|`` in the layer's context. As ``W m`` goes into
     the bias, ``W x + b = W (x - m) + (b + W m)``, those entries need no multiplication (SCAP,
     arXiv 2412.07174; with ``center=False`` the mode is zero, TEAL, arXiv 2408.14690).
