@@ -153,6 +153,50 @@ def test_default_batches_fit_the_test_set():
     assert tuned.fitted(10).adaptations == ("tent:lr=1e-3-10",)
 
 
+def test_a_training_batch_fits_three_pictures(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    for k, name in enumerate("aab"):
+        (tmp_path / "three" / name).mkdir(parents=True, exist_ok=True)
+        pixels = RANDOM.integers(0, 256, (8, 8, 3)).astype(np.uint8)
+        image.fromarray(pixels).save(tmp_path / "three" / name / f"{k}.png")
+    monkeypatch.chdir(tmp_path)
+    small = ["--data", "three", "--epochs", 1, "--width", 0.25]
+    bench = ["bench", *small, "--activation", "relu", "--seeds", 1, "--severity", 0, "--jobs", 1]
+    for asked in (["train", *small], bench, [*bench, "--preset", "paper", "--out", "p"]):
+        code, output = qact(*asked)
+        assert code == 0, output
+        usual = 128 if "paper" in asked else 50
+        assert f"2 training images: batches of 2 instead of {usual}\n" in output
+    code, output = qact(*bench, "--batch", 60, "--out", "b")  # what is asked for is not changed
+    assert code == 2
+    assert "batch 60 is larger than 2 training images" in output
+    load_inputs.cache_clear()
+
+
+def test_a_report_names_the_path_that_was_typed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.npz").write_text("mine")
+    code, output = qact("report", "text.npz")
+    assert code == 2
+    assert output == "qact: text.npz is a file; a bench is a folder with results.json\n"
+
+
+COMMANDS = ["bench", "train", "evaluate", "report", "list", "corrupt", "download"]
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_help_at_80_columns_leaves_command_lines_whole(command, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = qact(*[command] * (command is not None), "--help")[1].splitlines()
+    assert not [line for line in lines if len(line) > 80 or line.count("`") % 2]
+    if command is None:  # a line for each, not cut
+        said = [line for line in lines if line.startswith(tuple(f"  {name} " for name in COMMANDS))]
+        assert len(said) == len(COMMANDS)
+        assert not [line for line in said if line.endswith("...")]
+    if command == "train":
+        assert "    torchrun --nproc-per-node 2 -m qact.cli train recipe.toml" in lines
+
+
 @pytest.mark.parametrize("command", ["bench", "train", "corrupt"])
 def test_help_names_folders_and_arrays(command):
     output = " ".join(qact(command, "--help")[1].split())

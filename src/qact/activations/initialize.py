@@ -17,12 +17,13 @@ from qact.activations import signal
 from qact.activations.batch import Dice
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
-from qact.surgery import hooking, is_activation, is_norm, outermost, tapped
+from qact.surgery import hooking, is_activation, is_norm, lasting, outermost, tapped
 
 SCHEMES = ("variance", "edge", "lsuv")
 SAMPLES = 4096
 
 
+@lasting
 @torch.no_grad()
 def init_(
     model: nn.Module,
@@ -120,7 +121,7 @@ class _Drift:
                 f"{steepest[0]:.3f}-fold per layer, and in this network it is off by "
                 f"{100 * math.sqrt(error):.0f}% at the end by chance alone; use "
                 "scheme='lsuv', which measures the layers, or layers that normalise",
-                stacklevel=4,
+                stacklevel=5,
             )
 
 

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from qact.activations.bounded import ClipAct, FitAct, ProAct, _Bounded
 from qact.activations.faults import faulty
-from qact.surgery import Edit, call, evaluating, frozen, hooking, tapped
+from qact.surgery import Edit, call, evaluating, frozen, hooking, lasting, tapped
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 Score = Callable[[nn.Module], float]
@@ -80,6 +80,7 @@ def _relus(model: nn.Module) -> list[tuple[str, nn.Module]]:
     return found
 
 
+@lasting
 def clip_search_(model: nn.Module, batches: Batches, score: Score, rounds: int = 3) -> nn.Module:
     """FT-ClipAct (arXiv 1912.00941): one threshold per layer, searched for resilience.
 
@@ -108,6 +109,7 @@ def _scored(model: nn.Module, module: ClipAct, threshold: float, score: Score) -
     return score(model)
 
 
+@lasting
 def fit_bounds_(
     model: nn.Module,
     batches: Batches,
@@ -138,6 +140,7 @@ def _started(module: _Bounded, top: Tensor) -> _Bounded:
     return module.to(top.device)
 
 
+@lasting
 def progressive_bounds_(
     model: nn.Module,
     batches: Batches,

@@ -55,8 +55,8 @@ def slope_moment(f: Function, q: float = 1.0) -> float:
     checks.number("q", q, "a positive variance", 0)
 
     def squared(z: Tensor) -> Tensor:
-        x = (math.sqrt(q) * z).requires_grad_()
-        with torch.enable_grad():
+        with torch.inference_mode(False), torch.enable_grad():
+            x = (math.sqrt(q) * z).requires_grad_()
             (slope,) = torch.autograd.grad(f(x).sum(), x)
         return slope.square()
 

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
+from qact.surgery import lasting
 
 Self = TypeVar("Self", bound="Calibrator")
 
@@ -32,6 +33,7 @@ class Calibrator(ABC):
 
     classes: int | None = None
 
+    @lasting
     def fit(self: Self, logits: Tensor, labels: Tensor) -> Self:
         """Fit on held-out logits (..., C) and labels (...); never on training or test data.
 
@@ -64,7 +66,7 @@ class Calibrator(ABC):
             warnings.warn(
                 f"{type(self).__name__} is fitted on {len(z)} samples; take at least {enough}, or "
                 "a calibrator with fewer parameters",
-                stacklevel=2,
+                stacklevel=3,
             )
         self._fit(z, y)
         return self

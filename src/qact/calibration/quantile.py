@@ -22,7 +22,7 @@ from qact.calibration.calibrator import row_normalised
 from qact.context import Context
 from qact.losses.checks import embedded
 from qact.nn.layer import QAct
-from qact.surgery import evaluating
+from qact.surgery import evaluating, lasting
 
 
 class QuantileClassifier(nn.Module):
@@ -56,6 +56,7 @@ class QuantileClassifier(nn.Module):
     shift: Tensor
     scale: Tensor
 
+    @lasting
     def __init__(
         self,
         num_features: int,
@@ -99,6 +100,7 @@ class QuantileClassifier(nn.Module):
         """Return levels (N, C) in [0, 1] for embeddings (N, D)."""
         return self.quantile(self.logits(embeddings))
 
+    @lasting
     def fit(self, embeddings: Tensor, labels: Tensor) -> QuantileClassifier:
         """Train on frozen embeddings (N, D) with labels (N,); their logits become the context.
 

@@ -22,6 +22,7 @@ from qact import checks
 from qact.calibration.calibrator import row_normalised
 from qact.calibration.minimize import minimize
 from qact.losses.checks import embedded
+from qact.surgery import lasting
 
 LEVELS = 100
 
@@ -52,6 +53,7 @@ class QuantProb(nn.Module):
     shift: Tensor
     scale: Tensor
 
+    @lasting
     def __init__(
         self,
         num_features: int,
@@ -91,6 +93,7 @@ class QuantProb(nn.Module):
         shares = [self.logits(embeddings, tau.expand(len(embeddings))) > 0 for tau in taus]
         return torch.stack(shares).to(embeddings.dtype).mean(0)
 
+    @lasting
     def fit(self, embeddings: Tensor, labels: Tensor, scores: Tensor | None = None) -> QuantProb:
         """Train on frozen embeddings (N, D) and labels (N,).
 

@@ -54,7 +54,7 @@ class TemperatureScaling(Calibrator):
             warnings.warn(
                 f"the likelihood still improves at temperature {unit * math.exp(low):.4g}, the "
                 "bound: predictions are all right, or carry no information",
-                stacklevel=3,
+                stacklevel=4,
             )
         for _ in range(60):
             middle = (low + high) / 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -91,7 +92,7 @@ def bench(
     scores: Scores = False,
     outliers: Outliers = None,
 ) -> None:
-    """Train the same network with each activation and measure it under distribution shift.
+    """Train a network with each activation; measure all under shift.
 
     Run the same command again to go on after an interruption. Add an activation, a loss, a method
     or a stream, and only what is new runs.
@@ -112,8 +113,9 @@ def bench(
         raise typer.BadParameter("--faults and --scores are two measurements; ask for one")
     if outliers and not scores:
         raise typer.BadParameter("--outliers are for --scores")
+    asked = _trainable(asked, recipe_of(base, None, preset, {}), console)
     if not (faults or scores):
-        asked, images = _fitted(asked, base, console)
+        asked, images = _measurable(asked, base, console)
         asked = full(asked, min(256, images)) if full_run else asked
     kinds = {"quick": quick_run, "full": full_run, "faults": faults, "scores": scores}
     folder = out or Path("runs") / _folder(asked, flags["model.name"], kinds)
@@ -156,27 +158,42 @@ def _bench(
     _show(folder, console)
 
 
-def _fitted(recipe: Recipe, base: Recipe, console: Console) -> tuple[Recipe, int]:
-    """Return the recipe with default batches no larger than the test set, and the set's size."""
+def _measurable(recipe: Recipe, usual: Recipe, console: Console) -> tuple[Recipe, int]:
+    """Return the recipe with the usual batches no larger than the test set, and the set's size."""
     from dataclasses import replace
 
     from qact.bench.data import load_inputs
 
     images = load_inputs(recipe.data).first(recipe.shift.images).sizes()["test"]
-    if recipe.shift.adaptations != base.shift.adaptations:  # what was asked for is not changed
+    if recipe.shift.adaptations != usual.shift.adaptations:  # what was asked for is not changed
         return recipe, images
     shift = recipe.shift.fitted(images)
-    _say_fitted(recipe.shift, shift, images, console)
+    what = f"{images} test images: adaptations"
+    _say_fitted(what, recipe.shift.adaptations, shift.adaptations, console)
     return replace(recipe, shift=shift), images
 
 
-def _say_fitted(before: Any, after: Any, images: int, console: Console) -> None:
-    if before.adaptations != after.adaptations:
-        text = (
-            f"{images} test images: adaptations {', '.join(after.adaptations)} instead of "
-            f"{', '.join(before.adaptations)}"
-        )
-        console.print(text, highlight=False, soft_wrap=True)
+def _trainable(recipe: Recipe, usual: Recipe, console: Console) -> Recipe:
+    """Return the recipe with the usual training batch no larger than the training set."""
+    from dataclasses import replace
+
+    from qact.bench.data import load_inputs
+
+    if recipe.training.batch != usual.training.batch:
+        return recipe
+    images = load_inputs(recipe.data).sizes()["train"]
+    training = recipe.training.fitted(images)
+    what = f"{images} training images: batches of"
+    _say_fitted(what, (recipe.training.batch,), (training.batch,), console)
+    return replace(recipe, training=training)
+
+
+def _say_fitted(
+    what: str, usual: tuple[Any, ...], fitted: tuple[Any, ...], console: Console
+) -> None:
+    if usual != fitted:
+        old, new = (", ".join(map(str, values)) for values in (usual, fitted))
+        console.print(f"{what} {new} instead of {old}", highlight=False, soft_wrap=True)
 
 
 def _folder(recipe: Recipe, model: str | None, kinds: dict[str, bool]) -> str:
@@ -238,9 +255,12 @@ def train(
     ] = False,
     module: o.Imports = None,
 ) -> None:
-    """Train one network; run the same command again to go on after an interruption.
+    """Train one network.
 
-    With several processes: torchrun --nproc-per-node 2 -m qact.cli train recipe.toml
+    Run the same command again to go on after an interruption. With several processes:
+
+    \b
+      torchrun --nproc-per-node 2 -m qact.cli train recipe.toml
     """
     from dataclasses import replace
 
@@ -256,12 +276,17 @@ def train(
         "activations": None if activation is None else (activation,),
         "seeds": None if seed is None else (seed,),
     }
-    asked = recipe_of(replace(Recipe(), activations=("qact",), seeds=(0,)), recipe, preset, flags)
+    base = replace(Recipe(), activations=("qact",), seeds=(0,))
+    console = Console(
+        quiet=os.environ.get("RANK", "0") != "0"
+    )  # one of torchrun's processes speaks
+    usual = recipe_of(base, None, preset, {})
+    asked = _trainable(recipe_of(base, recipe, preset, flags), usual, console)
     if threads is not None:
         torch.set_num_threads(o.at_least_one("--threads", threads))
     name = f"{Path(asked.data.name).stem}-{asked.model.name}-{asked.activations[0]}"
     folder = out or Path("runs") / "train" / f"{name}-{asked.seeds[0]}"
-    train_network(asked, folder, device=devices_of(device)[0], log=log, console=Console())
+    train_network(asked, folder, device=devices_of(device)[0], log=log, console=console)
 
 
 @commands.command()
@@ -292,7 +317,8 @@ def evaluate(
     fit = shift.adaptations == Recipe().shift.adaptations
     results = evaluate_network(checkpoint, shift, devices_of(device)[0], fit=fit)
     images = results.environment["images"]["test"]
-    _say_fitted(shift, results.recipe.shift, images, console)
+    what, fitted = f"{images} test images: adaptations", results.recipe.shift
+    _say_fitted(what, shift.adaptations, fitted.adaptations, console)
     summary = Summary(results)
     print_all(summary, console)
     if out is not None:
@@ -323,7 +349,7 @@ def report(
         Path | None, typer.Option("--out", help="Folder for the reports of joined benches.")
     ] = None,
 ) -> None:
-    """Print the tables of one bench or several again, and rewrite report.html.
+    """Print the tables of benches again, and rewrite report.html.
 
     Benches of one recipe become one table. Those of different data, networks or recipes have
     tables of their own, one below the other: their numbers cannot be compared within one.
@@ -365,7 +391,7 @@ def _side_by_side(folders: list[Path], out: Path | None, console: Console) -> No
 
 @commands.command("list")
 def list_names() -> None:
-    """List everything that can be asked for: activations, data, losses, methods, streams."""
+    """List what can be asked for: activations, data, streams and more."""
     with o.at_work(resumes=False):
         _list_names()
 
@@ -428,7 +454,7 @@ def corrupt(
     device: Device = "cpu",
     module: o.Imports = None,
 ) -> None:
-    """Write corrupted copies of a test set in the layout of CIFAR-10-C.
+    """Write corrupted copies of a test set, laid out as CIFAR-10-C.
 
     Run the same command again to go on after an interruption.
     """
@@ -465,7 +491,10 @@ def download(
     name: Annotated[str, typer.Argument(help="Public data set, as cifar10; see `qact list`.")],
     root: Annotated[Path, typer.Argument(help="Folder; set QACT_DATA to it afterwards.")],
 ) -> None:
-    """Download a public data set, checked; the same command goes on after an interruption."""
+    """Download a public data set, and check it.
+
+    Run the same command again to go on after an interruption.
+    """
     with o.at_work(ValueError, TypeError):
         from qact.datasets.download import download as fetch_all
 

@@ -102,9 +102,7 @@ SHIFT = {
         read=corruptions_of,
     ),
     "severity": Setting("shift.severities", list[int], "0 (clean) to 5; repeat for more."),
-    "stream": Setting(
-        "shift.streams", list[str], "How test images arrive; repeat; see `qact list`."
-    ),
+    "stream": Setting("shift.streams", list[str], "Order of test images; repeat; see `qact list`."),
 }
 TEST_LIMIT = {"test_limit": Setting("data.test_limit", int, "Test on the first N images alone.")}
 

@@ -17,9 +17,11 @@ from qact.conversion.warm import Source, warm
 from qact.surgery import kinds
 from qact.surgery import where as _where
 from qact.surgery.edit import PACKS, Edit, move_hooks, packing
+from qact.surgery.flags import lasting
 from qact.surgery.wrapped import check, inner, wrapper
 
 
+@lasting
 def convert(
     model: nn.Module,
     to: Any = "qact",
@@ -85,6 +87,7 @@ def convert(
     return wrap(core[0] if held else core)  # type: ignore[index]
 
 
+@lasting
 def convert_(
     model: nn.Module,
     to: Any = "qact",

@@ -18,7 +18,7 @@ from qact import checks, extras
 from qact.calibration.intervals import ConformalIntervals
 from qact.context import Context
 from qact.nn.layer import QAct
-from qact.surgery import hooking, tapped
+from qact.surgery import hooking, lasting, tapped
 
 with extras.needed("qact.sklearn", "sklearn"):
     from sklearn.base import (
@@ -95,6 +95,7 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
         self.prior = prior
         self.random_state = random_state
 
+    @lasting
     def fit(self, X: Any, y: Any) -> ShiftRobustClassifier:
         """Train on ``X`` (n_samples, n_features) and labels ``y`` (n_samples,)."""
         self._check_options()
@@ -112,6 +113,7 @@ class ShiftRobustClassifier(ClassifierMixin, BaseEstimator):
         self._source = {n: c.clone() for n, c in _contexts(self.network_).items()}
         return self
 
+    @lasting
     def adapt(self, X: Any) -> ShiftRobustClassifier:
         """Let the contexts be those of unlabelled ``X``, with the source as ``prior`` samples.
 

@@ -11,6 +11,7 @@ from torch.nn.parameter import UninitializedParameter
 from qact.context import Context
 from qact.nn.layer import KNOTS, QAct
 from qact.rank.layout import Channels
+from qact.surgery import lasting
 
 
 class LazyQAct(LazyModuleMixin, QAct):
@@ -39,6 +40,7 @@ class LazyQAct(LazyModuleMixin, QAct):
         if not self.has_uninitialized_params() and self.num_features != 0:
             super().reset_parameters()
 
+    @lasting
     def initialize_parameters(self, input: Tensor) -> None:
         """Take the number of channels from ``input``."""
         if self.num_features == 0:

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from qact import surgery
 from qact.context import Context
 from qact.recalibrate.sites import INPUTS, NAME, Site, entrances, sites
-from qact.surgery import Where, call, evaluating, hooking
+from qact.surgery import Where, call, evaluating, hooking, lasting
 
 BINS = 128  # 1 kB per channel
 
 
+@lasting
 def record(
     model: nn.Module,
     source_loader: Tensor | Iterable[Any],
@@ -73,6 +74,7 @@ def record(
     return model
 
 
+@lasting
 def attach(
     model: nn.Module, *, where: Where = None, bins: int = BINS, inputs: bool = False
 ) -> nn.Module:

@@ -4,7 +4,7 @@
 - `kinds`: what a module is, an activation or a norm, and where its channels stand.
 - `walk`, `wrapped`: what is inside what, compiled and distributed models opened.
 - `batches`: what a loader yields, as a call of the model.
-- `flags`: ``eval()`` and back.
+- `flags`: ``eval()`` and back; out of inference mode.
 - `edit`: replacements that an error undoes.
 - `lending`: what one thread lends to a layer for a block; the innermost block holds.
 - `tapping`: what passes a module, told or changed for a block: all hooks are hung here.
@@ -14,7 +14,7 @@ Nothing here knows of contexts or ranks.
 
 from qact.surgery.batches import batches, call
 from qact.surgery.edit import Edit
-from qact.surgery.flags import Flags, evaluating, frozen
+from qact.surgery.flags import Flags, evaluating, frozen, lasting
 from qact.surgery.kinds import channels, is_activation, is_norm
 from qact.surgery.lending import lending, lent
 from qact.surgery.tapping import hooked, hooking, tapped
@@ -37,6 +37,7 @@ __all__ = [
     "is_activation",
     "is_norm",
     "joined",
+    "lasting",
     "lending",
     "lent",
     "outermost",

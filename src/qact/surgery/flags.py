@@ -2,11 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
+from typing import Any, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def lasting(function: Function) -> Function:
+    """Run a function that makes or fits modules outside of ``torch.inference_mode``.
+
+    What is made in that mode can never be trained. Tensors that the function is given and that
+    were made there are copied, so that gradients may pass them.
+
+    Example:
+        >>> with torch.inference_mode():
+        ...     usual, made = nn.Linear(2, 3), lasting(nn.Linear)(2, 3)
+        >>> usual.weight.is_inference(), made.weight.is_inference()
+        (True, False)
+    """
+
+    @wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        grad = torch.is_inference_mode_enabled() or torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.set_grad_enabled(grad):
+            named = {name: _ordinary(value) for name, value in options.items()}
+            return function(*map(_ordinary, args), **named)
+
+    return run  # type: ignore[return-value]
+
+
+def _ordinary(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from qact import checks
@@ -104,6 +104,15 @@ class Training:
                 f"training.warmup must be shorter than the {self.epochs} epochs, got "
                 f"{self.warmup!r}"
             )
+
+    def fitted(self, images: int) -> Training:
+        """Return this training with a batch no larger than so many training images, 2 at least.
+
+        Example:
+            >>> Training().fitted(24).batch, Training().fitted(1_000).batch
+            (24, 50)
+        """
+        return replace(self, batch=max(2, min(self.batch, images)))
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights; options at their defaults are mostly not mentioned."""

@@ -80,6 +80,8 @@ def load_results(folder: Path) -> Results:
         DamagedFileError: the file cannot be read or lacks a part; it is left as it is.
         FileNotFoundError: there is none.
     """
+    if folder.is_file():
+        raise DamagedFileError(f"{folder} is a file; a bench is a folder with results.json")
     path = folder / "results.json"
     try:
         whole = json.loads(path.read_text(encoding="utf-8"))
