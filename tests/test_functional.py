@@ -142,6 +142,35 @@ def test_a_constant_channel_has_the_middle_of_its_mass_and_no_gradient(engine, v
             assert torch.equal(grad, torch.zeros_like(grad))
 
 
+SMALL = [(torch.float32, -109, -111), (torch.float32, -60, -124), (torch.float64, -985, -995)]
+
+
+@pytest.mark.parametrize("grounded", [False, "sides", "continuous"])
+@pytest.mark.parametrize("engine", ["eager", "cpu"])
+@pytest.mark.parametrize(("dtype", "least", "below"), SMALL)
+def test_a_spread_is_followed_down_to_a_bound_and_constant_below(
+    engine, dtype, least, below, grounded
+):
+    z = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    z = (z - z.mean(0)) / z.std(0, correction=0)
+    weight = torch.linspace(-1, 1, 128, dtype=dtype).view(64, 2)
+
+    def ranks(exponent, stored):
+        x = (z * 2.0**exponent).to(dtype).requires_grad_()
+        context = Context(2, dtype=dtype).add(x) if stored else None
+        options = {"context": context, "grounded": grounded, "engine": engine}
+        rank = quantile_activation(x, levels="uniform", **options)
+        (grad,) = torch.autograd.grad(rank, x, weight)
+        return rank.detach(), grad.double() * 2.0 ** (exponent // 2) * 2.0 ** -(-exponent // 2)
+
+    for stored in (False, True):
+        for found, usual in zip(ranks(least, stored), ranks(0, stored), strict=True):
+            torch.testing.assert_close(found, usual, rtol=1e-5, atol=1e-5)
+        rank, grad = ranks(below, stored)
+        torch.testing.assert_close(rank, torch.full_like(rank, 0.5), rtol=0, atol=0.05)
+        assert not grad.any()
+
+
 # Contexts and priors
 
 

@@ -241,17 +241,18 @@ class Context(nn.Module):
     def quantile(self, q: float | Tensor, *, grounded: bool | str = False) -> Tensor:
         """The values below which a share ``q`` (a number, or (Q,)) of the weight lies: (C, Q).
 
-        Read off the grid to a bin; without grounding the extremes are single values, where the
-        context still knows them (``tails``, while values are added).
+        Read off the grid to a bin; without grounding the extremes, and what is alone in its bin,
+        are single values, where the context still knows them (``tails``, while values are added).
         """
         q = torch.as_tensor(q, dtype=self.mass.dtype, device=self.mass.device).reshape(-1)
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q.tolist()} must lie in [0, 1]")
         self.require_data()
         rule = Rule(grounded=grounded, smooth=False)
-        found = tables.quantile(self.histogram, q, rule)
         if self.tails is not None and not rule.grounded:
-            found = order_statistics(self.tails, self.count, q.expand(len(found), -1), found)
+            found = order_statistics(self.histogram, q.expand(self.num_features, -1))
+        else:
+            found = tables.quantile(self.histogram, q, rule)
         return found.to(self.mean.dtype)
 
     def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:

@@ -21,9 +21,9 @@ MAPS = ("exact", "linear", "mean")
 KNOTS = 129
 
 
-def _outermost(most: int = 1_000_000) -> Tensor:
+def _outermost(single: int = 64, most: int = 1_000_000) -> Tensor:
     """Places from the end of a sorted sample: one by one, then each 1.1 times as far out."""
-    places = [0]
+    places = list(range(single))
     while places[-1] < most:
         places.append(max(places[-1] + 1, math.ceil(1.1 * places[-1])))
     return torch.tensor(places, dtype=torch.float64)
@@ -118,10 +118,9 @@ def _levels(count: Tensor, knots: int) -> tuple[Tensor, Tensor]:
 def _quantiles(context: Context, levels: Tensor) -> Tensor:
     # In float64: a level near 1 has few digits left for how far it is from 1.
     wide = context.histogram.to(torch.float64)
-    found = tables.quantile(wide, levels, Rule(grounded=False, smooth=False))
-    if wide.tails is None:
-        return found
-    return order_statistics(wide.tails, wide.count, levels.expand(len(found), -1), found)
+    if wide.tails is not None:
+        return order_statistics(wide, levels.expand(len(wide.mass), -1))
+    return tables.quantile(wide, levels, Rule(grounded=False, smooth=False))
 
 
 def _line(a: Tensor, b: Tensor, shift: bool) -> tuple[Tensor, Tensor]:

@@ -123,8 +123,7 @@ def apply(
         h = rule.bandwidth.width(context.std.detach(), context.count.detach())
         context = padded(context, 4 * h)
     live, kinked = ranked(context, rule), rule.grounded == "continuous"
-    # Tables are small; in float64 the ranks next to 0 and 1 keep their normal scores.
-    knots = rank_table(context.to(torch.float64), rule)
+    knots = rank_table(context, rule)
     count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
         sharp = level.activation is F.relu  # a table would smear its kink over a bin
@@ -148,7 +147,7 @@ def density(z: Tensor, context: Histogram, rule: Rule) -> Tensor:
     """``f_h(z)`` for ``z`` (N, C, L): the slope of the rank table."""
     wide = z if z.dtype == torch.float64 else z.float()
     context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
-    rise = rank_table(context.to(torch.float64), rule).diff(dim=1).to(wide.dtype)
+    rise = rank_table(context, rule).diff(dim=1).to(wide.dtype)
     return _slope(wide, rise, context.grid, None, rule.grounded == "continuous").to(z.dtype)
 
 

@@ -78,7 +78,7 @@ def store(context: Histogram, level: Level, rule: Rule) -> Stored:
         level = parse("uniform")
     if rule.smooth:
         context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
-        knots = rank_table(context.to(torch.float64), rule)
+        knots = rank_table(context, rule)
         if level.activation is F.relu:
             level, least = level.linear(), 0.0
         place = context.mass.new_empty(context.mass.shape[0], 0)

@@ -13,14 +13,19 @@ from qact.rank.rule import Rule, side_slopes
 
 
 def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
-    """The smooth rank at the edges of the grid, (C, bins + 1)."""
+    """The smooth rank at the edges of the grid, (C, bins + 1), float64.
+
+    Tables are small; so the ranks next to 0 and 1 keep their normal scores.
+    """
+    alive = ranked(histogram, rule)  # by the rounding of the context's own dtype
+    histogram = histogram.to(torch.float64)
     edges, low = edge_weights(histogram, rule)
     width = histogram.grid.width(edges.dtype)
     h = rule.bandwidth.width(histogram.std, histogram.count.detach())
-    alive = ranked(histogram, rule)
     edges = torch.where(alive[:, None], edges, edges.detach())
-    # A constant channel has no bandwidth; four bins of rounding noise centre its rank.
-    ratio = width / torch.where(alive, h, 4 * width).clamp_min(1e-3 * width)
+    # A constant channel has no bandwidth; one far beyond its rounding noise centres its rank.
+    wide = torch.maximum(4 * width, 64 * histogram.std.detach())
+    ratio = width / torch.where(alive, h, wide).clamp_min(1e-3 * width)
     first = low + (edges * torch.special.ndtr(-_count_up(edges) * ratio[:, None])).sum(1)
     cells = _smooth(edges, ratio)
     rank = torch.cat([first[:, None], cells], 1).cumsum(1).clamp(0, 1)

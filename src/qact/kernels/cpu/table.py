@@ -51,6 +51,8 @@ def choose_grid(low, high, values, h, grounded, state):  # type: ignore[no-untyp
         high = max(high, 0.0) if high > -KERNEL * h else high
     # No finer than float32 tells values apart, so that cells are exact integers of it.
     finest = max(max(abs(low), abs(high)) * 2.0**-22, 2.0**-119)
+    # A constant channel has no bandwidth; one far beyond its rounding noise centres its rank.
+    finest = finest if h > 0 else max(finest, 16 * std)
     _, exponent = math.frexp(max(h / fineness, finest))
     width = math.ldexp(1.0, exponent - 1)
     first, last = math.floor(low / width), math.floor(high / width)
@@ -59,7 +61,6 @@ def choose_grid(low, high, values, h, grounded, state):  # type: ignore[no-untyp
         first, last = math.floor(low / width), math.floor(high / width)
     # One bin more on either side: slopes are interpolated between the middles of bins.
     state[WIDTH], state[OFFSET], state[BINS] = width, first - 1, last - first + 3
-    # A constant channel has no bandwidth; four bins of rounding noise centre its rank.
     state[BANDWIDTH] = h if h > 1e-3 * width else 4 * width
 
 

@@ -180,7 +180,6 @@ def settle(
     tl.store(at + WIDTH, width, mask=exists)
     tl.store(at + OFFSET, offset, mask=exists)
     tl.store(at + BINS, bins, mask=exists)
-    # A constant channel has no bandwidth; four bins of rounding noise centre its rank.
     tl.store(at + BANDWIDTH, tl.where(h > 1e-3 * width, h, 4 * width), mask=exists)
 
 
@@ -201,6 +200,8 @@ def grid(low, high, mean, std, h, n, GROUNDED: tl.constexpr, LIMIT: tl.constexpr
         low = tl.where(low < KERNEL * h, tl.minimum(low, 0.0), low)
         high = tl.where(high > -KERNEL * h, tl.maximum(high, 0.0), high)
     finest = tl.maximum(tl.maximum(tl.abs(low), tl.abs(high)) * 2.0**-22, 2.0**-119)
+    # A constant channel has no bandwidth; one far beyond its rounding noise centres its rank.
+    finest = tl.where(h > 0, finest, tl.maximum(finest, 16 * std))
     fineness = FINENESS if n >= FEW else COARSE
     bits = tl.maximum(h / fineness, finest).to(tl.int64, bitcast=True)
     width = (bits & 0x7FF0000000000000).to(tl.float64, bitcast=True)
