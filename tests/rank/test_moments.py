@@ -13,7 +13,7 @@ SHAPES = [(64, 5, 1), (7, 3, 11), (1, 2, 400), (70, 3, 2000), (2, 600, 300), (1,
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("offset", [0.0, 3.0, 1000.0])
+@pytest.mark.parametrize("offset", [0.0, 2.5, 3.0, 1000.0])
 @pytest.mark.parametrize("function", [m.moments, m.constant_moments])
 def test_against_float64(shape, offset, function):
     z = torch.randn(shape, generator=torch.Generator().manual_seed(0)) + offset
@@ -33,6 +33,17 @@ def test_strided_and_channels_last(dtype):
     for one in (rows, apart):
         for got, want in zip(m.constant_moments(one), m.moments(z.flatten(2)), strict=True):
             torch.testing.assert_close(got, want)
+
+
+def test_each_channel_is_summed_about_its_own_mean():
+    offset = torch.tensor([0.0, 1e4, -2.0, 1e-3])[:, None]
+    scale = torch.tensor([1.0, 1e-2, 1e15, 0.0])[:, None]
+    z = torch.randn(20, 4, 300, generator=torch.Generator().manual_seed(0)) * scale + offset
+    exact = z.double()
+    for found, want in zip(
+        m.constant_moments(z), (exact.mean((0, 2)), exact.var((0, 2), correction=0)), strict=True
+    ):
+        torch.testing.assert_close(found.double(), want, rtol=2e-3, atol=1e-12)
 
 
 def test_it_leaves_its_input_alone_and_tells_what_is_not_finite():
