@@ -3,8 +3,8 @@
     python benchmarks/adaptation_cost.py
 
 ResNet-18 for 32 x 32 images with BatchNorm, in eval() without gradients, on one thread. Each round
-times the plain pass and every method once, in an order that is drawn anew, in processor time. The
-ratio is the median of the rounds' own, with their middle half; beside it that of the fastest rounds.
+times the plain pass and every method once, in an order that is drawn anew, in processor time. What
+is printed is the median of the rounds' ratios with their middle half, and that of the fastest.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ def main() -> None:
     print("method      median  middle half     fastest")
     for name, seconds in found.items():
         fastest = min(seconds) / min(plain)
-        low, ratio, high = statistics.quantiles([s / p for s, p in zip(seconds, plain, strict=True)])
+        low, ratio, high = statistics.quantiles(
+            [s / p for s, p in zip(seconds, plain, strict=True)]
+        )
         print(f"{name:10}  {ratio:5.3f}   {low:.3f} to {high:.3f}  {fastest:.3f}")
 
 
