@@ -73,7 +73,8 @@ def test_calibrators_fit_tensors_of_inference_mode(name, fitted_in):
         z = Z.clone()
     with torch.inference_mode(fitted_in):
         found = predict(FITS[name](z))
-    torch.testing.assert_close(found, predict(FITS[name](Z)), rtol=0, atol=0)
+    # Iterative fits round by where their tensors lie in memory, in any mode.
+    torch.testing.assert_close(found, predict(FITS[name](Z)), rtol=1e-9, atol=1e-12)
 
 
 def test_slopes_are_read_in_inference_mode():
