@@ -20,7 +20,7 @@ from qact.registry import Registry
 ROOT = Path(__file__).parents[1]
 ROOMS = (
     *("activations", "adapt", "calibration", "corruptions", "datasets", "losses", "models"),
-    *("scores", "weights"),
+    *("attention", "scores", "weights"),
 )
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(\w*)[^\n]*\n(.*?)^```[ \t]*$", re.DOTALL | re.MULTILINE)

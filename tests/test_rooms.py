@@ -16,7 +16,7 @@ ORDER = (
     *("context", "functional", "surgery"),
     "nn",
     "weights",
-    *("activations", "statistics", "losses", "corruptions"),
+    *("activations", "statistics", "losses", "corruptions", "attention"),
     *("models", "calibration", "recalibrate", "datasets", "shift", "taps"),
     "scores",
     *("adapt", "conversion", "integrations"),

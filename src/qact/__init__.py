@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from qact import (
         activations,
         adapt,
+        attention,
         calibration,
         corruptions,
         datasets,
@@ -81,6 +82,7 @@ _MODULES = {
         for name in (
             "activations",
             "adapt",
+            "attention",
             "calibration",
             "corruptions",
             "datasets",
@@ -107,6 +109,7 @@ __all__ = [
     "activations",
     "adapt",
     "adapting",
+    "attention",
     "calibration",
     "convert",
     "convert_",

@@ -8,11 +8,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from qact.adapt.method import Method
+from qact.nn.layer import QAct
+from qact.recalibrate.recording import present, recorded
 from qact.statistics.drift import Drift, compared, contexts, seen
+from qact.surgery import batches as batches_of
 
 
 def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Drift:
-    """Report per QAct layer how far the present context is from the stored one.
+    """Report per layer how far the present context is from the stored one.
+
+    Layers are those of QAct, and those whose outputs :func:`qact.record` has recorded: norms, and
+    the scores of attention (``where=qact.attention.Scores``).
 
     The present context is that of ``batches``, passed through the model with stored contexts, so a
     layer's drift is that of its own inputs. For a :class:`qact.adapt.Method` without ``batches`` it
@@ -31,7 +37,7 @@ def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Dr
 
     Raises:
         TypeError: ``model`` is no module, or ``batches`` yields no tensors.
-        ValueError: there is no QAct layer, or nothing to compare with.
+        ValueError: there is no such layer, or nothing to compare with.
         RuntimeError: a stored context has seen no data.
 
     Example:
@@ -47,6 +53,13 @@ def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Dr
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={model!r} must be a torch.nn.Module")
     inner, source = (model.model, model.source) if isinstance(model, Method) else (model, model)
+    listened = recorded(source)
+    if batches is not None and listened:
+        batches = list(batches_of(batches))  # passed twice where there are layers of both kinds
+        if not any(isinstance(module, QAct) for module in source.modules()):
+            return compared(listened, present(inner, batches))
+        own, sizes = seen(inner, batches)
+        return compared(contexts(source) | listened, own | present(inner, batches), sizes)
     stored = contexts(source)
     if batches is not None:
         return compared(stored, *seen(inner, batches))

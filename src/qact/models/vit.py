@@ -4,33 +4,22 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
 
+from qact.attention import Attention, Form
 from qact.models.placement import Act, Placement, placed
 from qact.models.registry import register
 from qact.models.width import at_least_one, scaled
 
 
-class _Attention(nn.Module):
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, tokens, _ = x.shape
-        q, k, v = self.qkv(x).view(n, tokens, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return self.out(scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape_as(x))
-
-
 class _Block(nn.Module):
     """``x + attention(norm(x))``, then ``x + mlp(norm(x))``."""
 
-    def __init__(self, width: int, heads: int, hidden: int, act: Placement) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, act: Placement, normaliser: str
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
-        self.attention = _Attention(width, heads)
+        self.attention = Attention(width, heads, normaliser)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
         self.up = nn.Linear(width, hidden)
         self.act = act("act", hidden)
@@ -58,6 +47,7 @@ class ViT(nn.Module):
         act: see :func:`qact.models.placement.placed`.
         image_size: side of the images, a multiple of ``patch``.
         patch: side of a patch.
+        normaliser: of the attention, a name as in :class:`qact.attention.Attention`.
 
     Shapes:
         input ``(N, in_channels, image_size, image_size)``, output ``(N, num_classes)``.
@@ -83,6 +73,7 @@ class ViT(nn.Module):
         act: Act = "gelu",
         image_size: int = 32,
         patch: int = 4,
+        normaliser: str = "softmax",
     ) -> None:
         super().__init__()
         at_least_one(
@@ -99,7 +90,10 @@ class ViT(nn.Module):
         self.patches = nn.Conv2d(in_channels, width, patch, patch)
         self.token = nn.Parameter(torch.zeros(1, 1, width))
         self.places = nn.Parameter(torch.zeros(1, (image_size // patch) ** 2 + 1, width))
-        blocks = [_Block(width, heads, 4 * width, act.within(f"blocks.{i}")) for i in range(depth)]
+        blocks = [
+            _Block(width, heads, 4 * width, act.within(f"blocks.{i}"), normaliser)
+            for i in range(depth)
+        ]
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, num_classes)
@@ -109,8 +103,10 @@ class ViT(nn.Module):
     def _initialize(self) -> None:
         for place in (self.token, self.places):
             nn.init.trunc_normal_(place, std=0.02)
+        forms = {part for m in self.modules() if isinstance(m, Form) for part in m.modules()}
         for module in self.modules():
-            if isinstance(module, nn.Linear):
+            # A form of attention has a start of its own.
+            if isinstance(module, nn.Linear) and module not in forms:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
 
@@ -132,6 +128,7 @@ def vit_tiny(
     act: Act = "gelu",
     width_multiplier: float = 1.0,
     image_size: int = 32,
+    normaliser: str = "softmax",
 ) -> ViT:
     """Return a ViT of 6 blocks, 192 features and 3 heads on patches of 4x4.
 
@@ -143,4 +140,5 @@ def vit_tiny(
         >>> sum(p.numel() for p in vit_tiny().parameters())
         2693578
     """
-    return ViT(6, scaled(192, width_multiplier, of=3), 3, in_channels, num_classes, act, image_size)
+    width = scaled(192, width_multiplier, of=3)
+    return ViT(6, width, 3, in_channels, num_classes, act, image_size, normaliser=normaliser)

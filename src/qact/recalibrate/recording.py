@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -57,11 +57,33 @@ def record(
     """
     chosen = entrances(model, where) if inputs else sites(model, where)
     contexts = [_blank(site, bins) for site in chosen]
+    _fill(model, chosen, contexts, source_loader)
+    for site, context in zip(chosen, contexts, strict=True):
+        setattr(site.module, site.keeps, context.compact())
+    return model
+
+
+def recorded(model: nn.Module) -> dict[str, Context]:
+    """The contexts that :func:`record` has stored of outputs, by the names of their layers."""
+    found = {name: getattr(module, NAME, None) for name, module in model.named_modules()}
+    return {name: context for name, context in found.items() if isinstance(context, Context)}
+
+
+def present(model: nn.Module, batches: Tensor | Iterable[Any]) -> dict[str, Context]:
+    """Contexts of ``batches`` at the layers whose outputs were recorded, by name."""
+    chosen = sites(model, None, lambda module: isinstance(getattr(module, NAME, None), Context))
+    contexts = [_blank(site, recorded(site.module)[""].bins) for site in chosen]
+    _fill(model, chosen, contexts, batches)
+    return {site.name: context for site, context in zip(chosen, contexts, strict=True)}
+
+
+def _fill(model: nn.Module, chosen: Sequence[Site], contexts: list[Context], loader: Any) -> None:
+    """Count what passes the sites on all batches, each in its context."""
     batches = 0
     with torch.no_grad(), evaluating(model), hooking(model) as hooks:
         for site, context in zip(chosen, contexts, strict=True):
             hooks.enter_context(site.hook(partial(_count, site=site, context=context)))
-        for batch in surgery.batches(source_loader, "source_loader"):
+        for batch in surgery.batches(loader, "source_loader"):
             call(model, batch)
             batches += 1
     if not batches:
@@ -69,9 +91,6 @@ def record(
     unseen = [s.name for s, c in zip(chosen, contexts, strict=True) if c.is_empty]
     if unseen:
         raise RuntimeError(f"never called: {', '.join(unseen)}; leave these out with where=")
-    for site, context in zip(chosen, contexts, strict=True):
-        setattr(site.module, site.keeps, context.compact())
-    return model
 
 
 @lasting

@@ -1,0 +1,163 @@
+"""Forms through a few landmarks: SOFT's Gaussian kernel and agent attention."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from qact import checks
+from qact.attention.form import Form, keys_kept
+from qact.attention.registry import register
+
+RIDGE = 0.01
+NEWTON = 20
+
+
+def pooled(t: Tensor, count: int) -> Tensor:
+    """``count`` landmarks (..., count, D): means over neighbouring tokens; all tokens if fewer."""
+    if count >= t.shape[-2]:
+        return t
+    flat = t.transpose(-1, -2).flatten(0, -3)
+    return F.adaptive_avg_pool1d(flat, count).transpose(-1, -2).unflatten(0, t.shape[:-2])
+
+
+def gaussian(a: Tensor, b: Tensor) -> Tensor:
+    """``exp(-|a - b|^2 / (2 sqrt D))``, (..., A, B)."""
+    distance = (
+        a.square().sum(-1, keepdim=True)
+        + b.square().sum(-1)[..., None, :]
+        - 2 * a @ b.transpose(-1, -2)
+    )
+    return torch.exp(-distance.clamp_min(0) / (2 * math.sqrt(a.shape[-1])))
+
+
+def inverse(A: Tensor, steps: int = NEWTON) -> Tensor:
+    """The inverse of ``P = A + 0.01 I`` by ``V <- 2V - V P V``, as the authors of SOFT code it.
+
+    It starts at ``1.8 P / max_row_sum(A)^2``. The ridge shifts the result: it is not that of ``A``.
+    """
+    P = A + RIDGE * torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
+    V = 1.8 * P / A.abs().sum(-1).amax(-1)[..., None, None].square()
+    for _ in range(steps):
+        V = 2 * V - V @ P @ V
+    return V
+
+
+@register(
+    "soft",
+    paper="Lu et al. 2021, arXiv 2110.11945 (the authors' code)",
+    formula="exp(-|q - k|^2 / (2 sqrt d)), q = k, through landmarks",
+    linear=True,
+    causal=False,
+    rows=False,
+)
+class SOFT(Form):
+    """The Gaussian kernel ``exp(-|q_i - q_j|^2 / (2 sqrt D))`` for softmax, through landmarks.
+
+    SOFT (arXiv 2110.11945): queries are keys too, the keys that are given are not read. With
+    landmarks ``l`` the kernel is ``K(q, l) P^-1 K(l, q)``, see :func:`inverse`; with all tokens as
+    landmarks it is the kernel itself, but for the ridge. The symmetric normalisation of the second
+    paper (arXiv 2207.03341) is not here: its formula was not found.
+
+    Args:
+        num_heads, head_dim, causal: see :class:`Form`.
+        landmarks: how many; means over neighbouring tokens.
+        steps: of Newton's iteration.
+    """
+
+    linear = True
+    causal_form = False
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        causal: bool = False,
+        landmarks: int = 49,
+        steps: int = NEWTON,
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.landmarks = checks.integer("landmarks", landmarks, 1)
+        self.steps = checks.integer("steps", steps, 1)
+
+    def _factors(self, q: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        marks = pooled(q, self.landmarks)
+        left, keep = gaussian(q, marks), keys_kept(mask, q)
+        right = left if keep is None else left.masked_fill(~keep, 0)
+        return left, inverse(gaussian(marks, marks), self.steps), right.transpose(-1, -2)
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, L)."""
+        left, middle, right = self._factors(q, mask)
+        return left @ middle @ right
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E), in linear time."""
+        left, middle, right = self._factors(q, mask)
+        return left @ (middle @ (right @ v))
+
+
+@register(
+    "agent",
+    paper="Han et al. 2023, arXiv 2312.08874",
+    formula="softmax(q a^T) softmax(a k^T), a pooled queries",
+    linear=True,
+    causal=False,
+)
+class Agent(Form):
+    """``softmax(q a^T / sqrt D) softmax(a k^T / sqrt D) v`` with agents ``a``, the pooled queries.
+
+    Agent attention (arXiv 2312.08874), without the biases and the depthwise convolution of the
+    authors' network.
+
+    Args:
+        num_heads, head_dim, causal: see :class:`Form`.
+        agents: how many.
+    """
+
+    linear = True
+    causal_form = False
+
+    def __init__(
+        self, num_heads: int, head_dim: int, causal: bool = False, agents: int = 49
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.agents = checks.integer("agents", agents, 1)
+
+    def _factors(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        agents = pooled(q, self.agents) / math.sqrt(self.head_dim)
+        keep, gathered = keys_kept(mask, k), agents @ k.transpose(-1, -2)
+        if keep is not None:
+            gathered = gathered.masked_fill(~keep.transpose(-1, -2), -torch.inf)
+        return (q @ agents.transpose(-1, -2)).softmax(-1), gathered.softmax(-1)
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, S)."""
+        left, right = self._factors(q, k, mask)
+        return left @ right
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E), in linear time."""
+        left, right = self._factors(q, k, mask)
+        return left @ (right @ v)

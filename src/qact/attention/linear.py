@@ -1,0 +1,462 @@
+"""Forms whose time and memory are linear in the tokens: products of features."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qact import checks
+from qact.attention.form import Form, joint, keys_kept, tokens
+from qact.attention.registry import register
+
+CHUNK = 128  # queries of a causal form that are worked on at once
+TINY = 1e-6
+
+
+def summed(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
+    """``(q k^T) v`` without the matrix in the middle; causal by chunks of queries.
+
+    A chunk's own keys are weighed by a small masked matrix, all earlier ones through ``k^T v``.
+    """
+    if not causal:
+        return q @ (k.transpose(-1, -2) @ v)
+    state, parts = torch.zeros_like(k[..., :1, :].transpose(-1, -2) @ v[..., :1, :]), []
+    for i in range(0, q.shape[-2], CHUNK):
+        a, b, c = (t[..., i : i + CHUNK, :] for t in (q, k, v))
+        parts.append(a @ state + (a @ b.transpose(-1, -2)).tril() @ c)
+        state = state + b.transpose(-1, -2) @ c
+    return torch.cat(parts, -2)
+
+
+class Linear(Form):
+    """``phi(q_i) phi(k_j) / sum_j phi(q_i) phi(k_j)`` with features :meth:`features`."""
+
+    linear = True
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``phi(q)`` and ``phi(k)``."""
+        raise NotImplementedError
+
+    def _masked(
+        self, q: Tensor, k: Tensor, v: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        if self.causal and q.shape[-2] != k.shape[-2]:
+            raise ValueError(
+                f"causal: {q.shape[-2]} queries and {k.shape[-2]} keys must be as many"
+            )
+        keep = keys_kept(mask, k)
+        a, b = self.features(q, k)
+        if keep is None:
+            return a, b, v
+        return a, b.masked_fill(~keep, 0), None if v is None else v.masked_fill(~keep, 0)
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, S)."""
+        a, b, _ = self._masked(q, k, None, mask)
+        w = a @ b.transpose(-1, -2)
+        w = w.tril() if self.causal else w
+        return w / w.sum(-1, keepdim=True).clamp_min(TINY)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E), in linear time."""
+        a, b, v = self._masked(q, k, self.values(v), mask)  # type: ignore[assignment]
+        both = summed(a, b, torch.cat([v, torch.ones_like(v[..., :1])], -1), self.causal)
+        return self.finish(both[..., :-1] / both[..., -1:].clamp_min(TINY), x)
+
+
+@register(
+    "elu",
+    paper="Katharopoulos et al. 2020, arXiv 2006.16236",
+    formula="phi(q) phi(k) / sum, phi = elu + 1",
+    linear=True,
+)
+class Elu(Linear):
+    """The linear transformer (arXiv 2006.16236): ``phi = elu + 1``."""
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """``elu + 1`` of both."""
+        return F.elu(q) + 1, F.elu(k) + 1
+
+
+@register(
+    "favor",
+    paper="Choromanski et al. 2021, arXiv 2009.14794",
+    formula="phi(x) = exp(omega x - |x|^2/2)/sqrt m of q and k over d^(1/4), omega orthogonal",
+    linear=True,
+)
+class Favor(Linear):
+    """FAVOR+: positive random features whose product is ``e^(q k / sqrt D)`` in the mean.
+
+    ``phi(x) = exp(omega x - |x|^2/2) / sqrt(m)`` (arXiv 2009.14794), Gaussian ``omega`` orthogonal
+    in blocks of ``D``. The largest exponent is taken off, of each query and of all keys of a head:
+    it cancels in a row.
+
+    Args:
+        num_heads, head_dim, causal: see :class:`Form`.
+        features: ``m``; the error falls as ``1/sqrt(m)``.
+        orthogonal: rows of ``omega`` at right angles, for a smaller variance.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        causal: bool = False,
+        features: int = 64,
+        orthogonal: bool = True,
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.m = checks.integer("features", features, 1)
+        self.omega: Tensor
+        self.register_buffer("omega", directions(self.m, head_dim, orthogonal))
+
+    def exponents(self, x: Tensor) -> Tensor:
+        """``omega x - |x|^2/2`` of ``x / D^(1/4)``: logarithms of the features."""
+        x = x * self.head_dim**-0.25
+        return x @ self.omega.to(x.dtype).T - x.square().sum(-1, keepdim=True) / 2
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The positive features."""
+        a, b = self.exponents(q), self.exponents(k)
+        a = a - a.detach().amax(-1, keepdim=True)
+        return a.exp(), (b - b.detach().amax((-2, -1), keepdim=True)).exp()
+
+
+def directions(m: int, d: int, orthogonal: bool = True) -> Tensor:
+    """``m`` Gaussian directions (m, d); orthogonal ones have the lengths of Gaussian ones."""
+    if not orthogonal:
+        return torch.randn(m, d)
+    Q, R = torch.linalg.qr(torch.randn(-(-m // d), d, d))
+    # Without these signs the directions are not uniform: the algorithm prefers some.
+    Q = Q * R.diagonal(dim1=-2, dim2=-1).sign()[:, None]
+    return Q.flatten(0, 1)[:m] * torch.randn(m, d).norm(dim=1, keepdim=True)
+
+
+@register(
+    "taylorshift",
+    paper="Nauen et al. 2024, arXiv 2403.02920",
+    formula="t(q k^T)/sum, t(x) = 1 + x + x^2/2",
+    linear=True,
+)
+class TaylorShift(Linear):
+    """Taylor softmax of ``q k^T`` in linear time: ``phi(x) = [1, x, x (x) x / sqrt 2]``.
+
+    TaylorShift (arXiv 2403.02920): queries and keys have length 1, queries times a temperature per
+    head. ``1 + D + D^2`` features: worth it from about ``D^2`` tokens on.
+    """
+
+    def __init__(
+        self, num_heads: int, head_dim: int, causal: bool = False, normalise: bool = True
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.normalise = checks.flag("normalise", normalise)
+        self.temperature = nn.Parameter(torch.ones(num_heads, 1, 1)) if normalise else None
+
+    def normed(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Queries and keys whose product is the score."""
+        if self.temperature is None:
+            return q, k
+        return self.temperature * F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of order 0, 1 and 2."""
+        return tuple(  # type: ignore[return-value]
+            torch.cat(
+                [
+                    torch.ones_like(x[..., :1]),
+                    x,
+                    (x[..., :, None] * x[..., None, :]).flatten(-2) / math.sqrt(2),
+                ],
+                -1,
+            )
+            for x in self.normed(q, k)
+        )
+
+
+@register(
+    "hedgehog",
+    paper="Zhang et al. 2024, arXiv 2402.04347 (the authors' code)",
+    formula="phi(x) = [softmax(Wx), softmax(-Wx)], W learnt per head",
+    linear=True,
+)
+class Hedgehog(Linear):
+    """Learnt features that mimic softmax: ``[softmax(Wx), softmax(-Wx)]`` or ``[e^(Wx), e^(-Wx)]``.
+
+    Hedgehog (arXiv 2402.04347): ``W`` per head, which starts as the identity (our choice);
+    :meth:`distillation` is the loss by which it learns the weights of softmax.
+
+    Args:
+        num_heads, head_dim, causal: see :class:`Form`.
+        kind: ``"softmax"`` or ``"exp"``.
+    """
+
+    def __init__(
+        self, num_heads: int, head_dim: int, causal: bool = False, kind: str = "softmax"
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.kind = checks.choice("kind", kind, ("softmax", "exp"))
+        self.query = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
+        self.key = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The learnt features."""
+        q, k = (t * self.head_dim**-0.25 @ w for t, w in ((q, self.query), (k, self.key)))
+        if self.kind == "softmax":
+            a, b = (torch.cat([t.softmax(-1), (-t).softmax(-1)], -1) for t in (q, k))
+            return a, b
+        a, b = (torch.cat([t, -t], -1) for t in (q, k))
+        a = a - a.detach().amax(-1, keepdim=True)  # cancels in a row
+        return a.exp(), (b - b.detach().amax((-2, -1), keepdim=True)).exp()
+
+    def distillation(self, q: Tensor, k: Tensor) -> Tensor:
+        """The cross-entropy of these weights against those of softmax, a mean over rows.
+
+        Its least value is the mean entropy of the softmax rows.
+        """
+        scores = q @ k.transpose(-1, -2) / math.sqrt(self.head_dim)
+        mask = joint(None, self.causal, q.shape[-2], k.shape[-2], q)
+        scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
+        target = scores.softmax(-1)
+        return -(target * self.weights(q, k).clamp_min(1e-12).log()).sum(-1).mean()
+
+
+@register(
+    "cosformer",
+    paper="Qin et al. 2022, arXiv 2202.08791",
+    formula="relu(q) relu(k) cos(pi (i - j)/2M) / sum",
+    linear=True,
+    rows=False,  # a query without a positive feature has no weights
+)
+class CosFormer(Linear):
+    """``relu(q_i) relu(k_j) cos(pi/2 (i - j)/M)``, normalised by rows, as two linear attentions.
+
+    cosFormer (arXiv 2202.08791), by ``cos(a - b) = cos a cos b + sin a sin b``.
+
+    Args:
+        num_heads, head_dim, causal: see :class:`Form`.
+        length: ``M``, at least the number of tokens; None is that number.
+    """
+
+    def __init__(
+        self, num_heads: int, head_dim: int, causal: bool = False, length: int | None = None
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.length = None if length is None else checks.integer("length", length, 1)
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The features at their places."""
+        n = max(q.shape[-2], k.shape[-2])
+        if self.length is not None and self.length < n:
+            raise ValueError(f"length={self.length} must be at least the {n} tokens")
+        return self._placed(q, n), self._placed(k, n)
+
+    def _placed(self, t: Tensor, n: int) -> Tensor:
+        place = torch.arange(t.shape[-2], dtype=t.dtype, device=t.device)[:, None]
+        angle = math.pi / 2 * place / (self.length or n)
+        t = torch.relu(t)
+        return torch.cat([t * angle.cos(), t * angle.sin()], -1)
+
+
+@register(
+    "rank_augmented",
+    paper="Fan et al. 2024, arXiv 2411.07635 (the authors' code)",
+    formula="phi(q) a_j phi(k_j)/sum, a = softmax(mean phi(q) phi(k)/sqrt d), output times o(x)",
+    linear=True,
+    causal=False,
+    input=True,
+)
+class RankAugmented(Linear):
+    """Linear attention whose keys are weighed by a global query, and whose output by the token.
+
+    RALA (arXiv 2411.07635): ``phi = elu + 1``; ``a_j = N softmax_j(mean_i phi(q_i) phi(k_j)/sqrt
+    D)`` raises the rank of ``sum_j a_j phi(k_j) v_j``, a projection of the token that of the
+    output. Without the rotation and the depthwise convolution of the authors' network.
+    """
+
+    causal_form = False
+
+    def __init__(self, num_heads: int, head_dim: int, causal: bool = False) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.modulation = nn.Linear(num_heads * head_dim, num_heads * head_dim)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.ones_(self.modulation.bias)  # it starts as plain attention
+
+    def _masked(
+        self, q: Tensor, k: Tensor, v: Tensor | None, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        keep = keys_kept(mask, k)
+        a, b = F.elu(q) + 1, F.elu(k) + 1
+        whole = a.mean(-2, keepdim=True) @ b.transpose(-1, -2) / math.sqrt(self.head_dim)
+        whole = whole if keep is None else whole.masked_fill(~keep.transpose(-1, -2), -torch.inf)
+        b = b * whole.softmax(-1).transpose(-1, -2) * k.shape[-2]
+        return a, b, v if keep is None or v is None else v.masked_fill(~keep, 0)
+
+    def finish(self, output: Tensor, x: Tensor | None) -> Tensor:
+        """The modulated output."""
+        o = self.modulation(tokens(x, "rank_augmented"))
+        return output * o.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+
+
+class _Affine(Form):
+    """Weights ``alpha_i (q_i k_j) + beta_i`` over ``N`` keys: linear as they stand."""
+
+    linear = True
+    causal_form = False
+
+    def parts(self, q: Tensor, k: Tensor, n: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features of queries (times alpha), of keys, and beta (..., L, 1)."""
+        raise NotImplementedError
+
+    def _all(
+        self, q: Tensor, k: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        keep = keys_kept(mask, k)
+        n = k.shape[-2] if keep is None else keep.sum(-2, keepdim=True).clamp_min(1)
+        a, b = self.features(q, k)
+        b = b if keep is None else b.masked_fill(~keep, 0)
+        return *self.parts(a, b, n), keep
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Return ``phi(q)`` and ``phi(k)``."""
+        return F.elu(q) + 1, F.elu(k) + 1
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, S); some may be negative."""
+        a, b, beta, keep = self._all(q, k, mask)
+        w = a @ b.transpose(-1, -2) + beta
+        return w if keep is None else w.masked_fill(~keep.transpose(-1, -2), 0)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E), in linear time."""
+        a, b, beta, keep = self._all(q, k, mask)
+        v = v if keep is None else v.masked_fill(~keep, 0)
+        return a @ (b.transpose(-1, -2) @ v) + beta * v.sum(-2, keepdim=True)
+
+
+@register(
+    "inline",
+    paper="Han et al. 2024, arXiv 2412.06590 (the authors' code)",
+    formula="q k_j - mean_s q k_s + 1/N, q scaled by 1/(N sqrt d)",
+    linear=True,
+    causal=False,
+)
+class InLine(_Affine):
+    """``q k_j - (1/N) sum_s q k_s + 1/N`` with ``q`` scaled by ``1/(N sqrt(D))``.
+
+    Injective linear attention (arXiv 2412.06590): queries of one direction and different lengths
+    have different weights. Without the local residual of the authors' network.
+    """
+
+    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """Both as they are."""
+        return q / math.sqrt(self.head_dim), k
+
+    def parts(self, q: Tensor, k: Tensor, n: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """The shift that makes rows sum to 1."""
+        q = q / n
+        return q, k, 1 / n - q @ (k.sum(-2, keepdim=True) / n).transpose(-1, -2)
+
+
+@register(
+    "mala",
+    paper="Fan et al. 2025, arXiv 2507.00698 (the authors' code)",
+    formula="(1 + 1/S) phi(q) phi(k_j) - S/N, S = sum_m phi(q) phi(k_m), phi = elu + 1",
+    linear=True,
+    causal=False,
+)
+class MALA(_Affine):
+    """``beta phi(q) phi(k_j) - gamma`` with ``beta = 1 + 1/S``, ``gamma = S/N``.
+
+    Magnitude-aware linear attention (arXiv 2507.00698), ``S = sum_m phi(q) phi(k_m)``: the length
+    of a query counts, as in softmax. Without the rotation of the authors' network.
+    """
+
+    def parts(self, q: Tensor, k: Tensor, n: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
+        """``beta phi(q)``, ``phi(k)`` and ``-gamma``."""
+        S = q @ k.sum(-2, keepdim=True).transpose(-1, -2)
+        return q * (1 + 1 / S.clamp_min(TINY)), k, -S / n
+
+
+@register(
+    "galerkin",
+    paper="Cao 2021, arXiv 2105.14995 (the authors' code)",
+    formula="q (LN(k)^T LN(v)) / N",
+    linear=True,
+    causal=False,
+    rows=False,
+)
+class Galerkin(Form):
+    """``q (LN(k)^T LN(v)) / N``: no softmax, a Petrov-Galerkin projection (arXiv 2105.14995)."""
+
+    linear = True
+    causal_form = False
+    normed = ("k", "v")
+
+    def __init__(self, num_heads: int, head_dim: int, causal: bool = False) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(head_dim) for name in self.normed})
+
+    def _norm(self, name: str, t: Tensor) -> Tensor:
+        return self.norms[name](t) if name in self.norms else t
+
+    def values(self, v: Tensor) -> Tensor:
+        """Normalised in Galerkin's form."""
+        return self._norm("v", v)
+
+    def _keys(self, k: Tensor, mask: Tensor | None) -> Tensor:
+        keep, k = keys_kept(mask, k), self._norm("k", k)
+        if keep is None:
+            return k / k.shape[-2]
+        return k.masked_fill(~keep, 0) / keep.sum(-2, keepdim=True).clamp_min(1)
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, S), of any sign."""
+        return self._norm("q", q) @ self._keys(k, mask).transpose(-1, -2)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E), in linear time."""
+        return self._norm("q", q) @ (self._keys(k, mask).transpose(-1, -2) @ self.values(v))
+
+
+@register(
+    "fourier",
+    paper="Cao 2021, arXiv 2105.14995 (the authors' code)",
+    formula="(LN(q) LN(k)^T) v / N",
+    linear=True,
+    causal=False,
+    rows=False,
+)
+class Fourier(Galerkin):
+    """``(LN(q) LN(k)^T) v / N``: the sibling of :class:`Galerkin` (arXiv 2105.14995)."""
+
+    normed = ("q", "k")

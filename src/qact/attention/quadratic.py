@@ -1,0 +1,351 @@
+"""Forms with all weights: any map of scores, forgetting, gated, selective, ReLA, shaped."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from qact import _compat, checks
+from qact import weights as maps
+from qact.attention.form import Form, joint, tokens
+from qact.attention.registry import register
+
+
+class Scores(nn.Module):
+    """Where the scores of a layer pass, (N, H, L, S): a place to listen, heads as channels.
+
+    ``qact.record(model, batches, where=Scores)`` stores their contexts, one per head, and
+    ``qact.drift`` compares later ones with them.
+    """
+
+    def __init__(self, num_heads: int) -> None:
+        super().__init__()
+        self.num_features, self.dim = num_heads, 1
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Return the scores."""
+        return scores
+
+    def extra_repr(self) -> str:
+        """Shown by ``print``."""
+        return f"heads={self.num_features}"
+
+
+class Mapped(Form):
+    """``map(q k^T / sqrt(D)) v`` with any map of :mod:`qact.weights`.
+
+    softmax goes to :func:`torch.nn.functional.scaled_dot_product_attention`, unless someone listens
+    to its scores.
+
+    Args:
+        num_heads, head_dim, causal: see :class:`Form`.
+        normaliser: a name of :func:`qact.weights.names`, or a :class:`qact.weights.Weights`.
+        scale: of the scores; None is ``1/sqrt(D)``.
+        **options: of the map; a map with a number per head has one for each.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        causal: bool = False,
+        normaliser: str | nn.Module = "softmax",
+        scale: float | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal)
+        self.scale = 1 / math.sqrt(head_dim) if scale is None else scale
+        self.scores = Scores(num_heads)
+        self.map = normalising(normaliser, num_heads, **options)
+
+    def scored(self, q: Tensor, k: Tensor, x: Tensor | None) -> Tensor:
+        """The scores, before any mask."""
+        return self.scores(self.scale * (q @ k.transpose(-1, -2)))
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, S)."""
+        mask = joint(mask, self.causal, q.shape[-2], k.shape[-2], q)
+        return self.map(self.scored(q, k, x), mask)
+
+    @property
+    def fused(self) -> bool:
+        """Whether torch's own attention gives the same: plain softmax that nobody listens to."""
+        softmax = isinstance(self.map, maps.Map) and self.map.name == "softmax"
+        return softmax and not _compat.has_hooks(self.scores) and not _compat.has_hooks(self.map)
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E)."""
+        if not self.fused:
+            return self.quadratic(q, k, v, x, mask)
+        bias = joint(mask, self.causal, q.shape[-2], k.shape[-2], q)
+        bias = bias if bias is None or bias.dtype == torch.bool else bias.to(q.dtype)
+        output = F.scaled_dot_product_attention(q, k, self.values(v), bias, scale=self.scale)
+        return self.finish(output, x)
+
+
+def normalising(normaliser: str | nn.Module, num_heads: int, **options: Any) -> nn.Module:
+    """A map by name, with a number per head where it learns one.
+
+    Raises:
+        ValueError: no such map, or one of classes rather than of keys.
+        TypeError: neither a name nor a module.
+    """
+    if isinstance(normaliser, nn.Module):
+        return normaliser
+    if not isinstance(normaliser, str):
+        raise TypeError(f"normaliser={normaliser!r} must be a name or a module")
+    known = maps.entry(normaliser)
+    if known.needs:
+        raise ValueError(f"normaliser={normaliser!r} needs {', '.join(known.needs)}: it is a head")
+    if known.parameters:
+        options = {"heads": num_heads} | options
+    return known(**options)
+
+
+@register(
+    "adaptive_sparse",
+    paper="Correia et al. 2019, arXiv 1909.00015",
+    formula="entmax(q k^T / sqrt d) with alpha learnt per head",
+)
+class AdaptiveSparse(Mapped):
+    """alpha-entmax with a learnt ``alpha`` per head, see :class:`qact.weights.LearntEntmax`."""
+
+    def __init__(
+        self, num_heads: int, head_dim: int, causal: bool = False, alpha: float = 1.5
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal, "entmax_learnt", alpha=alpha)
+
+
+@register(
+    "forgetting",
+    paper="Lin et al. 2025, arXiv 2503.02130",
+    formula="softmax(q_i k_j / sqrt d + sum_{l = j+1..i} log f_l), f = sigmoid(w x + b), causal",
+    input=True,
+)
+class Forgetting(Mapped):
+    """``softmax(q_i k_j / sqrt(D) + D_ij)`` with ``D_ij = sum_{l=j+1..i} log f_l``, causal.
+
+    The forgetting transformer (arXiv 2503.02130): a gate ``f_t = sigmoid(w^T x_t + b)`` per head
+    and token says how much of the past is kept. ``D_ij = c_i - c_j`` with ``c`` the running sum of
+    ``log f``, in float32. ``f = 1`` is causal softmax, a constant ``f`` ALiBi of slope ``-log f``.
+
+    Args:
+        num_heads, head_dim: see :class:`Form`; it is always causal.
+        engine: None for torch's attention with the bias in memory, ``"flex"`` for FlexAttention,
+            which makes it on the way and needs no memory of N^2 once compiled.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        causal: bool = True,
+        normaliser: str | nn.Module = "softmax",
+        engine: str | None = None,
+    ) -> None:
+        if not causal:
+            raise ValueError("causal=False: forgetting attention runs along a sequence")
+        super().__init__(num_heads, head_dim, True, normaliser)
+        self.engine = checks.choice("engine", engine, (None, "flex"))
+        self.gate = nn.Linear(num_heads * head_dim, num_heads)
+
+    def decay(self, x: Tensor | None) -> Tensor:
+        """``c``, the running sums of ``log f``: (N, H, L), float32 or float64."""
+        f = self.gate(tokens(x, "forgetting")).transpose(1, 2)
+        return F.logsigmoid(f if f.dtype == torch.float64 else f.float()).cumsum(-1)
+
+    def _bias(self, x: Tensor | None, q: Tensor, mask: Tensor | None) -> Tensor:
+        c = self.decay(x)
+        bias = (c[..., :, None] - c[..., None, :]).to(q.dtype)
+        whole = joint(mask, True, c.shape[-1], c.shape[-1], q)
+        assert whole is not None
+        if whole.dtype == torch.bool:
+            return bias.masked_fill(~whole, -torch.inf)
+        return bias + whole.to(q.dtype)
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, L)."""
+        return self.map(self.scored(q, k, x), self._bias(x, q, mask))
+
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E)."""
+        if not self.fused:
+            return self.quadratic(q, k, v, x, mask)
+        if self.engine == "flex" and mask is None:
+            return self._flex(q, k, v, self.decay(x))
+        return F.scaled_dot_product_attention(q, k, v, self._bias(x, q, mask), scale=self.scale)
+
+    def _flex(self, q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
+        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+        def score(s: Tensor, n: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return s + c[n, h, i] - c[n, h, j]
+
+        def past(n: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return i >= j
+
+        block = create_block_mask(past, None, None, q.shape[-2], k.shape[-2], device=str(q.device))
+        return flex_attention(q, k, v, score_mod=score, block_mask=block, scale=self.scale)
+
+
+@register(
+    "gated",
+    paper="Bondarenko et al. 2023, arXiv 2306.12929",
+    formula="sigmoid(G(x)) softmax(q k^T / sqrt d), one gate per head and token",
+    rows=False,
+    input=True,
+)
+class Gated(Mapped):
+    """``sigmoid(G(x)) * softmax(q k^T / sqrt(D)) v``: a head can do nothing (arXiv 2306.12929).
+
+    ``G`` is linear in the token, one gate per head; it starts at a gate of ``start``.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        causal: bool = False,
+        normaliser: str | nn.Module = "softmax",
+        start: float = 0.5,
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal, normaliser)
+        self.gate = nn.Linear(num_heads * head_dim, num_heads)
+        if not 0 < start < 1:
+            raise ValueError(f"start={start!r} must lie in (0, 1)")
+        nn.init.constant_(self.gate.bias, math.log(start / (1 - start)))
+
+    def finish(self, output: Tensor, x: Tensor | None) -> Tensor:
+        """The gated output."""
+        gate = torch.sigmoid(self.gate(tokens(x, "gated")))
+        return gate.transpose(1, 2)[..., None] * output
+
+
+@register(
+    "ssa",
+    paper="Zhang et al. 2024, arXiv 2411.12892 (the authors' code)",
+    formula="softmax((1 + exp(-exp(beta)) log n) q k^T / sqrt d), n the length of the row",
+)
+class Selective(Mapped):
+    """Scores times ``1 + exp(-exp(beta)) log(n)``, ``n`` the keys that a query sees.
+
+    The position part of selective self-attention, as in the authors' code, with ``beta`` learnt:
+    long rows are sharpened. ``beta`` of infinity is standard attention. Its token part is not here:
+    its formula was not found.
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        head_dim: int,
+        causal: bool = False,
+        normaliser: str | nn.Module = "softmax",
+        beta: float = 1.5,
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal, normaliser)
+        self.beta = nn.Parameter(torch.tensor(float(beta)))
+
+    def scored(self, q: Tensor, k: Tensor, x: Tensor | None) -> Tensor:
+        """The sharpened scores."""
+        L, S = q.shape[-2], k.shape[-2]
+        n = torch.full((L,), float(S), dtype=q.dtype, device=q.device)
+        if self.causal:
+            n = torch.arange(S - L + 1, S + 1, dtype=q.dtype, device=q.device).clamp_min(1)
+        factor = 1 + torch.exp(-torch.exp(self.beta)) * n.log()
+        return self.scores(factor[:, None] * self.scale * (q @ k.transpose(-1, -2)))
+
+    @property
+    def fused(self) -> bool:
+        """Never: the scores are changed row by row."""
+        return False
+
+
+@register(
+    "rela",
+    paper="Zhang et al. 2021, arXiv 2104.07012",
+    formula="RMSNorm(relu(q k^T / sqrt d) v)",
+    rows=False,
+)
+class ReLA(Mapped):
+    """``RMSNorm(relu(q k^T / sqrt(D)) v)``, the norm over a head's values, with a gain.
+
+    A query whose scores are all negative gets zeros. ``gated`` multiplies by ``sigmoid(w * o)``.
+    """
+
+    def __init__(
+        self, num_heads: int, head_dim: int, causal: bool = False, gated: bool = False
+    ) -> None:
+        super().__init__(num_heads, head_dim, causal, "rela")
+        self.gain = nn.Parameter(torch.ones(head_dim))
+        self.gated = checks.flag("gated", gated)
+        self.w = nn.Parameter(torch.zeros(head_dim)) if gated else None
+
+    def finish(self, output: Tensor, x: Tensor | None) -> Tensor:
+        """The normalised output."""
+        normed = F.rms_norm(output, output.shape[-1:], self.gain, 1e-6)
+        return normed if self.w is None else torch.sigmoid(self.w * output) * normed
+
+
+@register(
+    "shaped",
+    paper="Noci et al. 2023, arXiv 2306.17759",
+    formula="1 + softmax(q k^T / tau) - 1/m, tau = tau_0 sqrt(n n_k)",
+    causal=False,
+)
+class Shaped(Mapped):
+    """``I + softmax(q k^T / tau) - 1/m`` with ``tau = tau_0 sqrt(n D)``, ``n = H D`` the width.
+
+    Shaped attention (arXiv 2306.17759): near the identity, so that tokens of a deep stack do not
+    become alike. Queries and keys are of the same tokens.
+    """
+
+    causal_form = False
+
+    def __init__(
+        self, num_heads: int, head_dim: int, causal: bool = False, tau: float = 1.0
+    ) -> None:
+        checks.number("tau", tau, "a positive number", 0)
+        scale = 1 / (tau * math.sqrt(num_heads * head_dim * head_dim))
+        super().__init__(num_heads, head_dim, causal, "softmax", scale)
+
+    @property
+    def fused(self) -> bool:
+        """Never: the weights are more than softmax."""
+        return False
+
+    def weights(
+        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Return the weights (N, H, L, L)."""
+        if q.shape[-2] != k.shape[-2]:
+            raise ValueError(
+                f"shaped attention is of a sequence to itself, got {q.shape[-2]} "
+                f"queries and {k.shape[-2]} keys"
+            )
+        p = super().weights(q, k, x, mask)
+        one = torch.ones_like(p[..., :1, :])
+        one = one if mask is None else self.map(torch.zeros_like(one).expand_as(p), mask)
+        even = one / one.sum(-1, keepdim=True).clamp_min(1e-12)
+        return torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) + p - even
