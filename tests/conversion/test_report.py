@@ -115,6 +115,6 @@ def test_a_drift_in_notebooks_has_the_numbers_that_are_printed():
     model(torch.randn(64, 3))
     found = qact.drift(model.eval(), 3 * torch.randn(64, 3))
     html = _Cells(found._repr_html_())
-    assert html.rows[0] == ["layer", "KS mean", "max", "W1 mean", "max"]
+    assert html.rows[0] == ["layer", "KS mean", "max", "p", "W1 mean", "max"]
     assert html.rows[1] == str(found).splitlines()[1].split()
     assert "color:" not in found._repr_html_().replace("currentColor", "")  # the page's own

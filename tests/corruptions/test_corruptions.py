@@ -215,7 +215,7 @@ def test_bits_do_not_depend_on_batch_or_order(name):
 def test_a_long_batch_is_cut_without_a_trace(name, monkeypatch):
     x = pictures(9)
     whole = corrupt(x, name, 5)
-    monkeypatch.setattr("qact.corruptions.registry._CHUNK", (4 * 3 * 32 * 32, 1))
+    monkeypatch.setattr("qact.corruptions.apply._CHUNK", (4 * 3 * 32 * 32, 1))
     assert torch.equal(corrupt(x, name, 5), whole)
 
 
