@@ -39,7 +39,8 @@ def deferral_curve(
     Samples of equal doubt count as if in random order.
 
     Args:
-        first, second: probabilities (N, C) of the two models.
+        first: probabilities (N, C) of the cheap model.
+        second: those of the other one.
         labels: (N,).
         doubt: (N,), larger where the first is less sure; None for ``1 - max p1``.
 

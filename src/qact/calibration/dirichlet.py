@@ -22,7 +22,8 @@ class MatrixScaling(Calibrator):
     overfit.
 
     Args:
-        lam, mu: weights of the two.
+        lam: weight of the penalty on what stands beside the diagonal.
+        mu: weight of that on the intercept.
 
     Attributes:
         weight: ``W`` (C, C), in those units.

@@ -64,8 +64,10 @@ class AdaSCALE(Differentiating):
     distribution in-distribution, a :class:`qact.Context` of one channel.
 
     Args:
-        low, high: levels of SCALE; equal ones are SCALE.
-        k1, k2: shares of the features.
+        low: least level of SCALE; equal to ``high`` it is SCALE.
+        high: largest level.
+        k1: share of the features over which ``relu(a~)`` is summed.
+        k2: share of those over which ``|a - a~|`` is.
     """
 
     reads = ("logits", "features", "inputs")

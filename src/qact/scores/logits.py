@@ -215,7 +215,8 @@ class TempNet(Score):
 
     Args:
         rho: how far, in (0, log K) to have an effect.
-        low, high: bounds of ``tau``.
+        low: least ``tau``.
+        high: largest ``tau``.
     """
 
     def __init__(self, rho: float = 0.3, low: float = 0.01, high: float = 1e4) -> None:

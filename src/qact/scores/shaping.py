@@ -47,7 +47,8 @@ class VRA(Score):
     ``gamma`` is added first, then the cuts are made, as in the authors' code.
 
     Args:
-        low, high: quantiles of all in-distribution features that ``alpha`` and ``beta`` are.
+        low: which quantile of all in-distribution features ``alpha`` is.
+        high: which one ``beta`` is.
         gamma: of VRA+; 0 is VRA, and with ``low=0`` and features from 0 on that is ReAct.
     """
 
