@@ -91,6 +91,16 @@ torch.onnx.export(model.eval(), (x,), "m.onnx", dynamo=True)
 found = onnxruntime.InferenceSession("m.onnx").run(None, {"input": x.numpy()})[0]
 assert abs(found - model(x).detach().numpy()).max() < 1e-5
 """
+MONITOR = """
+import torch
+from qact.monitor import Monitor, Store, record
+model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8)).eval()
+reference = record(model, torch.randn(200, 4))
+with Monitor(model, reference, window=32, store="windows") as monitor:
+    for x in torch.randn(4, 32, 4):
+        model(x)
+assert Store("windows").total().images == 128
+"""
 TRITON = "import qact.kernels.triton.block"
 
 # Per extra: what is run, beside the use that needs none.
@@ -105,6 +115,7 @@ RUNS: dict[str | None, list[str]] = {
     "tensorboard": [TENSORBOARD],
     "onnx": [ONNX],
     "torchmetrics": [TORCHMETRICS],
+    "monitor": [MONITOR],
 }
 
 
