@@ -1,7 +1,12 @@
 """The full-size result: ResNet-18 on all of CIFAR-10, corrupted; its tables and its picture.
 
-    python benchmarks/fullsize.py                   # tables of the recorded networks
+    python benchmarks/fullsize.py                    # tables of the recorded networks
     python benchmarks/fullsize.py --out docs/images  # and the picture of README
+    python benchmarks/fullsize.py --train relu qact --seeds 3 --device cuda --data runs/fullsize
+
+``--train`` is a bench: `qact bench --model resnet18 --data cifar10 --preset fast --with-validation`
+with what is measured below. Stopped, the same command goes on. Every network that is finished
+becomes one file of the recorded format in ``--data``; CIFAR-10 lies in the folder `QACT_DATA`.
 
 Recorded are seven networks, measured on one NVIDIA H200 at commit 07fdc42 (torch 2.11.0, triton
 3.6.0): 24 epochs of 50,000 images in batches of 512, SGD 0.4 with Nesterov momentum 0.9, linearly
@@ -12,20 +17,85 @@ bfloat16 autocast. 10,000 test images, shuffled once, in batches of 200.
 import argparse
 import json
 import math
+import shlex
+import sys
+from collections import defaultdict
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+import torch
+from rich.console import Console
+from scipy.stats import t
+
+from qact.bench import Data, Model, Recipe, Shift, run
+from qact.bench.recipe import preset
 from qact.bench.report.figures import drawn_as_svg
+from qact.bench.runner.progress import Lines
+from qact.shift import corruptions
 
 DATA = Path(__file__).parent / "data" / "fullsize"
 STYLE = Path(__file__).parents[1] / "src/qact/bench/report/templates/report.css"
 NAMES = {"relu": "BatchNorm + ReLU", "qact": "BatchNorm + QAct"}
+ADAPTATIONS = {"frozen": "frozen", "batch-200": "batch200"}  # of the bench, and as recorded
 MEASURES = {"frozen": "frozen", "batch200": "test batch of 200"}
 NOT_A_CORRUPTION = ("clean", "mean_frozen", "mean_batch200")
-T_95 = 4.303  # Student's t with two degrees of freedom: three paired seeds
 
 Rows = dict[str, dict[str, dict[str, float]]]
+
+
+def trained(options: argparse.Namespace) -> None:
+    """Train and measure the networks of a recipe, and write one file for each."""
+    fast = preset("fast")
+    recipe = Recipe(
+        data=Data(options.images, with_validation=True),
+        model=Model("resnet18", options.width),
+        training=replace(fast, epochs=options.epochs, warmup=fast.warmup * options.epochs / 24),
+        shift=Shift(corruptions(), (0, 5), tuple(ADAPTATIONS)),
+        activations=tuple(options.train),
+        seeds=tuple(range(options.seeds)),
+    )
+    results = run(
+        recipe,
+        options.data / "bench",
+        devices=(options.device,),
+        command=shlex.join(["python", *sys.argv]),
+        display=partial(Lines, Console(stderr=True)),
+    )
+    for activation, _, seed in recipe.cells():
+        notes = results.cells[f"{activation}/{seed}"]
+        network = {
+            "activation": activation,
+            "seed": seed,
+            "epochs": len(notes["history"]),
+            "training_seconds": notes["train_seconds"],
+            "device": card(notes["device"]),
+            "versions": results.environment["versions"],
+            "rows": rows(results.rows, activation, seed),
+        }
+        text = json.dumps(network, indent=1) + "\n"
+        (options.data / f"{activation}-seed{seed}.json").write_text(text, encoding="utf-8")
+
+
+def card(device: str) -> str:
+    """Name of a GPU, where it is one."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def rows(found: list[dict[str, Any]], activation: str, seed: int) -> Rows:
+    """Rows of one network in the recorded format: percent, and nats for the NLL."""
+    mine = [row for row in found if (row["activation"], row["seed"]) == (activation, seed)]
+    listed: Rows = defaultdict(dict)
+    for row in mine:
+        name = row["corruption"] if row["severity"] else "clean"
+        listed[name][ADAPTATIONS[row["adaptation"]]] = {
+            "acc": round(100 * row["accuracy"], 3),
+            "nll": round(row["nll"], 4),
+            "ece": round(100 * row["ece"], 4),
+        }
+    return dict(listed)
 
 
 def recorded(folder: Path = DATA) -> dict[tuple[str, int], Rows]:
@@ -63,12 +133,14 @@ def spread(values: list[float], digits: int) -> str:
 
 def differences(networks: dict[tuple[str, int], Rows]) -> list[str]:
     """QAct minus ReLU, both on the test batch: paired seeds, with a 95% interval."""
-    seeds = sorted(seed for name, seed in networks if name == "qact")
-    pairs = [(networks["qact", seed], networks["relu", seed]) for seed in seeds]
-    lines = []
+    seeds = [seed for name, seed in networks if name == "qact" and ("relu", seed) in networks]
+    pairs = [(networks["qact", seed], networks["relu", seed]) for seed in sorted(seeds)]
+    lines: list[str] = []
+    if len(pairs) < 2:
+        return lines
     for metric, unit in (("acc", "points"), ("ece", "points"), ("nll", "nats")):
         gaps = [mean(q, "batch200", metric) - mean(r, "batch200", metric) for q, r in pairs]
-        half = T_95 * stdev(gaps) / math.sqrt(len(gaps))
+        half = float(t.ppf(0.975, len(gaps) - 1)) * stdev(gaps) / math.sqrt(len(gaps))
         lines.append(
             f"{metric}: {fmean(gaps):+.2f} {unit} "
             f"({fmean(gaps) - half:+.2f} to {fmean(gaps) + half:+.2f})"
@@ -121,9 +193,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, default=DATA, help="folder of recorded networks")
     parser.add_argument("--out", type=Path, help="folder for the picture")
+    parser.add_argument("--train", nargs="+", metavar="ACTIVATION", help="what to train first")
+    parser.add_argument("--seeds", type=int, default=1, help="of each, from 0 on")
+    parser.add_argument("--device", default="cuda", help="to train and to measure on")
+    small = parser.add_argument_group("to try it where there is no GPU")
+    small.add_argument("--images", default="cifar10", help="data set of `qact list`")
+    small.add_argument("--width", type=float, default=1.0, help="of the network")
+    small.add_argument("--epochs", type=int, default=24)
     options = parser.parse_args()
+    if options.train:
+        if options.data == DATA:
+            parser.error("--train writes into --data; name a folder of your own")
+        trained(options)
     networks = recorded(options.data)
-    print("\n".join([*table(networks), "", "QAct minus ReLU, test batch:", *differences(networks)]))
+    print("\n".join(table(networks)))
+    if compared := differences(networks):
+        print("\n".join(["", "QAct minus ReLU, test batch:", *compared]))
     if options.out:
         options.out.mkdir(parents=True, exist_ok=True)
         (options.out / "fullsize.svg").write_text(picture(networks))

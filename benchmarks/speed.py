@@ -2,7 +2,7 @@
 
     python benchmarks/speed.py                    # everything, about 15 minutes on 2 cores
     python benchmarks/speed.py --part blocks      # or: engines, growth, step
-    python benchmarks/speed.py --device cuda
+    python benchmarks/speed.py --device cuda      # on a GPU: see speed_cuda.py for its columns
     python benchmarks/speed.py --markdown         # the recorded figures, as the docs have them
 
 One protocol: every rival is warmed up, then all run in turn, A B C A B C, in one process; a ratio
@@ -30,6 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import qact
+import speed_cuda
 from published import Published
 from qact.models import resnet18
 from qact.nn.normed import NormedQAct
@@ -335,12 +336,13 @@ def about(args) -> dict:
 
 
 PARTS = {"blocks": blocks, "engines": engines, "growth": growth, "step": step}
+CUDA_PARTS = {"engines": engines, "growth": growth} | speed_cuda.PARTS
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--part", choices=tuple(PARTS))
+    parser.add_argument("--part", choices=tuple(PARTS | CUDA_PARTS))
     parser.add_argument("--seconds", type=float, default=4.0, help="per table and mode")
     parser.add_argument("--batch", type=int, default=32, help="of the ResNet-18 step")
     parser.add_argument("--quick", action="store_true", help="only the shapes of batch 128")
@@ -349,10 +351,11 @@ def main() -> None:
     path = HERE / "data" / f"speed-{args.device}.json"
     record = json.loads(path.read_text()) if path.exists() else {}
     if args.markdown:
-        print(markdown(record))
+        print((markdown if args.device == "cpu" else speed_cuda.markdown)(record))
         return
     record["about"] = about(args)
-    for name, part in PARTS.items():
+    args.copy, args.dry = 1e9 * record["about"]["copy_GB_per_s"], False
+    for name, part in (CUDA_PARTS if args.device == "cuda" else PARTS).items():
         if args.part in (None, name):
             torch.manual_seed(0)
             record[name] = part(args)

@@ -167,6 +167,8 @@ def test_a_training_batch_fits_three_pictures(tmp_path, monkeypatch):
         assert code == 0, output
         usual = 128 if "paper" in asked else 50
         assert f"2 training images: batches of 2 instead of {usual}\n" in output
+        blind = "no validation images: the last epoch instead of training.select='best'\n"
+        assert (blind in output) == ("paper" in asked)
     code, output = qact(*bench, "--batch", 60, "--out", "b")  # what is asked for is not changed
     assert code == 2
     assert "batch 60 is larger than 2 training images" in output

@@ -5,8 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
+from qact.bench import Summary, run
 from qact.bench.data import load_inputs
+from qact.bench.errors import RecipeError
 from qact.bench.recipe.rivals import rival
+from qact.bench.report.html import render
 from qact.bench.train.checkpoint import epochs_done
 from qact.bench.train.network import train_cell
 
@@ -114,3 +117,42 @@ def test_compiled_training_stores_the_plain_network(tiny, tmp_path):
     assert compiled.model.state_dict().keys() == plain.model.state_dict().keys()
     assert compiled.history[-1]["loss"] == pytest.approx(plain.history[-1]["loss"], rel=0.05)
     assert same(compiled, train(recipe, tmp_path / "a"))
+
+
+def test_validation_images_are_trained_on_if_asked(tiny, tmp_path):
+    apart = load_inputs(tiny.data)
+    recipe = replace(tiny, data=replace(tiny.data, with_validation=True))
+    whole = load_inputs(recipe.data)
+    assert whole.sizes() == {
+        "train": apart.sizes()["train"] + apart.sizes()["val"],
+        "val": 0,
+        "test": apart.sizes()["test"],
+    }
+    results = run(recipe, tmp_path / "bench", jobs=1)
+    history = results.cells["relu/0"]["history"]
+    assert len(history) == recipe.training.epochs
+    assert all(set(epoch) == {"loss", "seconds"} for epoch in history)
+    again = run(recipe, tmp_path / "bench", jobs=1)
+    assert again.rows == results.rows
+    assert "validation accuracy" in render(Summary(results))
+
+
+@pytest.mark.parametrize(
+    "option", [{"select": "best"}, {"schedule": "plateau"}, {"patience": 3}], ids=str
+)
+def test_what_watches_validation_accuracy_needs_validation_images(tiny, tmp_path, option):
+    training = replace(tiny.training, **option)
+    told = f"{next(iter(option))}=.* needs validation images"
+    with pytest.raises(RecipeError, match=told):
+        replace(tiny, training=training, data=replace(tiny.data, with_validation=True))
+    recipe = replace(tiny, training=training)
+    none = replace(load_inputs(tiny.data), val=(torch.zeros(0, 1, 8, 8), torch.zeros(0).long()))
+    with pytest.raises(RecipeError, match=told):
+        train_cell(recipe, rival("relu"), 0, none, tmp_path, lambda images: None)
+
+
+def test_all_images_make_another_network(tiny, tmp_path):
+    run(tiny, tmp_path)
+    other = replace(tiny, data=replace(tiny.data, with_validation=True))
+    with pytest.raises(RecipeError, match=r"data.with_validation: None there, True here"):
+        run(other, tmp_path)

@@ -12,6 +12,7 @@ from torch import Tensor
 from qact import checks
 from qact.bench.errors import RecipeError
 from qact.bench.recipe.recipe import Data
+from qact.datasets.splits import Splits
 
 Conditions = tuple[tuple[str, int], ...]  # (corruption, severity): one, or one per image
 
@@ -127,6 +128,8 @@ def load_inputs(data: Data) -> Inputs:
             f"data {data.name!r}: all training images are of one class, "
             f"{splits.class_names[classes[0]]!r}; a classifier needs at least two"
         )
+    if data.with_validation:
+        splits = _joined(splits)
     (train, train_y), (val, val_y), (test, test_y) = (
         (images.float() / 255, labels.long())
         for images, labels in (splits.train, splits.val, splits.test)
@@ -143,6 +146,12 @@ def load_inputs(data: Data) -> Inputs:
         num_classes=splits.num_classes,
         stored=splits.train[0],
     )
+
+
+def _joined(splits: Splits) -> Splits:
+    """Return the data set with its validation images among those to train on."""
+    images, labels = (torch.cat(parts) for parts in zip(splits.train, splits.val, strict=True))
+    return replace(splits, train=(images, labels), val=(images[:0], labels[:0]))
 
 
 def _moved(value: Any, device: str | torch.device) -> Any:

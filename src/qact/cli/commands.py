@@ -174,17 +174,21 @@ def _measurable(recipe: Recipe, usual: Recipe, console: Console) -> tuple[Recipe
 
 
 def _trainable(recipe: Recipe, usual: Recipe, console: Console) -> Recipe:
-    """Return the recipe with the usual training batch no larger than the training set."""
+    """Return the recipe with what is usual, and not asked for, fitted to few images."""
     from dataclasses import replace
 
     from qact.bench.data import load_inputs
 
-    if recipe.training.batch != usual.training.batch:
-        return recipe
-    images = load_inputs(recipe.data).sizes()["train"]
-    training = recipe.training.fitted(images)
-    what = f"{images} training images: batches of"
-    _say_fitted(what, (recipe.training.batch,), (training.batch,), console)
+    sizes, asked = load_inputs(recipe.data).sizes(), recipe.training
+    training = asked
+    if asked.batch == usual.training.batch:
+        training = training.fitted(sizes["train"])
+        what = f"{sizes['train']} training images: batches of"
+        _say_fitted(what, (asked.batch,), (training.batch,), console)
+    if not sizes["val"] and asked.watches == usual.training.watches:
+        training = training.blind()
+        what = "no validation images:"
+        _say_fitted(what, (asked.watches,), (training.watches or "the last epoch",), console)
     return replace(recipe, training=training)
 
 

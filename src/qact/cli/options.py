@@ -69,6 +69,9 @@ def at_least_one(option: str, value: int) -> int:
 NETWORK = {
     "data": Setting("data.name", str, DATA),
     "limit": Setting("data.limit", int, "The first N images alone."),
+    "with_validation": Setting(
+        "data.with_validation", bool, "Train on validation images too.", ("--with-validation",)
+    ),
     "model": Setting("model.name", str, "Network; see `qact list`."),
     "width": Setting(
         "model.width_multiplier",

@@ -77,7 +77,7 @@ def _method(kind: Adaptation, dealt: bool, model: nn.Module, inputs: Inputs) -> 
     if dealt:
         return dealing(kind, model, inputs.train[0])
     method = create(kind, model, inputs)
-    method(inputs.val[0][:_FEW])  # compiles, so that the first row does not pay for it
+    method(inputs.train[0][:_FEW])  # compiles, so that the first row does not pay for it
     return method
 
 

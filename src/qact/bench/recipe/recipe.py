@@ -22,22 +22,26 @@ class Data:
     """Which images of :func:`qact.shift.load`; a ``size`` in pixels is for the digits only.
 
     ``limit`` takes the first images of every split, ``test_limit`` then the first of those to test
-    on: with hundreds of conditions it is they that decide the time.
+    on: with hundreds of conditions it is they that decide the time. ``with_validation`` trains on
+    the validation images too, as one does with a recipe in which nothing is left to choose.
     """
 
     name: str = "digits"
     size: int | None = None
     limit: int | None = None
     test_limit: int | None = None
+    with_validation: bool = False
 
     def __post_init__(self) -> None:
-        if self.test_limit is not None:
-            with refusing("data"):
+        with refusing("data"):
+            if self.test_limit is not None:
                 checks.integer("test_limit", self.test_limit, 1)
+            checks.flag("with_validation", self.with_validation)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the weights: everything but the images to test on."""
-        return {k: v for k, v in asdict(self).items() if k != "test_limit"}
+        """Return what decides the weights: all but the images to test on, and what is not used."""
+        unsaid = {"test_limit", *([] if self.with_validation else ["with_validation"])}
+        return {k: v for k, v in asdict(self).items() if k not in unsaid}
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,11 @@ class Recipe:
                 checks.integer("seeds", seed, 0)
             for loss in self.losses:
                 LOSSES[loss]
+        if self.data.with_validation and self.training.watches:
+            raise RecipeError(
+                f"{self.training.watches} needs validation images; with_validation=True trains on "
+                "them"
+            )
         for shift in self.further:
             if shift.seed != self.shift.seed:
                 raise RecipeError(

@@ -105,6 +105,15 @@ class Training:
                 f"{self.warmup!r}"
             )
 
+    @property
+    def watches(self) -> str:
+        """What looks at validation accuracy; empty where nothing does."""
+        if self.select == "best":
+            return "training.select='best'"
+        if self.schedule == "plateau":
+            return "training.schedule='plateau'"
+        return f"training.patience={self.patience}" if self.patience else ""
+
     def fitted(self, images: int) -> Training:
         """Return this training with a batch no larger than so many training images, 2 at least.
 
@@ -113,6 +122,16 @@ class Training:
             (24, 50)
         """
         return replace(self, batch=max(2, min(self.batch, images)))
+
+    def blind(self) -> Training:
+        """Return this training without what looks at validation accuracy.
+
+        Example:
+            >>> Training(select="best", schedule="plateau", patience=3).blind().schedule
+            'constant'
+        """
+        schedule = "constant" if self.schedule == "plateau" else self.schedule
+        return replace(self, select="last", patience=0, schedule=schedule)
 
     def identity(self) -> dict[str, Any]:
         """Return what decides the weights; options at their defaults are mostly not mentioned."""

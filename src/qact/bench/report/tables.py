@@ -156,7 +156,8 @@ def _cost(summary: Summary, name: str) -> Row | None:
         return None
     trained = [c for c in own if c["history"]]
     epoch = Stat.of(c["train_seconds"] / len(c["history"]) for c in trained)
-    accuracy = Stat.of(c["history"][-1]["val_accuracy"] for c in trained)
+    last = (c["history"][-1] for c in trained)
+    accuracy = Stat.of(epoch["val_accuracy"] for epoch in last if "val_accuracy" in epoch)
     known = summary.costs(name)
     predicted = (known.get("predict_ms", {}).get(adaptation) for adaptation in summary.timed)
     measured = (known.get("step_ms"), known.get("kept_mib"), *predicted)

@@ -20,6 +20,7 @@ from qact.bench.runner.progress import Display
 from qact.bench.runner.workers import run_cells
 from qact.bench.store.files import alone, make_folder
 from qact.bench.store.results import Book, Results
+from qact.bench.train.checkpoint import val_scores
 
 
 def _silent(total: int) -> Display:
@@ -106,9 +107,9 @@ def _as_one(failed: list[tuple[Cell, Exception]]) -> BenchError:
 
 def _sentence(outcome: Outcome) -> str:
     notes = outcome.notes
-    val = 100 * notes["history"][-1]["val_accuracy"]
-    trained, measured = notes["train_seconds"], notes["measure_seconds"]
-    return f"validation {val:.1f}%, trained {trained:.1f} s, measured {measured:.1f} s"
+    took = f"trained {notes['train_seconds']:.1f} s, measured {notes['measure_seconds']:.1f} s"
+    scores = val_scores(notes["history"])
+    return f"validation {100 * scores[-1]:.1f}%, {took}" if scores else took
 
 
 def _environment(

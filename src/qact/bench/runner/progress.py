@@ -158,8 +158,9 @@ class Watch:
 
     def tell(self, epoch: int, entry: dict[str, float]) -> None:
         """Say what came of an epoch."""
-        text = f"epoch {epoch}/{self._epochs}  loss {entry['loss']:.4f}  validation "
-        text += f"{100 * entry['val_accuracy']:.2f}%"
+        text = f"epoch {epoch}/{self._epochs}  loss {entry['loss']:.4f}"
+        if "val_accuracy" in entry:
+            text += f"  validation {100 * entry['val_accuracy']:.2f}%"
         self._bar.update(self._task, description=text)
         if not self._console.is_terminal:
             pace = (time.monotonic() - self._begin) / max(1, epoch - self._done)

@@ -19,6 +19,16 @@ History = list[dict[str, float]]  # one entry per epoch
 FINISHED, BEGUN = "weights.safetensors", "checkpoint.safetensors"
 
 
+def val_scores(history: History) -> list[float]:
+    """Return the validation accuracy of every epoch; empty where no image was left for it.
+
+    Example:
+        >>> val_scores([{"loss": 1.0, "val_accuracy": 0.5}]), val_scores([{"loss": 1.0}])
+        ([0.5], [])
+    """
+    return [entry["val_accuracy"] for entry in history if "val_accuracy" in entry]
+
+
 def save(
     path: Path,
     cell: dict[str, Any],

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qact.bench.data import Inputs, permutation
 from qact.bench.errors import RecipeError
 from qact.bench.recipe.training import Training
-from qact.bench.train.checkpoint import History
+from qact.bench.train.checkpoint import History, val_scores
 from qact.bench.train.distributed import Ranks
 from qact.bench.train.ema import follow, settle
 from qact.bench.train.losses import Objective, objective
@@ -62,16 +62,21 @@ class Loop:
                 f"batch {self.training.batch} is larger than {len(self.inputs.train[1])} training "
                 "images"
             )
+        if self.training.watches and not len(self.inputs.val[1]):
+            raise RecipeError(f"{self.training.watches} needs validation images; there are none")
         chosen = objective(self.training.loss, self.training.label_smoothing)
         loss: nn.Module = Loss(self.model, chosen, self.training.precision)
         loss = self.ranks.wrapped(loss)
         self.loss = torch.compile(loss) if self.training.compile else loss
 
     def epoch(self, history: History) -> dict[str, float]:
-        """Run the epoch that comes next; return its loss, validation accuracy and seconds."""
+        """Run the epoch that comes next; return its loss, validation accuracy and seconds.
+
+        Without validation images there is no such accuracy.
+        """
         number, seed = len(history), self.seed * 100_003 + len(history)
         torch.manual_seed(seed + 7_919 * self.ranks.rank)  # for dropout and the like
-        scores = [entry["val_accuracy"] for entry in history]
+        scores = val_scores(history)
         begin = time.perf_counter()
         total = torch.zeros((), dtype=torch.float64, device=self.inputs.train[1].device)
         self.model.train()
@@ -82,7 +87,8 @@ class Loop:
         loss = self._finite(total) / self.steps
         seconds = time.perf_counter() - begin
         loss, accuracy, seconds = self.ranks.mean([loss, self._validate(), seconds])
-        return {"loss": loss, "val_accuracy": accuracy, "seconds": round(seconds, 3)}
+        watched = {"val_accuracy": accuracy} if len(self.inputs.val[1]) else {}
+        return {"loss": loss} | watched | {"seconds": round(seconds, 3)}
 
     def _batches(self, number: int) -> tuple[Tensor, ...]:
         # The last, incomplete batch is left out: its statistics would be those of a few images.

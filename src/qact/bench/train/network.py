@@ -22,7 +22,7 @@ from qact.bench.errors import DamagedFileError, RecipeError
 from qact.bench.recipe.recipe import Recipe
 from qact.bench.recipe.rivals import Rival
 from qact.bench.store.files import make_folder, remove_leftovers
-from qact.bench.train.checkpoint import BEGUN, FINISHED, History, restore, save
+from qact.bench.train.checkpoint import BEGUN, FINISHED, History, restore, save, val_scores
 from qact.bench.train.distributed import Ranks, synchronised
 from qact.bench.train.ema import copy_of
 from qact.bench.train.epoch import Advance, Loop
@@ -158,13 +158,13 @@ def _kept(recipe: Recipe, model: nn.Module) -> dict[str, nn.Module]:
 
 
 def _over(recipe: Recipe, history: History) -> bool:
-    scores = [entry["val_accuracy"] for entry in history]
-    return len(scores) >= recipe.training.epochs or stalled(scores, recipe.training.patience)
+    done = len(history) >= recipe.training.epochs
+    return done or stalled(val_scores(history), recipe.training.patience)
 
 
 def _keep_best(kept: dict[str, nn.Module], history: History) -> None:
     """Copy this epoch's network if none before it did better on validation images."""
-    scores = [entry["val_accuracy"] for entry in history]
+    scores = val_scores(history)
     if "best" in kept and scores[-1] > max(scores[:-1], default=-1.0):
         kept["best"].load_state_dict(kept.get("average", kept["model"]).state_dict())
 

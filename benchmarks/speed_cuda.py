@@ -1,0 +1,344 @@
+"""What a QAct layer costs on a GPU; `python benchmarks/speed.py --device cuda` runs all of it.
+
+Beside the eager time, which has the host in it, stands that of a CUDA graph's replay: the kernels
+alone. The share is what the fewest possible reads and writes of the data would take at the speed of
+a plain copy, of the replay: 3 forward (statistics need the data once more), 5 backward, 2 in
+``eval``. Peak memory is what a call allocates at most beside what there was. A cold start is a
+process of its own that compiles with an empty cache.
+
+    python benchmarks/speed_cuda.py --dry    # the script itself, on a CPU, at shapes of nothing
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import qact
+from published import Published
+from qact.models import resnet18
+from qact.nn.normed import NormedQAct
+
+CONTROL = "BatchNorm + ReLU"
+MAPS = [(128, 64, 32, 32), (128, 128, 16, 16), (128, 256, 8, 8), (128, 512, 4, 4), (128, 512)]
+LARGE = [(512, 64, 32, 32), (512, 512, 4, 4)]
+SLOW = (128, 512, 4, 4)  # the published formulation keeps 1,000 numbers for every value
+PASSES = {"forward": 3, "both": 8, "eval": 2}
+BATCHES = (32, 128, 512)
+Row = dict[str, Any]
+Work = Callable[[], object]
+
+
+def normed(activation: Callable[[], nn.Module]) -> Callable[[int], nn.Module]:
+    """BatchNorm of any shape before an activation."""
+    return lambda c: nn.Sequential(Norm(c), activation())
+
+
+class Norm(nn.BatchNorm2d):
+    """BatchNorm of maps and of features."""
+
+    def _check_input_dim(self, x: Tensor) -> None:
+        pass
+
+
+RIVALS: dict[str, Callable[[int], nn.Module]] = {
+    CONTROL: normed(nn.ReLU),
+    "the same, torch.compile": lambda c: torch.compile(RIVALS[CONTROL](c), dynamic=False),
+    "BatchNorm + GELU": normed(nn.GELU),
+    "NormedQAct": NormedQAct,
+    "QAct": qact.QAct,
+    "QAct.paper": qact.QAct.paper,
+    "published formulation": Published,
+}
+
+
+def blocks(args: argparse.Namespace) -> list[Row]:
+    """Every rival at every shape, precision and memory layout."""
+    shapes = [(4, 3, 5, 5), (6, 3)] if args.dry else MAPS + ([] if args.quick else LARGE)
+    rows = []
+    for shape in shapes:
+        for dtype in (torch.float32, torch.bfloat16):
+            for layout in ("contiguous", "channels_last")[: 2 if len(shape) == 4 else 1]:
+                rows += compared(shape, dtype, layout, args)
+                show(rows, f"{shape}, {str(dtype)[6:]}, {layout}")
+    return rows
+
+
+def compared(shape: tuple[int, ...], dtype: torch.dtype, layout: str, args: Any) -> list[Row]:
+    """One table: eager and replayed, in turn in one process."""
+    torch.manual_seed(0)
+    x = torch.randn(shape, device=args.device).mul_(2).add_(0.5).to(dtype)
+    x = x.contiguous(memory_format=getattr(torch, f"{layout}_format", torch.channels_last))
+    x.requires_grad_()
+    names = [n for n in RIVALS if n != "published formulation" or shape == SLOW]
+    modules = {name: RIVALS[name](shape[1]).to(args.device) for name in names}
+    rows = []
+    for mode in PASSES:
+        works = {n: work(m.train(mode != "eval"), x, mode) for n, m in modules.items()}
+        about = {"mode": mode, "shape": shape, "dtype": str(dtype)[6:], "layout": layout}
+        found = measured(works, args)
+        floor = PASSES[mode] * x.numel() * x.element_size() / args.copy
+        for row in found:
+            if row.get("graph_ms"):
+                row["share"] = round(1e3 * floor / row["graph_ms"], 3)
+        rows += [about | row for row in found]
+    return rows
+
+
+def work(module: nn.Module, x: Tensor, mode: str) -> Work:
+    """One call of a layer."""
+    grad = torch.randn_like(x)
+
+    def both() -> None:
+        x.grad = None
+        module(x).backward(grad)
+
+    def forward() -> None:
+        with torch.no_grad():
+            module(x)
+
+    return both if mode == "both" else forward
+
+
+def measured(works: dict[str, Work], args: Any) -> list[Row]:
+    """Milliseconds of eager calls and of replays, launches and memory; or why a rival fails."""
+    rows: dict[str, Row] = {}
+    eager: dict[str, Work] = {}
+    replays: dict[str, Work] = {}
+    for name, call in works.items():
+        rows[name] = {"rival": name}
+        try:
+            for _ in range(3):
+                call()
+            rows[name] |= {"launches": launches(call, args), "peak_mb": peak(call, args)}
+            eager[name] = call
+            replays[name] = replay(call, args)
+        except Exception as error:  # any compiler's, and what a graph cannot capture
+            rows[name]["error"] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
+    for kind, chosen in (("eager", eager), ("graph", replays)):
+        times = in_turn(chosen, args)
+        control = times.get(CONTROL)
+        for name, mine in times.items():
+            rows[name][f"{kind}_ms"] = round(statistics.median(mine), 5)
+            if control:
+                ratios = [a / b for a, b in zip(mine, control, strict=True)]
+                rows[name][f"{kind}_ratio"] = round(statistics.median(ratios), 3)
+    return list(rows.values())
+
+
+def in_turn(works: dict[str, Work], args: Any) -> dict[str, list[float]]:
+    """Milliseconds of rounds A B C A B C, as many as the budget allows."""
+    if not works:
+        return {}
+    once = sum(milliseconds(call, args) for call in works.values())
+    count = max(3, min(100, int(1e3 * args.seconds / once)))
+    rounds = [{n: milliseconds(call, args) for n, call in works.items()} for _ in range(count)]
+    return {name: [one[name] for one in rounds] for name in works}
+
+
+def milliseconds(call: Work, args: Any) -> float:
+    """Of one call, by the device's own clock; the host waits before and after."""
+    if args.dry:
+        call()
+        return 1.0
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize()
+    begin.record()
+    call()
+    end.record()
+    torch.cuda.synchronize()
+    return begin.elapsed_time(end)
+
+
+def replay(call: Work, args: Any) -> Work:
+    """The same kernels without the host: captured once, on a stream of its own as torch asks."""
+    if args.dry:
+        return call
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
+
+
+def launches(call: Work, args: Any) -> int | None:
+    """Kernels, copies and fills that one call starts on the device."""
+    if args.dry:
+        return None
+    kinds = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as profile:
+        call()
+        torch.cuda.synchronize()
+    cuda = torch.autograd.DeviceType.CUDA
+    return sum(event.device_type == cuda for event in profile.events())
+
+
+def peak(call: Work, args: Any) -> float | None:
+    """MB that a call allocates at most."""
+    if args.dry:
+        return None
+    call()  # gradients that stay are there
+    torch.cuda.synchronize()
+    before = torch.cuda.memory_allocated()
+    torch.cuda.reset_peak_memory_stats()
+    call()
+    torch.cuda.synchronize()
+    return round((torch.cuda.max_memory_allocated() - before) / 1e6, 2)
+
+
+def step(args: argparse.Namespace) -> list[Row]:
+    """A training step of ResNet-18 on CIFAR images: bfloat16 autocast, channels last."""
+    acts: dict[str, Any] = {
+        CONTROL: lambda c: nn.ReLU(inplace=True),
+        "BatchNorm + GELU": lambda c: nn.GELU(),
+        "QAct behind BatchNorm": qact.QAct,
+        "QAct.paper behind BatchNorm": qact.QAct.paper,
+    }
+    rows = []
+    for batch in (4,) if args.dry else BATCHES:
+        x = torch.randn(batch, 3, 32, 32, device=args.device)
+        x = x.contiguous(memory_format=torch.channels_last)
+        y = torch.randint(10, (batch,), device=args.device)
+        works = {}
+        for name, act in acts.items():
+            torch.manual_seed(0)
+            model = resnet18(act=act).to(args.device, memory_format=torch.channels_last)
+            works[name] = train_step(model, x, y)
+            works[f"{name}, torch.compile"] = train_step(copy.deepcopy(model), x, y, compiled=True)
+        chosen = {n: w for n, w in works.items() if not (args.dry and "compile" in n)}
+        found = measured(chosen, args)
+        rows += [{"mode": "step", "shape": tuple(x.shape), "dtype": "bfloat16"} | r for r in found]
+        show(rows, f"ResNet-18, one training step, batch {batch}")
+    return rows
+
+
+def train_step(model: nn.Module, x: Tensor, y: Tensor, compiled: bool = False) -> Work:
+    """Forward, backward and update, all of it capturable."""
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    # The replay of a whole step is measured apart, so that graphs are not nested.
+    run = torch.compile(model, dynamic=False) if compiled else model
+
+    def work() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            loss = nn.functional.cross_entropy(run(x), y)
+        loss.backward()
+        optimizer.step()
+
+    return work
+
+
+COLD = """
+import time, torch, qact
+x = torch.randn(128, 64, 32, 32, device="{device}", requires_grad=True)
+layer = qact.QAct(64).to(x.device)
+torch.cuda.synchronize() if x.is_cuda else None
+for mode in ("train", "eval"):
+    begin = time.perf_counter()
+    y = layer.train(mode == "train")(x)
+    y.sum().backward() if mode == "train" else None
+    torch.cuda.synchronize() if x.is_cuda else None
+    print(time.perf_counter() - begin)
+"""
+
+
+def cold(args: argparse.Namespace) -> list[Row]:
+    """Seconds of the first call, compiling, and of the first call of the next process."""
+    rows = []
+    with tempfile.TemporaryDirectory() as empty:
+        caches = {"TRITON_CACHE_DIR": empty, "NUMBA_CACHE_DIR": empty}
+        for name in ("empty cache", "kept cache"):
+            told = subprocess.run(
+                [sys.executable, "-c", COLD.format(device=args.device)],
+                env=os.environ | caches | {"QACT_QUIET": "1"},
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            times = map(float, told.stdout.split())
+            rows += [
+                {"rival": f"QAct, {name}", "mode": mode, "seconds": round(seconds, 2)}
+                for mode, seconds in zip(("both", "eval"), times, strict=True)
+            ]
+    for row in rows:
+        Console(width=80).print(f"{row['rival']}, {row['mode']}: {row['seconds']} s")
+    return rows
+
+
+COLUMNS = {
+    "eager_ms": "ms",
+    "eager_ratio": "ratio",
+    "graph_ms": "graph, ms",
+    "graph_ratio": "ratio",
+    "launches": "launches",
+    "share": "of copy",
+    "peak_mb": "MB",
+}
+
+
+def show(rows: list[Row], title: str) -> None:
+    """Print the rows that have the last one's shape, precision and layout."""
+
+    def key(row: Row) -> tuple[Any, ...]:
+        return row["shape"], row.get("dtype"), row.get("layout")
+
+    table = Table(title=title, title_justify="left")
+    for name in ("", "", *COLUMNS.values()):
+        table.add_column(name, justify="right" if name else "left", overflow="fold")
+    for row in (row for row in rows if key(row) == key(rows[-1])):
+        cells = (row.get(name) for name in COLUMNS)
+        listed = ["-" if cell is None else f"{cell:.3g}" for cell in cells]
+        table.add_row(row["rival"], row["mode"], *listed)
+        if "error" in row:
+            table.add_row("", "", row["error"])
+    Console(width=100).print(table)
+
+
+def markdown(record: Row) -> str:
+    """What is recorded, one row per rival and mode, for the docs."""
+    about = record["about"]
+    lines = [f"{about['device']}, torch {about['torch']}. A copy: {about['copy_GB_per_s']} GB/s."]
+    for part in ("blocks", "step"):
+        head = ["shape", "", "mode", *COLUMNS.values()]
+        lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        for row in record.get(part, []):
+            shape = "x".join(map(str, row["shape"]))
+            where = " ".join([shape, row["dtype"], row.get("layout", "")]).strip()
+            cells = (row.get(name) for name in COLUMNS)
+            listed = ["–" if cell is None else f"{cell:.3g}" for cell in cells]
+            lines.append("| " + " | ".join([where, row["rival"], row["mode"], *listed]) + " |")
+    cold = record.get("cold", [])
+    return "\n".join([*lines, "", *(f"{r['rival']}, {r['mode']}: {r['seconds']} s" for r in cold)])
+
+
+PARTS = {"blocks": blocks, "step": step, "cold": cold}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--dry", action="store_true", required=True, help="on a CPU, no times")
+    args = parser.parse_args()
+    args.device, args.seconds, args.copy, args.quick = "cpu", 0.0, 1e9, True
+    for part in PARTS.values():
+        part(args)
+
+
+if __name__ == "__main__":
+    main()
