@@ -295,3 +295,24 @@ def test_a_number_per_head():
 def test_an_unknown_name_is_told_the_nearest():
     with pytest.raises(ValueError, match="unknown weight map 'sparsmax'; did you mean 'sparsemax'"):
         weights.create("sparsmax")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_nan_is_seen_in_its_row_and_nowhere_else(name):
+    module, z = made(name), data(3, N, dtype=torch.float32)
+    spoilt = z.clone()
+    spoilt[1, 2] = torch.nan
+    w = call(module, spoilt)
+    assert w[1].isnan().any()
+    torch.testing.assert_close(w[::2], call(module, z)[::2])
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-10, 1e10, 1e30])
+@pytest.mark.parametrize("name", [n for n in NAMES if n != "context_rank"])  # a context of its own
+def test_float32_reaches_as_far_as_its_numbers(name, unit):
+    z = unit * data(20, N, dtype=torch.float32)
+    wide, narrow = call(made(name, torch.float64), z.double()), call(made(name), z)
+    torch.testing.assert_close(narrow.double(), wide, rtol=1e-4, atol=1e-6)
+    x = z.requires_grad_()
+    call(made(name), x).square().sum().backward()
+    assert x.grad.isfinite().all()

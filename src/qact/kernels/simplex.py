@@ -101,7 +101,7 @@ def implicit(z: Tensor, alpha: float | Tensor, find: Callable[[Tensor, Any], Ten
     x = x.masked_fill(~keep, -2.0)  # below every threshold
     root = find(x.detach(), alpha.detach())
     power, gap = 1 / (alpha - 1), x - root
-    inside = gap > 0
+    inside = keep & ~(gap <= 0)  # a row with NaN is NaN
     gap = torch.where(inside, gap, 1.0)  # a power of 0 has no derivative, and is not asked for one
     total = torch.where(inside, gap**power, 0.0).sum(-1, keepdim=True)
     slope = torch.where(inside, power * gap ** (power - 1), 0.0).sum(-1, keepdim=True).detach()

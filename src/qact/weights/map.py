@@ -58,6 +58,12 @@ def closed(weights: Tensor, keep: Tensor, scores: Tensor) -> Tensor:
     return weights.masked_fill(~keep, 0.0).to(scores.dtype)
 
 
+def unscaled(z: Tensor, dim: int) -> Tensor:
+    """Rows divided by their largest absolute value, so that no square overflows or vanishes."""
+    most = z.detach().abs().amax(dim, keepdim=True)
+    return z / torch.where(most == 0, 1.0, most)
+
+
 def shares(sizes: Tensor, keep: Tensor, dim: int) -> Tensor:
     """``s_i / sum_j s_j`` over what is kept; a row whose sizes are all 0 stays 0."""
     sizes = sizes.masked_fill(~keep, 0.0)

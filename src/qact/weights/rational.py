@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.weights.map import closed, opened, shares
+from qact.weights.map import closed, opened, shares, unscaled
 from qact.weights.registry import mapped
 
 
@@ -49,7 +49,9 @@ def taylor(scores: Tensor, dim: int = -1, mask: Tensor | None = None) -> Tensor:
         tensor([0.7143, 0.2857])
     """
     z, keep = opened(scores, dim, mask)
-    return closed(shares(0.5 + (1 + z).square() / 2, keep, dim), keep, scores)
+    most = (1 + z).detach().abs().amax(dim, keepdim=True).clamp_min(1)  # squares must not overflow
+    sizes = 0.5 * (1 / most).square() + ((1 + z) / most).square() / 2
+    return closed(shares(sizes, keep, dim), keep, scores)
 
 
 @mapped(
@@ -76,9 +78,9 @@ def power(scores: Tensor, dim: int = -1, mask: Tensor | None = None, r: int = 2)
     if checks.integer("r", r, 2) % 2:
         raise ValueError(f"r={r!r} must be even, else weights may be negative")
     z, keep = opened(scores, dim, mask)
-    most = z.detach().abs().amax(dim, keepdim=True)
-    z = torch.where(most == 0, 1.0, z / torch.where(most == 0, 1.0, most))
-    return closed(shares(z**r, keep, dim), keep, scores)
+    z = unscaled(z, dim)
+    zero = (z == 0).all(dim, keepdim=True)
+    return closed(shares(torch.where(zero, 1.0, z) ** r, keep, dim), keep, scores)
 
 
 @mapped(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.kernels import engines
-from qact.weights.map import PerHead, asked, closed, counted, exponential, opened
+from qact.weights.map import PerHead, asked, closed, counted, exponential, opened, unscaled
 from qact.weights.registry import mapped, register
 
 # Highest power first, in the entropy in nats (Velickovic et al. 2024, arXiv 2410.01104).
@@ -322,7 +322,7 @@ def normalised(
         tensor([-1.,  1.])
     """
     z, keep = opened(scores, dim, mask)
-    n = counted(keep, dim, z)
+    z, n = unscaled(z, dim), counted(keep, dim, z)
     centred = (z - z.sum(dim, keepdim=True) / n).masked_fill(~keep, 0.0)
     variance = centred.square().sum(dim, keepdim=True) / n
     # Equal scores have no spread, and must not have an infinite derivative for it.
