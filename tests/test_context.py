@@ -58,6 +58,17 @@ def test_rank_is_monotone_and_in_the_unit_interval(values, grounded, smooth):
     assert float(rank.diff(dim=0).min()) >= (-1e-6 if smooth else 0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("values", [[0.0, 1.0], [-1.0, 0.0], [-3.0, 5.0, 5.0], [2.0], [-4.0, -1.0]])
+def test_step_rank_counts_what_is_not_larger(values, dtype):
+    """Also where a value stands on the first edge of the grid, or on the last."""
+    z = column(values).to(dtype)
+    asked = torch.cat([z - 1e-3, z, z + 1e-3, torch.tensor([[-1e4], [1e4]])])
+    wanted = torch.stack([(z <= query).double().mean() for query in asked])
+    rank = Context(1, dtype=dtype).add(z).rank(asked, grounded=False, smooth=False)[:, 0]
+    torch.testing.assert_close(rank.double(), wanted, rtol=0, atol=1e-6)
+
+
 @given(numbers, st.booleans())
 def test_step_rank_goes_from_nothing_to_everything(values, grounded):
     z = column(values)

@@ -231,7 +231,7 @@ class Context(nn.Module):
         if self._table is None or key[0] is None or self._table[0] != key:
             self._table = key, store(self.histogram, UNIFORM, rule)
         wide = z.float().contiguous()
-        return engines.lookup(None, wide)(wide, self._table[1])
+        return engines.lookup(None, wide, self._table[1])
 
     def density(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
         """``f_h(z)``, the derivative of the smooth rank, in units of one over those of ``z``."""

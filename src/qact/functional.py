@@ -131,12 +131,9 @@ def transform(
             plan = fuse(rule, level)
         if plan is not None:
             affine = (None, None, *_columns(level), None, None)
-            try:
-                return channels.back(block(z, plan, affine, running))
-            except engines.UnusableError as error:
-                if engine is not None:
-                    raise
-                engines.give_up(z.device.type, error)
+            output = engines.attempt(engine, z.device, block, z, plan, affine, running)
+            if output is not None:
+                return channels.back(output)
         if engine == "reference":
             output, seen = _reference(channels, rule, level, context, prior), None
         else:
@@ -160,14 +157,7 @@ def recall(channels: Channels, stored: Stored | Nearest, engine: str | None) -> 
         return channels.input.clone()
     if isinstance(stored, Nearest):
         return stored(channels.input, channels.dim)
-    z = channels.z
-    try:
-        output = engines.lookup(engine, z)(z, stored)
-    except engines.UnusableError as error:
-        if engine is not None:
-            raise
-        engines.give_up(z.device.type, error)
-        output = engines.lookup(engine, z)(z, stored)
+    output = engines.lookup(engine, channels.z, stored)
     return channels.back(output if stored.after is None else stored.after(output))
 
 

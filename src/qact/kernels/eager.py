@@ -22,7 +22,7 @@ from qact.kernels import engines
 from qact.kernels import passes as plain
 from qact.kernels.columns import REACH
 from qact.kernels.first_order import refusing
-from qact.kernels.steps import own_rank, stored_place, stored_table
+from qact.kernels.steps import led, own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
 from qact.rank import tails
 from qact.rank.grid import Grid, spanning
@@ -49,7 +49,8 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None =
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
     if bins is not None and _freak(low, high, std):
-        low, high = tails.extent(_extremes(z, engine), count)
+        far = engines.passes(engine, z).extremes(z.detach(), _kept(z))
+        low, high = tails.extent(far, count)
         grid = spanning(low, high, bins, std.dtype)
     mass, moment = _Count.apply(z, grid, engine, rule.grounded == "sides")
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
@@ -66,8 +67,7 @@ def kept(z: Tensor, like: Histogram, engine: str | None = None) -> Histogram:
     if z.shape[2] < RUN:  # three passes follow, which want a channel's values side by side
         z = z.transpose(0, 1).flatten(1)[None]
     passes = engines.passes(engine, z)
-    _, _, mean, std = passes.statistics(z)
-    far = _extremes(z, engine)
+    far, mean, std = passes.described(z, _kept(z))
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = spanning(*tails.extent(far, count), like.grid.bins, std.dtype)
     mass, moment = passes.count(z, grid)
@@ -76,9 +76,9 @@ def kept(z: Tensor, like: Histogram, engine: str | None = None) -> Histogram:
     return replace(seen, **rounded)
 
 
-def _extremes(z: Tensor, engine: str | None) -> Tensor:
-    kept = tails.width(z.shape[0] * z.shape[2]) // 2
-    return engines.passes(engine, z).extremes(z.detach(), kept)
+def _kept(z: Tensor) -> int:
+    """How many extremes are kept on either side."""
+    return tails.width(z.shape[0] * z.shape[2]) // 2
 
 
 def _freak(low: Tensor, high: Tensor, std: Tensor) -> bool:
@@ -122,6 +122,8 @@ def apply(
     if rule.smooth and not own:  # the kernel reaches beyond the bins that are stored
         h = rule.bandwidth.width(context.std.detach(), context.count.detach())
         context = padded(context, 4 * h)
+    elif not own:
+        context = led(context)
     live, kinked = ranked(context, rule), rule.grounded == "continuous"
     knots = rank_table(context, rule)
     count = context.count.detach()[:, None]

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import import_module
 from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,6 +47,23 @@ def give_up(device: str, error: BaseException) -> None:
         )
 
 
+def attempt(
+    engine: str | None, device: torch.device, work: Callable[..., Tensor], *given: Any
+) -> Tensor | None:
+    """What a compiled engine makes of it; None, from now on, where it does not work.
+
+    Raises:
+        UnusableError: it does not work and was asked for by name.
+    """
+    try:
+        return work(*given)
+    except UnusableError as error:
+        if engine is not None:
+            raise
+        give_up(device.type, error)
+        return None
+
+
 def fits(engine: str | None, device: torch.device) -> None:
     """Raise ValueError where there is no such engine, or it cannot read that device."""
     checks.choice("engine", engine, (None, *ENGINES))
@@ -75,8 +93,13 @@ def passes(engine: str | None, z: Tensor) -> ModuleType:
     return compiled or plain
 
 
-def lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], Tensor]:
-    """The lookup in a stored context for values as these."""
+def lookup(engine: str | None, z: Tensor, table: stored.Stored) -> Tensor:
+    """The activation of ``z`` (N, C, L) in a stored context, float32."""
+    output = attempt(engine, z.device, _lookup(engine, z), z, table)
+    return _lookup(engine, z)(z, table) if output is None else output
+
+
+def _lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], Tensor]:
     if engine in (None, "triton") and concrete(z, "cuda") and available("cuda"):
         return import_module("qact.kernels.triton.recall").lookup
     if passes(engine, z) is plain:

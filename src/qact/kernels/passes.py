@@ -42,6 +42,12 @@ def extremes(z: Tensor, k: int) -> Tensor:
     return torch.cat([end.sort(1).values for end in ends], 1)
 
 
+def described(z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`extremes`, with mean and population standard deviation (C,)."""
+    _, _, mean, std = statistics(z)
+    return extremes(z, k), mean, std
+
+
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation of ``z`` in a table of edge values (C, bins + 1)."""
     cell, place = locate(z, grid)

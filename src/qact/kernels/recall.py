@@ -73,7 +73,7 @@ def recall(
     if now is None or kept is None or kept[0] != (now, level, *rule):
         kept = (now, level, *rule), _store(context, weight, bias, table, level, rule)
         _kept[context[0]] = kept
-    return engines.lookup(None, z)(z, kept[1])
+    return engines.lookup(None, z, kept[1])
 
 
 @recall.register_fake

@@ -6,17 +6,31 @@ stored context answers with a step at the mean of each bin, so it errs by up to 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from qact.kernels.passes import PARTS, flat, locate
 from qact.kernels.tables import bin_weights
+from qact.rank.grid import Grid
 from qact.rank.histogram import Histogram
 from qact.rank.rule import Rule
 
 
+def led(histogram: Histogram) -> Histogram:
+    """The same with an empty bin before, where all is that lies below the first bin's values.
+
+    Without it that bin would answer for them, and a value at its very edge would count as reached.
+    """
+    grid, pad = histogram.grid, torch.nn.functional.pad
+    mass, moment = pad(histogram.mass, (1, 0)), pad(histogram.moment, (1, 0))
+    wider = Grid(grid.exponent, grid.offset - 1, grid.bins + 1)
+    return replace(histogram, mass=mass, moment=moment, grid=wider, tails=None)
+
+
 def stored_table(histogram: Histogram, rule: Rule) -> Tensor:
-    """All the values that ``F`` takes: the mass before each edge, (C, bins + 1)."""
+    """All the values that ``F`` takes in a context :func:`led`: the mass before each edge."""
     scale, low = bin_weights(histogram, rule)
     before = torch.nn.functional.pad((histogram.mass * scale).cumsum(1), (1, 0))
     return (before + low[:, None]).clamp(0, 1)

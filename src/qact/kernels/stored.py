@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qact.kernels.passes import PARTS, flat
-from qact.kernels.steps import stored_table
+from qact.kernels.steps import led, stored_table
 from qact.kernels.tables import rank_table
 from qact.rank.grid import power_of_two
 from qact.rank.histogram import Histogram, padded
@@ -83,6 +83,7 @@ def store(context: Histogram, level: Level, rule: Rule) -> Stored:
             level, least = level.linear(), 0.0
         place = context.mass.new_empty(context.mass.shape[0], 0)
     else:
+        context = led(context)
         knots = stored_table(context, rule)
         mean = context.moment * PARTS / context.mass.clamp_min(torch.finfo(torch.float32).tiny)
         place = torch.nn.functional.pad(mean - 1e-3, (0, 1), value=0.0).float()

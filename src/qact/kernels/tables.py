@@ -26,8 +26,10 @@ def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
     # A constant channel has no bandwidth; one far beyond its rounding noise centres its rank.
     wide = torch.maximum(4 * width, 64 * histogram.std.detach())
     ratio = width / torch.where(alive, h, wide).clamp_min(1e-3 * width)
-    first = low + (edges * torch.special.ndtr(-_count_up(edges) * ratio[:, None])).sum(1)
-    cells = _smooth(edges, ratio)
+    count_up = torch.arange(edges.shape[1], device=edges.device, dtype=edges.dtype)
+    tail = torch.special.ndtr(-count_up * ratio[:, None])  # Phi(-k r), for k = 0 ... bins
+    first = low + (edges * tail).sum(1)
+    cells = _smooth(edges, tail)
     rank = torch.cat([first[:, None], cells], 1).cumsum(1).clamp(0, 1)
     if rule.grounded == "continuous":
         rank = _grounded(rank, histogram, rule)
@@ -87,19 +89,16 @@ def quantile(context: Histogram, q: Tensor, rule: Rule) -> Tensor:
     return (offset + cell - 1 + place) * width
 
 
-def _smooth(edges: Tensor, ratio: Tensor) -> Tensor:
+def _smooth(edges: Tensor, tail: Tensor) -> Tensor:
     """The mass that the kernel moves into each cell, (C, bins): a convolution, by FFT.
 
     A weight at edge ``j`` puts ``Phi((k + 1 - j) r) - Phi((k - j) r)`` into cell ``k``, where ``r``
-    is the bin width in bandwidths.
+    is the bin width in bandwidths. The kernel is even, so ``tail``, ``Phi(-k r)``, has all of it,
+    and without the digits that differences next to one would lose.
     """
     bins = edges.shape[1] - 1
-    steps = torch.arange(-bins, bins + 1, device=edges.device, dtype=edges.dtype)
-    kernel = torch.special.ndtr(steps * ratio[:, None]).diff(dim=1)
+    right = -tail.diff(dim=1)
+    kernel = torch.cat([right.flip(1), right], 1)
     # Only the last half of the full convolution is wanted, so its wrap-around does no harm.
     spectrum = torch.fft.rfft(edges, 2 * bins) * torch.fft.rfft(kernel, 2 * bins)
     return torch.fft.irfft(spectrum, 2 * bins)[:, bins:].clamp_min(0)
-
-
-def _count_up(edges: Tensor) -> Tensor:
-    return torch.arange(edges.shape[1], device=edges.device, dtype=edges.dtype)

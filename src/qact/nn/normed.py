@@ -125,12 +125,10 @@ class NormedQAct(nn.Module):
         if plan is not None:
             several = channels.filled().input.numel() > channels.number
             if several and engines.fused(quantile.engine, input):
-                try:
-                    return self._fused(channels, plan)
-                except engines.UnusableError as error:
-                    if quantile.engine is not None:
-                        raise
-                    engines.give_up(input.device.type, error)
+                given = quantile.engine, input.device, self._fused, channels, plan
+                output = engines.attempt(*given)
+                if output is not None:
+                    return output
         elif self._ready() and _frozen():
             return recall(channels, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))

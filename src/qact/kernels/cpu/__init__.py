@@ -9,7 +9,7 @@
     backward   its gradient
     lookup     a stored context: one interpolation per value
     follow     the running context
-    passes     the five general passes of `qact.kernels.passes`; extremes: one of them
+    passes     the general passes of `qact.kernels.passes`; extremes, moments: parts of them
     merge      contexts added up
 
 A channel is worked through while it is in the cache, so memory is read once and written once.

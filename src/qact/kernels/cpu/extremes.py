@@ -1,4 +1,4 @@
-"""The extremes of each channel, compiled: only what may be one is looked at twice."""
+"""The extremes of each channel, and its moments: only what may be an extreme is looked at twice."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
+from qact.kernels.cpu.moments import moments, ordered
 from qact.kernels.cpu.pool import numbers, split
 
 BLOCK = 64  # neighbours of which the smallest and the largest are found first
@@ -17,26 +18,29 @@ def extremes(z: Tensor, k: int) -> Tensor:
 
     ``z`` is (N, C, L), on a CPU, float32 or float64.
     """
+    return described(z, k)[0]
+
+
+def described(z: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`extremes`, with mean and population standard deviation (C,): data is read once."""
     values = numbers(z)
-    # The order of floating-point numbers is that of their bits, once those of negative ones are
-    # inverted: integers are compared many at a time, and what is not a number has a place too.
-    whole = np.int32 if values.dtype == np.float32 else np.int64
-    out = np.empty((z.shape[1], 2 * k), values.dtype)
-    out[:] = np.inf
-    bits = whole(np.iinfo(whole).bits - 1), whole(np.iinfo(whole).max)
-    split(_extremes, z.numel(), z.shape[1], values.view(whole), *bits, out.view(whole))
-    return torch.from_numpy(out)
+    far, out = np.empty((z.shape[1], 2 * k), values.dtype), np.empty((2, z.shape[1]), values.dtype)
+    far[:] = np.inf
+    bits, *order = ordered(values)
+    split(_described, z.numel(), z.shape[1], values, bits, *order, far, far.view(bits.dtype), out)
+    mean, std = torch.from_numpy(out)
+    return torch.from_numpy(far), mean, std
 
 
 @njit(nogil=True, cache=True)
-def _extremes(first, last, z, sign, mask, out):  # type: ignore[no-untyped-def]
+def _described(first, last, z, bits, sign, mask, far, out, stats):  # type: ignore[no-untyped-def]
     outer, _, inner = z.shape
     n, k = outer * inner, out.shape[1] // 2
-    row, best = np.empty(n, z.dtype), np.empty(k, z.dtype)
-    lows = np.empty((n + BLOCK - 1) // BLOCK, z.dtype)
+    row, best = np.empty(n, bits.dtype), np.empty(k, bits.dtype)
+    lows = np.empty((n + BLOCK - 1) // BLOCK, bits.dtype)
     for c in range(first, last):
         for i in range(outer):
-            part, goal = z[i, c], row[i * inner : (i + 1) * inner]
+            part, goal = bits[i, c], row[i * inner : (i + 1) * inner]
             for j in range(inner):
                 goal[j] = part[j] ^ ((part[j] >> sign) & mask)
         if n <= 2 * k:
@@ -51,6 +55,8 @@ def _extremes(first, last, z, sign, mask, out):  # type: ignore[no-untyped-def]
             out[c, k:] = ~best[::-1]
         for i in range(min(n, 2 * k)):
             out[c, i] ^= (out[c, i] >> sign) & mask
+        largest = max(abs(far[c, 0]), abs(far[c, min(n, 2 * k) - 1]))
+        stats[0, c], stats[1, c] = moments(z, c, largest)
 
 
 @njit(nogil=True, cache=True)

@@ -15,19 +15,22 @@ from numba import njit
 from torch import Tensor
 
 from qact.kernels.columns import ONE, PLACES
-from qact.kernels.cpu.extremes import extremes
+from qact.kernels.cpu.extremes import described, extremes
+from qact.kernels.cpu.moments import extent, moments, ordered
 from qact.kernels.cpu.pool import numbers, split
 from qact.rank.grid import Grid, power_of_two
 
-__all__ = ["count", "extremes", "interpolate", "slope", "spread", "statistics"]
+__all__ = ["count", "described", "extremes", "interpolate", "slope", "spread", "statistics"]
 CHUNK = 1024  # values whose bins are found before they are counted
 FULL = 2**23  # values of which one integer holds counts and places, with room to spare
 
 
 def statistics(z: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Smallest, largest, mean and population standard deviation per channel, each (C,)."""
-    out = np.empty((4, z.shape[1]), numbers(z).dtype)
-    _split(_statistics, z, numbers(z), out)
+    values = numbers(z)
+    out = np.empty((4, z.shape[1]), values.dtype)
+    bits, *order = ordered(values)
+    _split(_statistics, z, values, bits, *order, out, out.view(bits.dtype))
     low, high, mean, std = torch.from_numpy(out)
     return low, high, mean, std
 
@@ -88,32 +91,12 @@ def _locate(value, inverse, offset, bins):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _statistics(first, last, z, out):  # type: ignore[no-untyped-def]
-    outer, _, inner = z.shape
+def _statistics(first, last, z, bits, sign, mask, out, ends):  # type: ignore[no-untyped-def]
     for c in range(first, last):
-        start = np.float64(z[0, c, 0])  # sums of gaps to a value: no digits cancel far from zero
-        low, high, total, square = z[0, c, 0], z[0, c, 0], 0.0, 0.0
-        for n in range(outer):
-            for i in range(inner):
-                value = z[n, c, i]
-                low, high = min(low, value), max(high, value)
-                gap = np.float64(value) - start
-                total += gap
-                square += gap * gap
-        unit, count = 1.0, outer * inner
-        if low < high and not 1e-280 < square < 1e280:  # squares of float64 that are no numbers
-            unit, total, square = max(abs(low), abs(high)), 0.0, 0.0
-            for n in range(outer):
-                for i in range(inner):
-                    gap = z[n, c, i] / unit - start / unit
-                    total += gap
-                    square += gap * gap
-        mean = total / count
-        out[0, c], out[1, c] = low, high
-        if not np.isfinite(total):
+        ends[0, c], ends[1, c] = extent(bits, c, sign, mask)
+        out[2, c], out[3, c] = moments(z, c, max(abs(out[0, c]), abs(out[1, c])))
+        if not np.isfinite(out[2, c]):
             out[0, c] = np.nan
-        out[2, c] = start + mean * unit
-        out[3, c] = np.sqrt(max(square / count - mean * mean, 0.0)) * unit
 
 
 @njit(nogil=True, cache=True)
