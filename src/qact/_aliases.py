@@ -66,7 +66,7 @@ MOVED = {
     "distance": "statistics.distance",
     "initialize": "activations.initialize",
     **{name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names},
-    "shift.commands": "cli.commands",
+    "shift.commands": "cli.data",
     "shift.constants": "corruptions.registry",
     "shift.origins": "datasets.registry",
     "shift.tiny_imagenet": "datasets.sets.tiny_imagenet",

@@ -34,6 +34,7 @@ Imports = Annotated[
         "--import", help="Module that registers what is named: activations, corruptions, data."
     ),
 ]
+Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 DATA = "Data set of `qact list`, a folder with one folder of images per class, or an .npz file."
 
 
