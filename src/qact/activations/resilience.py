@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from qact.activations.bounded import ClipAct, FitAct, ProAct, _Bounded
 from qact.activations.faults import faulty
-from qact.surgery import Edit, call, evaluating, frozen, hooking, lasting, tapped
+from qact.surgery import Edit, call_all, evaluating, frozen, hooking, lasting, tapped
 
 Batches = Sequence[tuple[Tensor, Tensor]]
 Score = Callable[[nn.Module], float]
@@ -65,8 +65,7 @@ def largest(model: nn.Module, batches: Batches) -> dict[str, Tensor]:
     with evaluating(model), hooking(model) as hooks:
         for name, module in _relus(model):
             hooks.enter_context(tapped(module, partial(note, name=name)))
-        for batch in batches:
-            call(model, batch)
+        call_all(model, batches)
     return found
 
 

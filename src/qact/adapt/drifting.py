@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from qact.adapt.method import Method
 from qact.nn.layer import QAct
 from qact.recalibrate.recording import present, recorded
-from qact.statistics.drift import Drift, compared, contexts, seen
-from qact.surgery import batches as batches_of
+from qact.statistics.drift import Drift, compared, contexts, watched
+from qact.surgery import call_all, evaluating
 
 
 def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Drift:
@@ -53,16 +54,13 @@ def drift(model: nn.Module, batches: Tensor | Iterable[Any] | None = None) -> Dr
     if not isinstance(model, nn.Module):
         raise TypeError(f"model={model!r} must be a torch.nn.Module")
     inner, source = (model.model, model.source) if isinstance(model, Method) else (model, model)
-    listened = recorded(source)
-    if batches is not None and listened:
-        batches = list(batches_of(batches))  # passed twice where there are layers of both kinds
-        if not any(isinstance(module, QAct) for module in source.modules()):
-            return compared(listened, present(inner, batches))
-        own, sizes = seen(inner, batches)
-        return compared(contexts(source) | listened, own | present(inner, batches), sizes)
-    stored = contexts(source)
-    if batches is not None:
-        return compared(stored, *seen(inner, batches))
-    if inner is source:
-        raise ValueError("batches=None: pass the batches whose contexts shall be compared")
-    return compared(stored, contexts(inner))
+    if batches is None:
+        if inner is source:
+            raise ValueError("batches=None: pass the batches whose contexts shall be compared")
+        return compared(contexts(source), contexts(inner))
+    heard, layers = recorded(source), any(isinstance(m, QAct) for m in source.modules())
+    stored = (contexts(source) if layers or not heard else {}) | heard
+    with torch.no_grad(), evaluating(inner), watched(inner) as (own, sizes), present(inner) as rest:
+        if not call_all(inner, batches):
+            raise ValueError("batches are empty: there is nothing to compare")
+    return compared(stored, own | rest, sizes)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from qact import surgery
 from qact.context import Context
 from qact.recalibrate.sites import INPUTS, NAME, Site, entrances, sites
-from qact.surgery import Where, call, evaluating, hooking, lasting
+from qact.surgery import Where, call_all, evaluating, hooking, lasting
 
 BINS = 128  # 1 kB per channel
 
@@ -57,7 +57,9 @@ def record(
     """
     chosen = entrances(model, where) if inputs else sites(model, where)
     contexts = [_blank(site, bins) for site in chosen]
-    _fill(model, chosen, contexts, source_loader)
+    with torch.no_grad(), evaluating(model), _counting(model, chosen, contexts):
+        if not call_all(model, source_loader, "source_loader"):
+            raise ValueError("the source loader is empty: there is nothing to record")
     for site, context in zip(chosen, contexts, strict=True):
         setattr(site.module, site.keeps, context.compact())
     return model
@@ -69,25 +71,32 @@ def recorded(model: nn.Module) -> dict[str, Context]:
     return {name: context for name, context in found.items() if isinstance(context, Context)}
 
 
-def present(model: nn.Module, batches: Tensor | Iterable[Any]) -> dict[str, Context]:
-    """Contexts of ``batches`` at the layers whose outputs were recorded, by name."""
-    chosen = sites(model, None, lambda module: isinstance(getattr(module, NAME, None), Context))
-    contexts = [_blank(site, recorded(site.module)[""].bins) for site in chosen]
-    _fill(model, chosen, contexts, batches)
-    return {site.name: context for site, context in zip(chosen, contexts, strict=True)}
+@contextmanager
+def present(model: nn.Module) -> Iterator[dict[str, Context]]:
+    """Contexts of what passes, in a block, the layers whose outputs were recorded, by name.
+
+    Raises:
+        RuntimeError: a layer has not been called when the block ends.
+    """
+    kept = recorded(model)
+    if not kept:
+        yield {}
+        return
+    chosen = sites(model, None, lambda m: isinstance(getattr(m, NAME, None), Context))
+    contexts = [_blank(site, kept[site.name].bins) for site in chosen]
+    with _counting(model, chosen, contexts):
+        yield {site.name: context for site, context in zip(chosen, contexts, strict=True)}
 
 
-def _fill(model: nn.Module, chosen: Sequence[Site], contexts: list[Context], loader: Any) -> None:
-    """Count what passes the sites on all batches, each in its context."""
-    batches = 0
-    with torch.no_grad(), evaluating(model), hooking(model) as hooks:
+@contextmanager
+def _counting(
+    model: nn.Module, chosen: Sequence[Site], contexts: Sequence[Context]
+) -> Iterator[None]:
+    """Count what passes the sites in a block, each in its context."""
+    with hooking(model) as hooks:
         for site, context in zip(chosen, contexts, strict=True):
             hooks.enter_context(site.hook(partial(_count, site=site, context=context)))
-        for batch in surgery.batches(loader, "source_loader"):
-            call(model, batch)
-            batches += 1
-    if not batches:
-        raise ValueError("the source loader is empty: there is nothing to record")
+        yield
     unseen = [s.name for s, c in zip(chosen, contexts, strict=True) if c.is_empty]
     if unseen:
         raise RuntimeError(f"never called: {', '.join(unseen)}; leave these out with where=")

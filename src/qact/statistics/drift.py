@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,8 +18,7 @@ from qact.nn.layer import QAct
 from qact.rank.layout import fold
 from qact.statistics.distance import kolmogorov, p_value, wasserstein
 from qact.statistics.lend import adapting
-from qact.surgery import batches as batches_of
-from qact.surgery import call, evaluating, hooking, tapped
+from qact.surgery import hooking, tapped
 
 Contexts = dict[str, Context]
 
@@ -161,29 +161,27 @@ def _compared(name: str, stored: Context, present: Context, size: Tensor | None)
     return LayerDrift(name, ks, w1, None if size is None else p_value(ks, size))
 
 
-@torch.no_grad()
-def seen(model: nn.Module, batches: Tensor | Iterable[Any]) -> tuple[Contexts, dict[str, Sizes]]:
-    """Contexts of what reaches each layer, which reads what it has stored, and their sizes.
+@contextmanager
+def watched(model: nn.Module) -> Iterator[tuple[Contexts, dict[str, Sizes]]]:
+    """Contexts of what reaches each QAct layer in a block, and their sizes; layers read their own.
 
     Values that are not finite are left out by channel.
 
     Raises:
-        TypeError: ``batches`` yields no tensors. ValueError: nothing finite reaches some layer.
+        ValueError: nothing finite has reached some layer when the block ends.
     """
     found: Contexts = {}
     sizes: dict[str, Sizes] = {}
-    with evaluating(model), adapting(model, "running"), hooking(model) as hooks:
+    with adapting(model, "running"), hooking(model) as hooks:
         for name, layer in model.named_modules():
             if isinstance(layer, QAct):
                 found[name], sizes[name] = layer.context.clone(), Sizes()
                 found[name].reset_parameters()
                 collect = partial(_collect, layer, found[name], sizes[name])
                 hooks.enter_context(tapped(layer, collect, "input"))
-        for batch in batches_of(batches):
-            call(model, batch)
+        yield found, sizes
     if any(context.is_empty for context in found.values()):
         raise ValueError("batches hold nothing finite that reaches every QAct layer")
-    return found, sizes
 
 
 def _collect(layer: QAct, context: Context, sizes: Sizes, input: Tensor) -> None:

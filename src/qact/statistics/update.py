@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from qact.nn.layer import QAct
-from qact.surgery import batches, call, evaluating
+from qact.surgery import call_all, evaluating
 
 
 @torch.no_grad()
@@ -46,11 +46,7 @@ def update_stats(model: nn.Module, loader: Iterable[Any] | Tensor) -> nn.Module:
             f"{type(model).__name__} holds no layer that keeps statistics of its input"
         )
     with _restoring(layers), evaluating(model), _averaging(layers):
-        seen = 0
-        for batch in batches(loader, "loader"):
-            call(model, batch)
-            seen += 1
-        if not seen:
+        if not call_all(model, loader, "loader"):
             raise ValueError("the loader is empty: there is nothing to read statistics from")
     return model
 

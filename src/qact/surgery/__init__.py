@@ -12,7 +12,7 @@
 Nothing here knows of contexts or ranks.
 """
 
-from qact.surgery.batches import batches, call
+from qact.surgery.batches import batches, call, call_all
 from qact.surgery.edit import Edit
 from qact.surgery.flags import Flags, evaluating, frozen, lasting
 from qact.surgery.kinds import channels, is_activation, is_norm
@@ -28,6 +28,7 @@ __all__ = [
     "Where",
     "batches",
     "call",
+    "call_all",
     "channels",
     "evaluating",
     "frozen",

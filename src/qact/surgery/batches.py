@@ -71,6 +71,19 @@ def call(model: nn.Module, batch: Any) -> Any:
     return model(**given) if isinstance(given, dict) else model(*given)
 
 
+def call_all(model: nn.Module, source: Any, name: str = "batches") -> int:
+    """Pass every batch of a loader through ``model``; return how many there were.
+
+    Raises:
+        TypeError, ValueError: as :func:`batches` and :func:`arguments`.
+    """
+    count = 0
+    for batch in batches(source, name):
+        call(model, batch)
+        count += 1
+    return count
+
+
 def _named(batch: Mapping[str, Any], model: nn.Module) -> dict[str, Any]:
     """What ``forward`` has arguments for."""
     known = inspect.signature(inner(model).forward).parameters
