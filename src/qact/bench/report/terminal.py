@@ -279,18 +279,11 @@ def print_faults(rows: list[dict[str, Any]], console: Console) -> None:
     seeds = len({row["seed"] for row in rows})
     for where in WHERE:
         here = [row for row in rows if row["where"] == where]
-        rates = sorted({row["rate"] for row in here})
+        rates = {
+            rate: f"{rate:.0e}" if rate else "clean" for rate in sorted(r["rate"] for r in here)
+        }
         title = f"Accuracy, %, with bits of the {where} flipped; mean of {seeds} seeds"
-        console.print()
-        console.print(Text(title, style="bold"))
-        table = _plain()
-        table.add_column("", no_wrap=True)
-        for rate in rates:
-            table.add_column("clean" if not rate else f"{rate:.0e}", justify="right")
-        for name, means in by_rate(here).items():
-            cells = [f"{100 * means[rate]:.1f}" if rate in means else "–" for rate in rates]
-            table.add_row(name, *cells)
-        console.print(table)
+        _print_means(title, rates, by_rate(here), console)
 
 
 def print_scores(rows: list[dict[str, Any]], console: Console) -> None:
@@ -298,18 +291,24 @@ def print_scores(rows: list[dict[str, Any]], console: Console) -> None:
     seeds = len({row["seed"] for row in rows})
     for strange in dict.fromkeys(row["outliers"] for row in rows):
         here = [row for row in rows if row["outliers"] == strange]
-        names = list(dict.fromkeys(row["activation"] for row in here))
         title = f"AUROC, %, test images against {strange}; mean of {seeds} seeds"
-        console.print()
-        console.print(Text(title, style="bold"))
-        table = _plain()
-        table.add_column("", no_wrap=True)
-        for name in names:
-            table.add_column(name, justify="right")
-        for score_name, means in by_score(here).items():
-            cells = [f"{100 * means[name]:.1f}" if name in means else "–" for name in names]
-            table.add_row(score_name, *cells)
-        console.print(table)
+        names = {row["activation"]: row["activation"] for row in here}
+        _print_means(title, names, by_score(here), console)
+
+
+def _print_means(
+    title: str, columns: dict[Any, str], means: dict[str, dict[Any, float]], console: Console
+) -> None:
+    """Print shares as per cents: a row per name, a column per key, headed by its words."""
+    console.print()
+    console.print(Text(title, style="bold"))
+    table = _plain()
+    table.add_column("", no_wrap=True)
+    for heading in columns.values():
+        table.add_column(heading, justify="right")
+    for name, found in means.items():
+        table.add_row(name, *(f"{100 * found[c]:.1f}" if c in found else "–" for c in columns))
+    console.print(table)
 
 
 def _plain(**options: Any) -> Table:
