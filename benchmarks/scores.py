@@ -48,7 +48,7 @@ VARIANTS = {  # with an option that is not the paper's, or not its default here
     "scale, 0.65": ("scale", {"level": 0.65}),
     "ash, b": ("ash", {"kind": "b"}),
 }
-GRADIENTS = {"odin": 100, "adascale": 100, "interval_bounds": 40, "stable_propagation": 30}
+GRADIENTS = {"odin": 300, "adascale": 300, "interval_bounds": 200, "stable_propagation": 100}
 TOGETHER = ["msp", "energy", "react", "vra", "scale", "ash"]
 SHIFTED = ["msp", "energy", "react", "gen", "mahalanobis", "vim", "knn", "nac"]
 # AUROC in %, mean of CIFAR-100 and Tiny ImageNet ("Near-OOD"), ResNet-18 trained 100 epochs on

@@ -8,7 +8,7 @@ from torch import nn, tensor
 from torch.nn import functional as F
 
 from qact import losses
-from qact.losses.heads import _balanced
+from qact.losses.angular import _balanced
 
 HEADS = losses.names(of="head")
 D, C, N = 6, 5, 9

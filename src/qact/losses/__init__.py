@@ -1,22 +1,19 @@
 """Losses: of logits, of cosines in heads that learn class vectors, and of embeddings."""
 
-from qact.losses.binary import gumbel_loss, squared_hinge_loss
-from qact.losses.classifier import WatershedClassifier
-from qact.losses.entropy import CrossEntropy, cross_entropy
-from qact.losses.forest import propagate
-from qact.losses.heads import (
+from qact.losses.angular import (
     ArcFace,
     CosFace,
     CosineHead,
-    Head,
-    LargeDropout,
-    NoisySoftmax,
     NormalisedSoftmax,
-    SampledSoftmax,
     SphereFace,
     SphereFace2,
     WrappedCauchy,
 )
+from qact.losses.binary import gumbel_loss, squared_hinge_loss
+from qact.losses.classifier import WatershedClassifier
+from qact.losses.entropy import CrossEntropy, cross_entropy
+from qact.losses.forest import propagate
+from qact.losses.heads import Head, LargeDropout, NoisySoftmax
 from qact.losses.margins import (
     arcface_loss,
     cosface_loss,
@@ -43,6 +40,7 @@ from qact.losses.penalties import NormLoss, dca_loss, mdca_loss, mmce, mmce_loss
 from qact.losses.quantile import FeasibleLearning, QuantileHuberLoss, quantile_huber_loss
 from qact.losses.registry import Entry, LogitLoss, create, entry, logit_loss, names, register
 from qact.losses.rows import rowwise
+from qact.losses.sampled import SampledSoftmax
 from qact.losses.softmax import (
     comp_sum_loss,
     confidence_penalty_loss,

@@ -200,3 +200,32 @@ class _DistancesTo(torch.autograd.Function):
         both = weight + weight.T
         centred = _centred(x)
         return both.sum(1, keepdim=True) * centred - both @ centred, None
+
+
+def unit_rows(x: Tensor) -> Tensor:
+    """Return ``x_i / ||x_i||`` (N, D); rows of zeros stay. One node of the graph, where
+    :func:`torch.nn.functional.normalize` leaves five.
+
+    Example:
+        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
+        tensor([[0.6000, 0.8000],
+                [0.0000, 0.0000]])
+    """
+    found: Tensor = _UnitRows.apply(x)
+    return found
+
+
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        length = x.norm(dim=1, keepdim=True).clamp_min_(1e-12)  # as torch's normalize
+        unit = x / length
+        ctx.save_for_backward(unit, length)
+        return unit
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> Tensor:
+        unit, length = ctx.saved_tensors
+        along = (upstream * unit).sum(1, keepdim=True)
+        return upstream.addcmul(unit, along, value=-1).div_(length)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.losses.rows import Form, rowwise, softmax_at
+from qact.losses.rows import Form, less_one, rowwise, softmax_at
 
 Psi = Callable[[Tensor], tuple[Tensor, Tensor]]  # c -> (psi(c), psi'(c))
 
@@ -168,6 +168,11 @@ def sphereface2_loss(
         >>> sphereface2_loss(torch.zeros(1, 2), torch.tensor([0]), margin=0, balance=0.5, scale=1)
         tensor(0.6931)
     """
+    return rowwise(sphereface2_form(margin, balance, scale), scores, target, **reduced)
+
+
+def sphereface2_form(margin: float, balance: float, scale: float) -> Form:
+    """Return the form of :func:`sphereface2_loss`, or say which option is wrong."""
     checks.within("margin", margin, 0)
     checks.number("scale", scale, "a positive number", 0)
     if not 0 < checks.number("balance", balance, "in (0, 1)", 0, 1) < 1:
@@ -183,7 +188,7 @@ def sphereface2_loss(
         gradient.scatter_(1, at, -own_share * own.sigmoid())
         return value + own_share * softplus(own)[:, 0], gradient
 
-    return rowwise(form, scores, target, **reduced)
+    return form
 
 
 def sphereface2_scores(cosines: Tensor, bias: Tensor, scale: float, t: float) -> Tensor:
@@ -209,3 +214,20 @@ def wrapped_cauchy(cosines: Tensor, concentration: Tensor) -> Tensor:
     """
     square = concentration.square()
     return (1 - square) / (2 * math.pi * (1 + square - 2 * concentration * cosines))
+
+
+def wrapped_cauchy_form(
+    c: Tensor, y: Tensor, concentration: Tensor, scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The form of cross-entropy of ``scale`` times :func:`wrapped_cauchy`."""
+    at, square = y[:, None], concentration.square()
+    over = (1 + square - 2 * concentration * c).reciprocal_()
+    density = over * ((1 - square) / (2 * math.pi))
+    p, t = softmax_at(density * scale, at)
+    pull = less_one(p, at)
+    by_scale = (pull * density).sum(1, keepdim=True)
+    pull.mul_(over).mul_(scale)
+    # d density / dr = -over (r / pi + 2 (r - c) density)
+    by_concentration = (concentration - c).mul_(density).mul_(2).add_(concentration / math.pi)
+    by_concentration.mul_(pull).neg_()
+    return -t[:, 0], density.mul_(pull).mul_(2 * concentration), by_concentration, by_scale

@@ -6,6 +6,7 @@ int64 for rows with one positive each.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.nn.functional import softplus
 
 from qact import checks
 from qact.losses.registry import logit_loss
-from qact.losses.rows import rowwise, softmax_at
+from qact.losses.rows import log_loss, rowwise
 
 _STEPS = 60  # of a bisection that Newton's steps mostly end after six
 
@@ -49,8 +50,7 @@ def decoupled_softmax_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Te
 
     def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if target.ndim == 1:
-            p, t = softmax_at(z, target[:, None])
-            return -t[:, 0], p.scatter_add_(1, target[:, None], torch.full_like(t, -1.0))
+            return log_loss(z, target)
         positive, share = _positives(z, target)
         negatives = z.masked_fill(positive, -torch.inf)
         total = negatives.logsumexp(1, keepdim=True)
@@ -86,21 +86,26 @@ def soft_top_k(scores: Tensor, k: int, *, alpha: float = 1.0) -> Tensor:
 
 @torch.no_grad()
 def _soft_top_k(x: Tensor, k: int) -> Tensor:
-    """``x + t`` with ``sum sigmoid(x + t) = k``: Newton's steps inside a bracket that is halved."""
+    """``x + t`` with ``sum sigmoid(x + t) = k``: Newton's steps inside a bracket that is halved.
+
+    Of ``log sum sigmoid(x + t)``, which far to the left is a line of slope 1.
+    """
     odds = torch.tensor(k / (x.shape[1] - k), dtype=x.dtype, device=x.device).log()
     low, high = odds - x.amax(1, keepdim=True), odds - x.amin(1, keepdim=True)
-    t = odds - x.mean(1, keepdim=True)
+    # sigmoid(u) < exp(u): the root lies to the right of that of the sum of exponentials.
+    t = (math.log(k) - x.logsumexp(1, keepdim=True)).maximum(low)
     for _ in range(_STEPS):
         p = (x + t).sigmoid_()
-        excess = p.sum(1, keepdim=True) - k
-        low, high = torch.where(excess < 0, t, low), torch.where(excess < 0, high, t)
+        total = p.sum(1, keepdim=True)
+        low, high = torch.where(total < k, t, low), torch.where(total < k, high, t)
         slope = p.addcmul_(p, p, value=-1).sum(1, keepdim=True)
-        step = t - excess / slope
-        middle = (low + high) / 2
-        new = torch.where((step > low) & (step < high), step, middle)
-        done = (new - t).abs() <= 4 * torch.finfo(x.dtype).eps * (t.abs() + 1)
+        step = t - (total / k).log_() * total / slope
+        near = (step > low) & (step < high)
+        new = torch.where(near, step, (low + high) / 2)
+        # After a step of Newton's the error is of the order of its square.
+        rest = torch.where(near, (new - t).square(), (new - t).abs())
         t = new
-        if done.all():
+        if (rest <= 2 * torch.finfo(x.dtype).eps * (t.abs() + 1)).all():
             break
     return x + t
 
@@ -128,15 +133,23 @@ def soft_top_k_loss(
         raise ValueError(f"k={k!r} must be in 1..{classes - 1}, below the classes")
 
     def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        positive, share = _positives(z, target)
         at = _soft_top_k(z * alpha, k)
         p = at.sigmoid()
-        value = (softplus(-at).mul_(positive) * share).sum(1)
-        miss = (1 - p).mul_(positive).mul_(share)
+        if target.ndim == 1:
+            own = target[:, None]
+            value, miss = softplus(-at.gather(1, own))[:, 0], 1 - p.gather(1, own)
+            total_miss = miss
+        else:
+            positive, share = _positives(z, target)
+            value = (softplus(-at).mul_(positive) * share).sum(1)
+            miss = (1 - p).mul_(positive).mul_(share)
+            total_miss = miss.sum(1, keepdim=True)
         v = p.addcmul_(p, p, value=-1)
         # A row whose v has vanished lies at a vertex; there t does not move.
         total = v.sum(1, keepdim=True)
-        spread = torch.where(total > 0, miss.sum(1, keepdim=True) / total, 0)
-        return value, (v * spread - miss).mul_(alpha)
+        gradient = v.mul_(torch.where(total > 0, total_miss / total, 0) * alpha)
+        if target.ndim == 1:
+            return value, gradient.scatter_add_(1, own, miss * -alpha)
+        return value, gradient.sub_(miss, alpha=alpha)
 
     return rowwise(form, logits, target, soft=True, **reduced)

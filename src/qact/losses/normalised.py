@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from qact import checks
 from qact.losses.registry import logit_loss
-from qact.losses.rows import rowwise, softmax_at
+from qact.losses.rows import less_one, rowwise, softmax_at
 
 
 @logit_loss("z_loss", paper="de Brebisson and Vincent 2016, arXiv 1604.08859")
@@ -79,11 +79,10 @@ def logit_norm_loss(
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at, length = y[:, None], z.norm(dim=1, keepdim=True)
         inverse = torch.where(length > 0, 1 / length, 0)
-        unit = z * inverse
-        gradient, t = softmax_at(unit / temperature, at)
-        value = -t[:, 0]
-        gradient.scatter_add_(1, at, torch.full_like(length, -1.0))
-        along = (gradient * unit).sum(1, keepdim=True)
-        return value, gradient.addcmul_(unit, along, value=-1).mul_(inverse / temperature)
+        scaled = z * (inverse / temperature)
+        p, t = softmax_at(scaled, at)
+        gradient = less_one(p, at)
+        along = (gradient * scaled).sum(1, keepdim=True) * temperature**2
+        return -t[:, 0], gradient.addcmul_(scaled, along, value=-1).mul_(inverse / temperature)
 
     return rowwise(form, logits, target, **reduced)

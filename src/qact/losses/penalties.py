@@ -9,36 +9,79 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from qact import checks
 from qact.losses.registry import logit_loss, register
-from qact.losses.rows import kept_rows, rowwise, softmax_at
-from qact.losses.softmax import comp_sum_loss
+from qact.losses.rows import first_largest, last, parts, selected, softmax_at
 
 _WIDTH = 0.4  # of the kernel, as in the paper's experiments
 
 
-def _top_log_probability(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """The form of ``log max_k p_k``."""
-    first = z.argmax(1, keepdim=True)
-    p, top = softmax_at(z, first)
-    return top[:, 0], p.neg_().scatter_add_(1, first, torch.ones_like(top))
-
-
-def _wide(logits: Tensor) -> Tensor:
-    # Two terms read the logits: in half precision their gradients would be rounded before the sum.
-    half = isinstance(logits, Tensor) and logits.dtype in (torch.float16, torch.bfloat16)
-    return logits.float() if half else logits
-
-
-def _confidences(logits: Tensor, target: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """``r`` with its gradient, and ``h``, of the rows that count."""
-    rows = kept_rows(target, logits.shape[1], ignore_index)
-    z, y = (logits, target) if rows is None else (logits[rows], target[rows])
+def _probabilities(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cross-entropy, ``r`` and ``h`` of the rows that count, and ``mean_i p_ik - [y_i = k]``."""
+    some = selected(logits, target, weight, ignore_index, reduction)
+    z, y = some.logits, some.target
     if not len(y):
-        return z.sum(1), z.sum(1)
-    top = rowwise(_top_log_probability, z, y, reduction="none").exp()
-    return top, (z.detach().argmax(1) == y).to(top.dtype)
+        return some.reduced(z.sum(1)), z.sum(1), z.sum(1), z.sum(0)
+    log_p, total, first = _Softmax.apply(z, y)
+    hit = (first == y).to(log_p.dtype)
+    seen = torch.bincount(y, minlength=z.shape[1])
+    return some.reduced(-log_p[:, 0]), log_p[:, 1].exp(), hit, (total - seen) / len(y)
+
+
+class _Softmax(torch.autograd.Function):
+    """``log p`` (N, 2) of the target and of the largest, ``sum_i p_ik`` (C,), and the largest (N,).
+
+    The penalties are functions of these; what is kept for all of them is ``p``.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        wide = logits.dtype if logits.dtype == torch.float64 else torch.float32
+        p = logits.new_empty(logits.shape, dtype=wide)
+        at = target[:, None].repeat(1, 2)
+        log_p = p.new_empty(at.shape)
+        total = p.new_zeros(p.shape[1])
+        with torch.autocast(logits.device.type, enabled=False):
+            for some in parts(logits):
+                z = logits[some].to(wide)
+                at[some, 1:] = first_largest(z)[1]
+                p[some], log_p[some] = softmax_at(z, at[some])
+                total += p[some].sum(0)
+        ctx.save_for_backward(logits, at)
+        ctx.p, ctx.wide = p, wide
+        ctx.set_materialize_grads(False)
+        first = at[:, 1]
+        ctx.mark_non_differentiable(first)
+        return log_p, total, first
+
+    @staticmethod
+    def backward(
+        ctx: Any, by_log: Tensor | None, by_total: Tensor | None, _: Tensor | None
+    ) -> tuple[Tensor, None]:
+        (logits, at), (gradient, ctx.p) = ctx.saved_tensors, (ctx.p, None)
+        with torch.no_grad():
+            by_log = torch.zeros_like(at, dtype=ctx.wide) if by_log is None else by_log
+            if gradient is None:  # it was given away: a second walk takes it anew
+                z = logits.to(ctx.wide)
+                gradient = torch.cat([softmax_at(z[some], at[some])[0] for some in parts(z)])
+            for some in parts(gradient):
+                # Of sum_k b_k log p_k: b - (sum b) p; of sum_k t_k p_k: p (t - t p).
+                p, pull = gradient[some], by_log[some].sum(1, keepdim=True)
+                if by_total is None:
+                    p.mul_(-pull)
+                else:
+                    p.mul_(by_total - ((p @ by_total)[:, None] + pull))
+            gradient = gradient.scatter_add_(1, at, by_log).to(logits.dtype)
+        return (last(gradient, logits) if torch.is_grad_enabled() else gradient), None
 
 
 @logit_loss("mmce", paper="Kumar, Sarawagi and Jain 2018, Proc. ICML")
@@ -47,7 +90,6 @@ def mmce_loss(
     target: Tensor,
     *,
     strength: float = 2.0,
-    ignore_index: int = -100,
     **reduced: Any,
 ) -> Tensor:
     """Return ``-log p_y + s sqrt(M)``, ``M = (1/N^2) sum_ij (h_i - r_i)(h_j - r_j) k(r_i, r_j)``.
@@ -59,17 +101,15 @@ def mmce_loss(
         logits: (N, C).
         target: (N,) int64.
         strength: ``s``, at least 0.
-        ignore_index: rows with this target count for nothing.
-        reduced: ``weight``, ``reduction`` of the cross-entropy, see :func:`qact.losses.rowwise`.
+        reduced: ``ignore_index``, and ``weight`` and ``reduction`` of the cross-entropy; see
+            :func:`qact.losses.rowwise`.
 
     Example:
         >>> mmce_loss(torch.zeros(1, 2), torch.tensor([0]), strength=1.0)  # log 2 + 1/2
         tensor(1.1931)
     """
     checks.within("strength", strength, 0)
-    logits = _wide(logits)
-    plain = comp_sum_loss(logits, target, ignore_index=ignore_index, **reduced)
-    r, h = _confidences(logits, target, ignore_index)
+    plain, r, h, _ = _probabilities(logits, target, **reduced)
     return plain + strength * mmce(r, h).clamp_min(torch.finfo(r.dtype).tiny).sqrt()
 
 
@@ -80,12 +120,30 @@ def mmce(confidence: Tensor, hit: Tensor) -> Tensor:
         >>> mmce(torch.tensor([0.75, 0.75]), torch.tensor([1.0, 0.0]))  # (-1/2)^2 / 4
         tensor(0.0625)
     """
-    order = confidence.detach().argsort()
-    r, gap = confidence[order], (hit - confidence)[order]
-    # exp(-(r_i - r_j) / w) for j < i is a product: up to e^2.5, so nothing overflows.
-    below = (gap * (r / _WIDTH).exp()).cumsum(0) - gap * (r / _WIDTH).exp()
-    total = gap.square().sum() + 2 * (gap * (-r / _WIDTH).exp() * below).sum()
-    return total / max(1, len(r)) ** 2
+    found: Tensor = _MMCE.apply(confidence, hit)
+    return found
+
+
+class _MMCE(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, confidence: Tensor, hit: Tensor) -> Tensor:
+        # Sorted by r, K g is one pass from below and one from above: exp(-(r_i - r_j) / w) is a
+        # product of factors up to e^2.5, so nothing overflows.
+        r, order = confidence.sort()
+        gap, up = hit[order] - r, (r / _WIDTH).exp()
+        low, high = gap * up, gap / up
+        below = (low.cumsum(0) - low) / up
+        above = (high.sum() - high.cumsum(0)) * up
+        around, count = gap + below + above, max(1, len(r))
+        # d/dr_i of sum_ij g_i g_j k(r_i, r_j), k's slope being -sign(r_i - r_j) k / w.
+        slope = around + gap * (below - above) / _WIDTH
+        ctx.save_for_backward(torch.empty_like(slope).scatter_(0, order, slope * (-2 / count**2)))
+        return (gap @ around) / count**2
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
+        return ctx.saved_tensors[0] * upstream, None
 
 
 @logit_loss("dca", paper="Liang et al. 2020, arXiv 2009.04057")
@@ -94,7 +152,6 @@ def dca_loss(
     target: Tensor,
     *,
     strength: float = 1.0,
-    ignore_index: int = -100,
     **reduced: Any,
 ) -> Tensor:
     """Return ``-log p_y + s |mean_i h_i - mean_i r_i|``: accuracy against mean confidence.
@@ -103,17 +160,15 @@ def dca_loss(
         logits: (N, C).
         target: (N,) int64.
         strength: ``s``, at least 0.
-        ignore_index: rows with this target count for nothing.
-        reduced: ``weight``, ``reduction`` of the cross-entropy, see :func:`qact.losses.rowwise`.
+        reduced: ``ignore_index``, and ``weight`` and ``reduction`` of the cross-entropy; see
+            :func:`qact.losses.rowwise`.
 
     Example:
         >>> dca_loss(torch.zeros(1, 2), torch.tensor([0]))  # log 2 + |1 - 1/2|
         tensor(1.1931)
     """
     checks.within("strength", strength, 0)
-    logits = _wide(logits)
-    plain = comp_sum_loss(logits, target, ignore_index=ignore_index, **reduced)
-    r, h = _confidences(logits, target, ignore_index)
+    plain, r, h, _ = _probabilities(logits, target, **reduced)
     return plain + strength * (h - r).sum().abs() / max(1, len(r))
 
 
@@ -123,7 +178,6 @@ def mdca_loss(
     target: Tensor,
     *,
     strength: float = 1.0,
-    ignore_index: int = -100,
     **reduced: Any,
 ) -> Tensor:
     """Return ``-log p_y + s mean_k |mean_i p_ik - mean_i [y_i = k]|``: every class's frequency.
@@ -132,22 +186,16 @@ def mdca_loss(
         logits: (N, C).
         target: (N,) int64.
         strength: ``s``, at least 0.
-        ignore_index: rows with this target count for nothing.
-        reduced: ``weight``, ``reduction`` of the cross-entropy, see :func:`qact.losses.rowwise`.
+        reduced: ``ignore_index``, and ``weight`` and ``reduction`` of the cross-entropy; see
+            :func:`qact.losses.rowwise`.
 
     Example:
         >>> mdca_loss(torch.zeros(1, 2), torch.tensor([0]))  # log 2 + 1/2
         tensor(1.1931)
     """
     checks.within("strength", strength, 0)
-    logits = _wide(logits)
-    plain = comp_sum_loss(logits, target, ignore_index=ignore_index, **reduced)
-    classes = logits.shape[1]
-    rows = kept_rows(target, classes, ignore_index)
-    z, y = (logits, target) if rows is None else (logits[rows], target[rows])
-    p = z.softmax(1).sum(0)
-    seen = torch.bincount(y, minlength=classes)
-    return plain + strength * (p - seen).abs().mean() / max(1, len(y))
+    plain, _, _, excess = _probabilities(logits, target, **reduced)
+    return plain + strength * excess.abs().mean()
 
 
 @register("norm_loss", paper="Georgiou et al. 2021, arXiv 2103.06583", of="weights")

@@ -9,19 +9,21 @@ cross-entropy.) The price: there is no second derivative, and asking for it is a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from qact import checks
 
-# (z (n, C), target (n,) or (n, C)) -> (values (n,), gradients (n, C)), which it may overwrite later
-Form = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+# (z (n, C), target (n,) or (n, C), shared...) -> (values (n,), gradients (n, C), slopes (n, K)...),
+# which it may overwrite later. There is one slope for each shared parameter of K numbers.
+Form = Callable[..., tuple[Tensor, ...]]
 REDUCTIONS = ("mean", "sum", "none")
 _CACHED = 2**17  # numbers at a time and thread, half a megabyte
-_SHORT = 100  # columns
+_SHORT = 16  # columns
 _WHOLE = 8  # so many parts are taken at once: copies cost more than the cache saves
+_BLOCK = 32  # columns whose largest is looked for at once
 
 
 def rowwise(
@@ -29,6 +31,7 @@ def rowwise(
     logits: Tensor,
     target: Tensor,
     *,
+    shared: tuple[Tensor, ...] = (),
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -37,9 +40,11 @@ def rowwise(
     """Return a loss of logits from its values and gradients by row.
 
     Args:
-        form: ``f(z, target)`` gives the values (n,) and their gradients (n, C) of some rows.
+        form: ``f(z, target, *shared)`` gives the values (n,) and their gradients (n, C) of some
+            rows, and the slopes (n, K) of the values by each of the shared parameters.
         logits: (N, C), floating; half precision is computed in float32.
         target: (N,) integer in 0..C-1; with ``soft`` also (N, C), weights of the classes.
+        shared: parameters that all rows read, each of K numbers.
         weight: (C,), of the classes. The mean is then the weighted one.
         ignore_index: rows with this target count for nothing. If all do, the loss is 0 with zero
             gradient (torch: NaN).
@@ -53,38 +58,109 @@ def rowwise(
         ValueError: shapes, targets or options are not as described.
         TypeError: logits are not floating or targets not integer.
     """
+    some = selected(logits, target, weight, ignore_index, reduction, soft)
+    if not some.logits.shape[0]:
+        return some.reduced(some.logits.sum(1))
+    # Reduced inside: a node of the graph less, and the gradient is scaled while it is in the cache.
+    factor = None if reduction == "none" else some.factor()
+    values: Tensor = _Rows.apply(form, some.logits, some.target, factor, *shared)
+    return values if factor is not None else some.reduced(values)
+
+
+class Selected(NamedTuple):
+    """The rows that count, and how their values become the loss."""
+
+    logits: Tensor
+    target: Tensor
+    rows: Tensor | None  # their places; None for all
+    size: int  # of the batch
+    scale: Tensor | None  # weights of the rows' classes
+    reduction: str
+
+    def factor(self) -> Tensor | float:
+        """What each value is multiplied by before they are summed."""
+        if self.reduction == "sum":
+            return 1.0 if self.scale is None else self.scale
+        return 1 / self.logits.shape[0] if self.scale is None else self.scale / self.scale.sum()
+
+    def reduced(self, values: Tensor) -> Tensor:
+        """The loss of the values (n,) of these rows."""
+        if self.reduction == "none":
+            total = values if self.scale is None else values * self.scale
+            empty = total.new_zeros(self.size)
+            return total if self.rows is None else empty.index_put((self.rows,), total)
+        return (values * self.factor()).sum() if len(values) else values.sum()
+
+
+def selected(
+    logits: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    soft: bool = False,
+) -> Selected:
+    """Return the rows that count, or say what is wrong; see :func:`rowwise`."""
     checks.choice("reduction", reduction, REDUCTIONS)
     checks.integer("ignore_index", ignore_index)
     many, size = _checked(logits, target, soft), len(logits)
     rows = None if many else kept_rows(target, logits.shape[1], ignore_index)
-    values: Tensor
-    if rows is None:
-        values = _Rows.apply(logits, target, form)
-    else:
+    if rows is not None:
         logits, target = logits[rows], target[rows]
-        values = _Rows.apply(logits, target, form) if len(rows) else logits.sum(1)
     scale = None if weight is None else _of_classes(weight, logits, target)
-    total = values if scale is None else values * scale
-    if reduction == "none":
-        return total if rows is None else total.new_zeros(size).index_put((rows,), total)
-    if reduction == "sum" or not len(total):
-        return total.sum()
-    return total.mean() if scale is None else total.sum() / scale.sum()
+    return Selected(logits, target, rows, size, scale, reduction)
 
 
 def softmax_at(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``softmax(z)``, (n, C), and its logarithm at the columns ``at``, (n, 1).
+    """Return ``softmax(z)``, (n, C), and its logarithm at the columns ``at``, (n, K).
 
-    ``log p_k = z_k - max z + log max p``: one exponential for both, and no digit is lost. In short
-    rows the exponentials cost less than two searches for a maximum.
+    ``log p_k = z_k - max z + log max p``: one exponential for both, and no digit is lost. Rows that
+    are shorter than a vector of the processor are several times faster by the formula.
     """
+    top = z.amax(1, keepdim=True)
     if z.shape[1] < _SHORT:
-        log_p = z.log_softmax(1)
-        own = log_p.gather(1, at)
-        return log_p.exp_(), own
+        p = z.sub(top)
+        own = p.gather(1, at)
+        total = p.exp_().sum(1, keepdim=True)
+        return p.div_(total), own.sub_(total.log_())
     p = z.softmax(1)
-    top = p.amax(1, keepdim=True).log_() - z.amax(1, keepdim=True)
-    return p, z.gather(1, at) + top
+    return p, z.gather(1, at) + (p.amax(1, keepdim=True).log_() - top)
+
+
+def less_one(p: Tensor, at: Tensor) -> Tensor:
+    """Take 1 from ``p`` (n, C) at the columns ``at``, (n, 1), in place: ``p - e_y``."""
+    return p.scatter_add_(1, at, torch.full_like(at, -1, dtype=p.dtype))
+
+
+def log_loss(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """The form of ``-log p_y``."""
+    at = y[:, None]
+    p, t = softmax_at(z, at)
+    return -t[:, 0], less_one(p, at)
+
+
+def first_largest(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest of each row, (n, 1), and the first place where it stands.
+
+    Block by block: a processor finds a largest value several times faster than its place.
+
+    Example:
+        >>> first_largest(torch.tensor([[1.0, 3.0, 3.0]]))
+        (tensor([[3.]]), tensor([[1]]))
+    """
+    classes = z.shape[1]
+    if classes < 4 * _BLOCK or z.device.type != "cpu":
+        value, place = z.max(1, keepdim=True)
+        return value, place
+    whole = classes // _BLOCK
+    blocks = z[:, : whole * _BLOCK].unflatten(1, (whole, _BLOCK))
+    tops = blocks.amax(2)
+    if classes % _BLOCK:
+        tops = torch.cat([tops, z[:, whole * _BLOCK :].amax(1, keepdim=True)], 1)
+    value, block = tops.max(1, keepdim=True)
+    columns = block * _BLOCK + torch.arange(_BLOCK, device=z.device)
+    inside = z.gather(1, columns.clamp_max(classes - 1))  # past the end the last stands again
+    return value, block * _BLOCK + inside.argmax(1, keepdim=True)
 
 
 def kept_rows(
@@ -100,7 +176,7 @@ def kept_rows(
         ValueError: target must be 0..1, got 2 (rows to leave out have ignore_index=-100)
     """
     low, high = target.aminmax()
-    if low >= 0 and high < classes and not 0 <= ignore_index < classes:
+    if low.item() >= 0 and high.item() < classes and not 0 <= ignore_index < classes:
         return None
     rows = (target != ignore_index).nonzero()[:, 0]
     wrong = target[rows]
@@ -149,50 +225,96 @@ def _wide(dtype: torch.dtype) -> torch.dtype:
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor, form: Form) -> Tensor:
-        values, gradient = _taken(form, logits, target)
-        ctx.save_for_backward(logits, target)
-        ctx.form, ctx.gradient = form, gradient
-        return values
+    def forward(
+        ctx: Any,
+        form: Form,
+        logits: Tensor,
+        target: Tensor,
+        factor: Tensor | float | None,
+        *shared: Tensor,
+    ) -> Tensor:
+        ctx.save_for_backward(logits, target, *shared)
+        ctx.form, ctx.factor = form, factor
+        values, ctx.gradients = _taken(form, logits, target, factor, shared)
+        return values if factor is None else (values * factor).sum()
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        logits, target = ctx.saved_tensors
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
+        logits, target, *shared = ctx.saved_tensors
+        # Scaled where they lie and given away; a second walk through the graph takes them anew.
+        gradients, ctx.gradients = ctx.gradients, None
         with torch.no_grad():
-            # Scaled where it lies and given away; a second walk through the graph takes it anew.
-            gradient, ctx.gradient = ctx.gradient, None
-            if gradient is None:
-                gradient = _taken(ctx.form, logits, target)[1]
-            gradient = gradient.mul_(upstream[:, None]).to(logits.dtype)
+            if ctx.factor is None and (shared or gradients is None):
+                gradients = _taken(ctx.form, logits, target, upstream, shared)[1]
+            elif ctx.factor is None:
+                gradients[0].mul_(upstream[:, None])
+            else:
+                if gradients is None:
+                    gradients = _taken(ctx.form, logits, target, ctx.factor, shared)[1]
+                if upstream.device.type != "cpu" or upstream.item() != 1:
+                    gradients = [g.mul_(upstream) for g in gradients]
+            of = [
+                g.to(t.dtype).view_as(t) for g, t in zip(gradients, (logits, *shared), strict=True)
+            ]
         if torch.is_grad_enabled():  # somebody may want to go on from here, and must be told
-            gradient = _Last.apply(gradient, logits)
-        return gradient, None, None
+            of = [last(gradient, logits, *shared) for gradient in of]
+        return None, of[0], None, None, *of[1:]
+
+
+def last(gradient: Tensor, *inputs: Tensor) -> Tensor:
+    """A gradient that is a function of some inputs, and refuses to be differentiated by them."""
+    found: Tensor = _Last.apply(gradient, *inputs)
+    return found
 
 
 class _Last(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gradient: Tensor, logits: Tensor) -> Tensor:
+    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor) -> Tensor:
         return gradient.view_as(gradient)
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[None, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[None, ...]:
         raise RuntimeError(
             "this loss has no second derivative; qact.losses.cross_entropy and "
             "torch's own losses have one"
         )
 
 
-def _taken(form: Form, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Values and gradients of all rows, in float32 or float64, as many rows at a time as fit."""
-    wide = _wide(logits.dtype)
+def parts(logits: Tensor) -> list[slice]:
+    """Rows at a time, as many as the cache holds; all, where copies cost more than it saves."""
+    n, classes = logits.shape
+    step = max(1, _CACHED * torch.get_num_threads() // classes)
+    if _WHOLE * step >= n or logits.device.type != "cpu":
+        return [slice(0, n)]
+    return [slice(first, first + step) for first in range(0, n, step)]
+
+
+def _taken(
+    form: Form, logits: Tensor, target: Tensor, factor: Tensor | float | None, shared: Any
+) -> tuple[Tensor, list[Tensor]]:
+    """Values of all rows, and the gradients of their weighted sum, in float32 or float64."""
+    wide, places = _wide(logits.dtype), parts(logits)
+    shared = [t.to(wide) for t in shared]
     with torch.autocast(logits.device.type, enabled=False):
-        n, classes = logits.shape
-        step = max(1, _CACHED * torch.get_num_threads() // classes)
-        if _WHOLE * step >= n or logits.device.type != "cpu":
-            return form(logits.to(wide), target)
-        values = torch.empty(n, dtype=wide)
-        gradient = torch.empty(n, classes, dtype=wide)
-        for first in range(0, n, step):
-            some = slice(first, first + step)
-            values[some], gradient[some] = form(logits[some].to(wide), target[some])
-    return values, gradient
+        if len(places) == 1:
+            values, *gradients = form(logits.to(wide), target, *shared)
+            return values, _weighted(gradients, factor)
+        values = logits.new_empty(len(logits), dtype=wide)
+        gradient, total = (
+            torch.empty_like(logits, dtype=wide),
+            [torch.zeros_like(t) for t in shared],
+        )
+        for some in places:
+            by = factor[some] if isinstance(factor, Tensor) else factor
+            values[some], *own = form(logits[some].to(wide), target[some], *shared)
+            gradient[some], *slopes = _weighted(own, by)
+            total = [t.add_(s.view_as(t)) for t, s in zip(total, slopes, strict=True)]
+    return values, [gradient, *total]
+
+
+def _weighted(gradients: list[Tensor], factor: Tensor | float | None) -> list[Tensor]:
+    """The gradient (n, C) times its rows' factors, and the sums of the slopes times theirs."""
+    if factor is not None:
+        by = factor[:, None] if isinstance(factor, Tensor) else factor
+        gradients = [g.mul_(by) for g in gradients]
+    return [gradients[0], *(slope.sum(0) for slope in gradients[1:])]

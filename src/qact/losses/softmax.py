@@ -16,7 +16,7 @@ from torch import Tensor
 from qact import checks
 from qact.losses.entropy import cross_entropy
 from qact.losses.registry import logit_loss
-from qact.losses.rows import Form, rowwise, softmax_at
+from qact.losses.rows import Form, first_largest, less_one, log_loss, rowwise, softmax_at
 
 Scalar = Callable[[Tensor], tuple[Tensor, Tensor]]  # t -> (phi(t), phi'(t))
 
@@ -52,10 +52,10 @@ def comp_sum_loss(logits: Tensor, target: Tensor, *, tau: float = 1.0, **reduced
         tensor(0.7500)
     """
     rate = checks.within("tau", tau, 0) - 1
+    if rate == 0:
+        return rowwise(log_loss, logits, target, **reduced)
 
     def phi(t: Tensor) -> tuple[Tensor, Tensor]:
-        if rate == 0:
-            return -t, torch.full_like(t, -1.0)
         return (t * rate).expm1_().div_(-rate), -(t * rate).exp_()
 
     return rowwise(of_log_probability(phi), logits, target, **reduced)
@@ -142,7 +142,8 @@ def dual_focal_loss(
         at = y[:, None]
         p, t = softmax_at(z, at)
         p_y = p.gather(1, at)
-        p_j, j = torch.where(p < p_y, p, 0).max(1, keepdim=True)
+        # 1 below p_y and 0 elsewhere, as numbers: masks cost a processor ten times as much.
+        p_j, j = first_largest(torch.lt(p, p_y, out=torch.empty_like(p)).mul_(p))
         gap = p_j - t.expm1()
         power = gap**gamma
         rise = gamma * power * torch.where(gap > 0, t / gap, -1)
@@ -159,13 +160,26 @@ def label_smoothing_loss(
 ) -> Tensor:
     """Return the cross-entropy with a target that is spread: ``1 - s`` on ``y``, ``s / C`` on all.
 
-    It is cross-entropy plus ``s (z_y - mean_k z_k)``. See :func:`qact.losses.cross_entropy`.
+    It is cross-entropy plus ``s (z_y - mean_k z_k)``. With weights of the classes or soft targets
+    it is :func:`qact.losses.cross_entropy`, which spreads those too.
 
     Example:
         >>> label_smoothing_loss(torch.zeros(1, 2), torch.tensor([0]))
         tensor(0.6931)
     """
-    return cross_entropy(logits, target, label_smoothing=smoothing, **reduced)
+    if reduced.get("weight") is not None or (isinstance(target, Tensor) and target.ndim == 2):
+        return cross_entropy(logits, target, label_smoothing=smoothing, **reduced)
+    checks.within("smoothing", smoothing, 0, 1)
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at = y[:, None]
+        p, t = softmax_at(z, at)
+        # The mean of z - z_y, and not of z: beside large logits the difference is small.
+        value = -t[:, 0] - smoothing * (z - z.gather(1, at)).mean(1)
+        gradient = p.sub_(smoothing / z.shape[1])
+        return value, gradient.scatter_add_(1, at, torch.full_like(t, smoothing - 1))
+
+    return rowwise(form, logits, target, **reduced)
 
 
 @logit_loss("maxsup", paper="Zhou et al. 2025, arXiv 2502.15798")
@@ -189,12 +203,12 @@ def maxsup_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.1, **reduced
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at = y[:, None]
-        top, first = z.max(1, keepdim=True)
+        top, first = first_largest(z)
         p, t = softmax_at(z, at)
         value = alpha * (top - z.mean(1, keepdim=True)) - t
         gradient = p.sub_(alpha / z.shape[1])
         gradient.scatter_add_(1, first, torch.full_like(top, alpha))
-        return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(top, -1.0))
+        return value[:, 0], less_one(gradient, at)
 
     return rowwise(form, logits, target, **reduced)
 
@@ -224,14 +238,14 @@ def margin_smoothing_loss(
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at, share = y[:, None], alpha / z.shape[1]
-        top, first = z.max(1, keepdim=True)
+        top, first = first_largest(z)
         p, t = softmax_at(z, at)
         beyond = (top - z).sub_(margin).clamp_min_(0)
-        far = (beyond > 0).to(z.dtype)
         value = share * beyond.sum(1) - t[:, 0]
+        far = beyond.gt_(0)
         gradient = p.sub_(far, alpha=share)
         gradient.scatter_add_(1, first, share * far.sum(1, keepdim=True))
-        return value, gradient.scatter_add_(1, at, torch.full_like(top, -1.0))
+        return value, less_one(gradient, at)
 
     return rowwise(form, logits, target, **reduced)
 
@@ -255,13 +269,15 @@ def confidence_penalty_loss(
     checks.within("beta", beta, 0)
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, log_p = y[:, None], z.log_softmax(1)
-        p = z.softmax(1)
-        # A class of probability 0 at z = -inf adds 0, its limit, and not 0 times infinity.
-        entropy = -(p * log_p.clamp_min(torch.finfo(z.dtype).min)).sum(1, keepdim=True)
-        value = -log_p.gather(1, at) - beta * entropy
-        gradient = p * (beta * (log_p + entropy) + 1)
-        return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(entropy, -1.0))
+        at = y[:, None]
+        p, t = softmax_at(z, at)
+        # log p = z - z_y + log p_y. A class of probability 0 at z = -inf adds 0, its limit, and
+        # not 0 times infinity.
+        log_p = z.sub(z.gather(1, at) - t).clamp_min_(torch.finfo(z.dtype).min)
+        entropy = -(p * log_p).sum(1, keepdim=True)
+        value = -t - beta * entropy
+        gradient = p.mul_(log_p.add_(entropy + 1 / beta)).mul_(beta) if beta else p
+        return value[:, 0], less_one(gradient, at)
 
     return rowwise(form, logits, target, **reduced)
 
@@ -296,6 +312,6 @@ def ldr_kl_loss(
         scaled = (z - own).add_(margin).scatter_(1, at, 0.0).div_(scale)
         gradient, t = softmax_at(scaled, at)  # scaled is 0 there: t is minus the log of the sum
         value = scale * (-t - math.log(z.shape[1]))
-        return value[:, 0], gradient.scatter_add_(1, at, torch.full_like(own, -1.0))
+        return value[:, 0], less_one(gradient, at)
 
     return rowwise(form, logits, target, **reduced)

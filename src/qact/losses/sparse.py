@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from qact import checks
 from qact.losses.registry import logit_loss
-from qact.losses.rows import rowwise
+from qact.losses.rows import less_one, rowwise
 from qact.losses.softmax import comp_sum_loss
-from qact.weights import entmax as map_of
+from qact.weights.heads import fenchel_young
 
 
 @logit_loss("entmax", paper="Peters et al. 2019, arXiv 1905.05702")
@@ -35,11 +34,8 @@ def entmax_loss(logits: Tensor, target: Tensor, *, alpha: float = 1.5, **reduced
         return comp_sum_loss(logits, target, **reduced)
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, p = y[:, None], map_of(z, 1, None, alpha)
-        own = z.gather(1, at)
-        entropy = (1 - (p**alpha).sum(1)) / (alpha * (alpha - 1))
-        value = (p * (z - own)).sum(1) + entropy
-        return value, p.clone().scatter_add_(1, at, torch.full_like(own, -1.0))
+        value, p = fenchel_young(z, y, alpha)
+        return value, less_one(p, y[:, None])
 
     return rowwise(form, logits, target, **reduced)
 

@@ -45,11 +45,20 @@ def entmax_loss(logits: Tensor, labels: Tensor, alpha: float = 1.5) -> Tensor:
     z, _ = opened(logits, 1)
     if alpha == 1:
         return F.cross_entropy(z, labels.long(), reduction="none")
-    p = entmax(z, 1, None, alpha).detach()
     # By the envelope theorem p is held still: dL/dz = p - e_y.
-    own = z.gather(1, labels.long()[:, None])
-    entropy = (1 - (p**alpha).sum(1)) / (alpha * (alpha - 1))
-    return (p * (z - own)).sum(1) + entropy
+    return fenchel_young(z, labels.long(), alpha)[0]
+
+
+def fenchel_young(z: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tensor]:
+    """The loss of :func:`entmax_loss` and ``p``, which has no gradient; for ``alpha`` above 1.
+
+    Example:
+        >>> fenchel_young(torch.tensor([[2.0, 0.0]]), torch.tensor([1]), 2.0)
+        (tensor([2.]), tensor([[1., 0.]]))
+    """
+    p, own = entmax(z, 1, None, alpha).detach(), z.gather(1, labels[:, None])
+    entropy = (1 - (p * p ** (alpha - 1)).sum(1)) / (alpha * (alpha - 1))
+    return (p * (z - own)).sum(1) + entropy, p
 
 
 def sparsemax_loss(logits: Tensor, labels: Tensor) -> Tensor:
