@@ -100,7 +100,7 @@ def _soft_top_k(x: Tensor, k: int) -> Tensor:
         low, high = torch.where(total < k, t, low), torch.where(total < k, high, t)
         slope = p.addcmul_(p, p, value=-1).sum(1, keepdim=True)
         step = t - (total / k).log_() * total / slope
-        near = (step > low) & (step < high)
+        near = (step >= low) & (step <= high)  # an end is the root itself, once it is found
         new = torch.where(near, step, (low + high) / 2)
         # After a step of Newton's the error is of the order of its square.
         rest = torch.where(near, (new - t).square(), (new - t).abs())

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,75 +14,93 @@ from torch.autograd.function import once_differentiable
 
 from qact import checks
 from qact.losses.registry import logit_loss, register
-from qact.losses.rows import first_largest, last, parts, selected, softmax_at
+from qact.losses.rows import exact, first_largest, last, parts, selected, softmax_at
 
 _WIDTH = 0.4  # of the kernel, as in the paper's experiments
 
 
-def _probabilities(
+# (r, h, mean_i p_ik - [y_i = k]) -> (value, its slope by r (n,) or None, by the third (C,) or None)
+Penalty = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor | None, Tensor | None]]
+
+
+def _penalised(
+    penalty: Penalty,
+    strength: float,
     logits: Tensor,
     target: Tensor,
-    *,
     weight: Tensor | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Cross-entropy, ``r`` and ``h`` of the rows that count, and ``mean_i p_ik - [y_i = k]``."""
+) -> Tensor:
+    """Cross-entropy plus ``strength`` times a penalty of the batch: one softmax for both."""
+    checks.within("strength", strength, 0)
     some = selected(logits, target, weight, ignore_index, reduction)
-    z, y = some.logits, some.target
-    if not len(y):
-        return some.reduced(z.sum(1)), z.sum(1), z.sum(1), z.sum(0)
-    log_p, total, first = _Softmax.apply(z, y)
-    hit = (first == y).to(log_p.dtype)
-    seen = torch.bincount(y, minlength=z.shape[1])
-    return some.reduced(-log_p[:, 0]), log_p[:, 1].exp(), hit, (total - seen) / len(y)
+    if not len(some.logits):
+        return some.reduced(some.logits.sum(1))
+    whole = reduction != "none"
+    factor = some.factor() if whole else 1.0 if some.scale is None else some.scale
+    values: Tensor = _Penalised.apply(some.logits, some.target, factor, whole, strength, penalty)
+    return values if whole else some.placed(values)
 
 
-class _Softmax(torch.autograd.Function):
-    """``log p`` (N, 2) of the target and of the largest, ``sum_i p_ik`` (C,), and the largest (N,).
-
-    The penalties are functions of these; what is kept for all of them is ``p``.
-    """
+class _Penalised(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        target: Tensor,
+        factor: Tensor | float,
+        whole: bool,
+        strength: float,
+        penalty: Penalty,
+    ) -> Tensor:
+        p, log_p, at = _softmax(logits, target)
+        r, hit = log_p[:, 1].exp(), (at[:, 1] == target).to(p.dtype)
+        excess = (p.sum(0) - torch.bincount(target, minlength=p.shape[1])) / len(p)
+        value, by_r, by_excess = penalty(r, hit, excess)
+        ctx.save_for_backward(logits, target)
+        ctx.whole, ctx.factor, ctx.p, ctx.at = whole, factor, p, at
+        ctx.pull = None if by_r is None else strength * by_r * r
+        ctx.push = None if by_excess is None else by_excess * (strength / len(p))
+        plain = -log_p[:, 0] * factor
+        return (plain.sum() if whole else plain) + strength * value
 
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        wide = logits.dtype if logits.dtype == torch.float64 else torch.float32
-        p = logits.new_empty(logits.shape, dtype=wide)
-        at = target[:, None].repeat(1, 2)
-        log_p = p.new_empty(at.shape)
-        total = p.new_zeros(p.shape[1])
-        with torch.autocast(logits.device.type, enabled=False):
-            for some in parts(logits):
-                z = logits[some].to(wide)
-                at[some, 1:] = first_largest(z)[1]
-                p[some], log_p[some] = softmax_at(z, at[some])
-                total += p[some].sum(0)
-        ctx.save_for_backward(logits, at)
-        ctx.p, ctx.wide = p, wide
-        ctx.set_materialize_grads(False)
-        first = at[:, 1]
-        ctx.mark_non_differentiable(first)
-        return log_p, total, first
-
-    @staticmethod
-    def backward(
-        ctx: Any, by_log: Tensor | None, by_total: Tensor | None, _: Tensor | None
-    ) -> tuple[Tensor, None]:
-        (logits, at), (gradient, ctx.p) = ctx.saved_tensors, (ctx.p, None)
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
+        (logits, target), at = ctx.saved_tensors, ctx.at
         with torch.no_grad():
-            by_log = torch.zeros_like(at, dtype=ctx.wide) if by_log is None else by_log
-            if gradient is None:  # it was given away: a second walk takes it anew
-                z = logits.to(ctx.wide)
-                gradient = torch.cat([softmax_at(z[some], at[some])[0] for some in parts(z)])
-            for some in parts(gradient):
+            # Given away; a second walk through the graph takes it anew.
+            p, ctx.p = ctx.p, None
+            p = _softmax(logits, target)[0] if p is None else p
+            every = upstream if ctx.whole else upstream.sum()
+            by_log = torch.zeros_like(at, dtype=p.dtype)
+            by_log[:, 0] = -upstream * ctx.factor
+            if ctx.pull is not None:
+                by_log[:, 1] = every * ctx.pull
+            for some in parts(p):
                 # Of sum_k b_k log p_k: b - (sum b) p; of sum_k t_k p_k: p (t - t p).
-                p, pull = gradient[some], by_log[some].sum(1, keepdim=True)
-                if by_total is None:
-                    p.mul_(-pull)
+                own, less = p[some], by_log[some].sum(1, keepdim=True)
+                if ctx.push is None:
+                    own.mul_(-less)
                 else:
-                    p.mul_(by_total - ((p @ by_total)[:, None] + pull))
-            gradient = gradient.scatter_add_(1, at, by_log).to(logits.dtype)
-        return (last(gradient, logits) if torch.is_grad_enabled() else gradient), None
+                    push = every * ctx.push
+                    own.mul_(push - (less + (own @ push)[:, None]))
+            gradient = p.scatter_add_(1, at, by_log).to(logits.dtype)
+        gradient = last(gradient, logits) if torch.is_grad_enabled() else gradient
+        return gradient, None, None, None, None, None
+
+
+def _softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """``p`` (N, C), ``log p`` of the target and of the largest, and where these two stand."""
+    wide = logits.dtype if logits.dtype == torch.float64 else torch.float32
+    found = []
+    with exact(logits.device.type):
+        for some in parts(logits):
+            z = logits[some].to(wide)
+            at = torch.cat([target[some, None], first_largest(z)[1]], 1)
+            found.append((*softmax_at(z, at), at))
+    p, log_p, at = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+    return p, log_p, at
 
 
 @logit_loss("mmce", paper="Kumar, Sarawagi and Jain 2018, Proc. ICML")
@@ -108,9 +127,13 @@ def mmce_loss(
         >>> mmce_loss(torch.zeros(1, 2), torch.tensor([0]), strength=1.0)  # log 2 + 1/2
         tensor(1.1931)
     """
-    checks.within("strength", strength, 0)
-    plain, r, h, _ = _probabilities(logits, target, **reduced)
-    return plain + strength * mmce(r, h).clamp_min(torch.finfo(r.dtype).tiny).sqrt()
+
+    def penalty(r: Tensor, h: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+        square, slope = _mmce(r, h)
+        value = square.clamp_min(torch.finfo(r.dtype).tiny).sqrt()
+        return value, slope * (square > 0) / (2 * value), None
+
+    return _penalised(penalty, strength, logits, target, **reduced)
 
 
 def mmce(confidence: Tensor, hit: Tensor) -> Tensor:
@@ -124,21 +147,27 @@ def mmce(confidence: Tensor, hit: Tensor) -> Tensor:
     return found
 
 
+def _mmce(confidence: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
+    """``M`` and its slope by the confidences, (N,)."""
+    # Sorted by r, K g is one pass from below and one from above: exp(-(r_i - r_j) / w) is a product
+    # of factors up to e^2.5, so nothing overflows.
+    r, order = confidence.sort()
+    gap, up = hit[order] - r, (r / _WIDTH).exp()
+    low, high = gap * up, gap / up
+    below = (low.cumsum(0) - low) / up
+    above = (high.sum() - high.cumsum(0)) * up
+    around, count = gap + below + above, max(1, len(r))
+    # d/dr_i of sum_ij g_i g_j k(r_i, r_j), k's slope being -sign(r_i - r_j) k / w.
+    slope = (around + gap * (below - above) / _WIDTH) * (-2 / count**2)
+    return (gap @ around) / count**2, torch.empty_like(slope).scatter_(0, order, slope)
+
+
 class _MMCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, confidence: Tensor, hit: Tensor) -> Tensor:
-        # Sorted by r, K g is one pass from below and one from above: exp(-(r_i - r_j) / w) is a
-        # product of factors up to e^2.5, so nothing overflows.
-        r, order = confidence.sort()
-        gap, up = hit[order] - r, (r / _WIDTH).exp()
-        low, high = gap * up, gap / up
-        below = (low.cumsum(0) - low) / up
-        above = (high.sum() - high.cumsum(0)) * up
-        around, count = gap + below + above, max(1, len(r))
-        # d/dr_i of sum_ij g_i g_j k(r_i, r_j), k's slope being -sign(r_i - r_j) k / w.
-        slope = around + gap * (below - above) / _WIDTH
-        ctx.save_for_backward(torch.empty_like(slope).scatter_(0, order, slope * (-2 / count**2)))
-        return (gap @ around) / count**2
+        value, slope = _mmce(confidence, hit)
+        ctx.save_for_backward(slope)
+        return value
 
     @staticmethod
     @once_differentiable
@@ -167,9 +196,12 @@ def dca_loss(
         >>> dca_loss(torch.zeros(1, 2), torch.tensor([0]))  # log 2 + |1 - 1/2|
         tensor(1.1931)
     """
-    checks.within("strength", strength, 0)
-    plain, r, h, _ = _probabilities(logits, target, **reduced)
-    return plain + strength * (h - r).sum().abs() / max(1, len(r))
+
+    def penalty(r: Tensor, h: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None]:
+        gap = (r - h).mean()
+        return gap.abs(), (gap.sign() / len(r)).expand_as(r), None
+
+    return _penalised(penalty, strength, logits, target, **reduced)
 
 
 @logit_loss("mdca", paper="Hebbalaguppe et al. 2022, arXiv 2203.13834")
@@ -193,9 +225,11 @@ def mdca_loss(
         >>> mdca_loss(torch.zeros(1, 2), torch.tensor([0]))  # log 2 + 1/2
         tensor(1.1931)
     """
-    checks.within("strength", strength, 0)
-    plain, _, _, excess = _probabilities(logits, target, **reduced)
-    return plain + strength * excess.abs().mean()
+
+    def penalty(r: Tensor, h: Tensor, excess: Tensor) -> tuple[Tensor, None, Tensor]:
+        return excess.abs().mean(), None, excess.sign() / len(excess)
+
+    return _penalised(penalty, strength, logits, target, **reduced)
 
 
 @register("norm_loss", paper="Georgiou et al. 2021, arXiv 2103.06583", of="weights")

@@ -111,8 +111,8 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0, **reduced:
     def phi(t: Tensor) -> tuple[Tensor, Tensor]:
         q = t.expm1().neg_()  # 1 - p_y, to its last digit
         power = q**gamma
-        ratio = torch.where(q > 0, t / q, -1)  # its limit
-        return -power * t, power * (gamma * t.exp() * ratio - 1)
+        ratio = t / q.clamp_min(torch.finfo(t.dtype).tiny)  # -1 at the end, where power is 0
+        return -power * t, power * (gamma * (1 - q) * ratio - 1)
 
     return rowwise(of_log_probability(phi), logits, target, **reduced)
 

@@ -240,7 +240,7 @@ class TempNet(Score):
             low, high = torch.where(gap < 0, t, low), torch.where(gap < 0, high, t)
             slope = (p * z.square()).sum(1) - (p * z).sum(1).square()  # dH / d log tau = Var(z)
             step = t - gap / slope
-            t = torch.where((step > low) & (step < high), step, (low + high) / 2)
+            t = torch.where((step >= low) & (step <= high), step, (low + high) / 2)
         return t.exp().to(logits.dtype)
 
     def _score(self, outputs: Outputs) -> Tensor:
