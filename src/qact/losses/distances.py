@@ -6,6 +6,7 @@ nothing: squares can then neither overflow nor vanish.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -83,21 +84,31 @@ def squared_distances(x: Tensor) -> Tensor:
                 [1.5625, 0.0000]])
     """
     wide = x if x.device.type == "mps" else x.double()
-    return _squares(_centred(wide / unit_of(wide))).to(x.dtype)
+    c = _centred(wide / unit_of(wide))
+    own = c.square().sum(1)
+    # Lengths first, or rounding takes sides.
+    return (
+        _symmetric(c, lambda g, i, j: (own[i, None] + own[j]).sub_(g, alpha=2), x.dtype)
+        .clamp_min_(0)
+        .fill_diagonal_(0)
+    )
 
 
 @torch.no_grad()
-def rough_squares(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return squared distances in the precision of ``x``, and a bound of their rounding, (N, 1).
+def rough_squares(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return ``|c_j|^2 - 2 c_i c_j`` (N, N), a bound of their rounding (N, 1), and of their size.
 
-    In units of a power of two near the largest value of ``x``, as :func:`squared_distances`.
+    Squared distances up to ``|c_i|^2``, which moves no order in a row, in the precision of ``x``
+    and in units of a power of two near its largest value; ``c`` is centred.
     """
     c = _centred(x / unit_of(x))
-    length = c.square().sum(1, keepdim=True)
+    length = c.square().sum(1)
+    squares = _symmetric(c, lambda g, i, j: g, c.dtype).mul_(-2).add_(length)
     # |fl(a.b) - a.b| <= 4 sqrt(D) u |a||b|, u half of eps, but for one in 1,000 (Higham and Mary
     # 2019: rounding errors add up as random signs). a.b stands twice, beside two lengths.
-    bound = (2 * (x.shape[1] + 4) ** 0.5) * torch.finfo(x.dtype).eps * (length + length.amax())
-    return _squares(c), bound
+    most = length.amax()
+    bound = (2 * (x.shape[1] + 4) ** 0.5) * torch.finfo(x.dtype).eps * (length + most)
+    return squares, bound[:, None], (4 * most).clamp_min(torch.finfo(x.dtype).tiny)
 
 
 def _centred(x: Tensor) -> Tensor:
@@ -105,28 +116,25 @@ def _centred(x: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _squares(x: Tensor) -> Tensor:
-    """``||x_i - x_j||^2``, symmetric, at least 0, with a zero diagonal, in x's own precision."""
-    own = x.square().sum(1)
+def _symmetric(x: Tensor, of: Callable[..., Tensor], dtype: torch.dtype) -> Tensor:
+    """``of(x_i x_j, i, j)`` (N, N) of rows ``i`` and ``j``, symmetric, as ``dtype``.
+
+    A processor multiplies little more than the half above the diagonal, and goes on with each block
+    of rows while it is in the cache.
+    """
+    n = len(x)
+    # Small pieces cost more than they save.
+    step = n if x.device.type != "cpu" or min(x.shape) < 256 else -(-n // 8)
+    found = x.new_empty(n, n, dtype=dtype)
     with torch.autocast(x.device.type, enabled=False):
-        d2 = (own[:, None] + own).sub_(_gram(x), alpha=2)  # lengths first, or rounding takes sides
-    return d2.clamp_min_(0).fill_diagonal_(0)
-
-
-def _gram(x: Tensor) -> Tensor:
-    """``x x^T``, of which a processor multiplies little more than the half above the diagonal."""
-    if x.device.type != "cpu" or len(x) < 256:
-        g = x @ x.T
-        return (g + g.T) / 2
-    n, step = len(x), -(-len(x) // 8)
-    g = x.new_empty(n, n)
-    for first in range(0, n, step):
-        last = first + step
-        g[first:last, first:] = x[first:last] @ x[first:].T
-        g[last:, first:last] = g[first:last, last:].T
-        corner = g[first:last, first:last]
-        corner.copy_((corner + corner.T) / 2)
-    return g
+        for first in range(0, n, step):
+            here, rest = slice(first, first + step), slice(first, n)
+            block = of(x[here] @ x[rest].T, here, rest)
+            found[here, rest] = block
+            found[first + step :, here] = found[here, first + step :].T
+            corner = block[:, : block.shape[0]]
+            found[here, here] = (corner + corner.T) / 2
+    return found
 
 
 def distances_between(queries: Tensor, x: Tensor) -> Tensor:
@@ -172,33 +180,36 @@ def distances_to(x: Tensor, index: Tensor) -> Tensor:
         tensor([[2.],
                 [0.]])
     """
-    unit = unit_of(x)
-    return _DistancesTo.apply(x / unit, index) * unit
+    found: Tensor = _DistancesTo.apply(x, index)
+    return found
 
 
 class _DistancesTo(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> Tensor:
-        columns = [(x - x.index_select(0, j)).norm(dim=1) for j in index.unbind(1)]
-        d = torch.stack(columns, 1) if columns else x.new_zeros(index.shape)
-        ctx.save_for_backward(x, index, d)
-        return d
+        unit = unit_of(x)
+        c = x / unit
+        columns = [(c - c.index_select(0, j)).norm(dim=1) for j in index.unbind(1)]
+        d = torch.stack(columns, 1) if columns else c.new_zeros(index.shape)
+        ctx.save_for_backward(c, index, d)
+        return d * unit
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         # dL/dx_i = sum_j (W_ij + W_ji) (x_i - x_j) with W_ij = dL/dd_ij / d_ij, and 0 where d = 0.
-        x, index, d = ctx.saved_tensors
+        # A slope has no unit.
+        c, index, d = ctx.saved_tensors
         share = torch.where(d > 0, grad / torch.where(d > 0, d, 1), 0)
-        if _FEW * index.shape[1] < len(x):
-            gradient = torch.zeros_like(x)
+        if _FEW * index.shape[1] < len(c):
+            gradient = torch.zeros_like(c)
             for j, w in zip(index.unbind(1), share.unbind(1), strict=True):
-                pull = (x - x.index_select(0, j)).mul_(w[:, None])
+                pull = (c - c.index_select(0, j)).mul_(w[:, None])
                 gradient.add_(pull).index_add_(0, j, pull, alpha=-1)
             return gradient, None
-        weight = x.new_zeros(len(x), len(x)).scatter_add_(1, index, share)
+        weight = c.new_zeros(len(c), len(c)).scatter_add_(1, index, share)
         both = weight + weight.T
-        centred = _centred(x)
+        centred = _centred(c)
         return both.sum(1, keepdim=True) * centred - both @ centred, None
 
 

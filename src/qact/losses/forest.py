@@ -17,6 +17,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qact.losses.rows import first_place
+
 
 @torch.no_grad()
 def propagate(distances: Tensor, seeds: Tensor) -> Tensor:
@@ -77,7 +79,7 @@ def _lightest_edges(distances: Tensor, root: Tensor, closed: Tensor) -> tuple[Te
     # Only the rows that hold the least of their component are searched for where it stands; of
     # equal ones in a row the leftmost has the first name.
     best = ((low == least[own]) & (low < longest)).nonzero()[:, 0]
-    near, far = rows[best], leaving[best].argmin(1)
+    near, far = rows[best], first_place(leaving[best], low[best, None])[:, 0]
     name = torch.minimum(near, far) * n + torch.maximum(near, far)
     first = torch.full_like(root, n * n).scatter_reduce_(0, root[near], name, "amin")
     found = first < n * n

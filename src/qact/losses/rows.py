@@ -154,14 +154,24 @@ def first_largest(z: Tensor) -> tuple[Tensor, Tensor]:
         >>> first_largest(torch.tensor([[1.0, 3.0, 3.0]]))
         (tensor([[3.]]), tensor([[1]]))
     """
-    classes = z.shape[1]
-    if classes < _BLOCK or classes > 2**24 or z.device.type != "cpu":
+    if z.shape[1] < _BLOCK or z.shape[1] > 2**24 or z.device.type != "cpu":
         value, place = z.max(1, keepdim=True)
         return value, place
     value = z.amax(1, keepdim=True)
-    left = torch.arange(classes, 0, -1, dtype=z.dtype)
+    return value, first_place(z, value)
+
+
+def first_place(z: Tensor, value: Tensor) -> Tensor:
+    """Return the first column of each row of ``z`` that equals its ``value`` (n, 1); else the last.
+
+    Example:
+        >>> first_place(torch.tensor([[1.0, 3.0, 3.0]]), torch.tensor([[3.0]]))
+        tensor([[1]])
+    """
+    n = z.shape[1]
+    left = torch.arange(n, 0, -1, dtype=z.dtype, device=z.device)
     at = torch.eq(z, value, out=torch.empty_like(z)).mul_(left).amax(1, keepdim=True)
-    return value, (classes - at).long().clamp_max_(classes - 1)  # with NaN nothing is equal
+    return (n - at).long().clamp_max_(n - 1)
 
 
 def kept_rows(

@@ -27,6 +27,7 @@ def entmax_loss(logits: Tensor, target: Tensor, *, alpha: float = 1.5, **reduced
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
     Example:
+        >>> import torch
         >>> entmax_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0]))
         tensor(0.1953)
     """
@@ -47,6 +48,7 @@ def sparsemax_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Tensor:
     0 exactly where the target's logit leads by 1.
 
     Example:
+        >>> import torch
         >>> sparsemax_loss(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0]))
         tensor(0.1250)
     """

@@ -29,6 +29,7 @@ from qact.losses.checks import embedded
 from qact.losses.distances import distances_to, squared_distances
 from qact.losses.forest import propagate
 from qact.losses.registry import register
+from qact.losses.rows import first_place
 from qact.losses.seeds import choose_seeds
 
 
@@ -127,7 +128,8 @@ def _nearest_correct(
     size = torch.bincount(target[members], minlength=classes).tolist()
     for label, some in enumerate(members.split(size)):
         if len(some):
-            place = d[:, some].argmin(1)
+            columns = d[:, some]
+            place = first_place(columns, columns.amin(1, keepdim=True))[:, 0]
             near[:, label], known[:, label] = some[place], True
             if len(some) == 1:  # which has no other
                 known[some[0], label] = False
