@@ -135,6 +135,59 @@ def test_clusters_of_classes():
     assert (few.quantiles == few.quantile).all()
 
 
+def kinds_of_classes(each, seed):
+    """Probabilities and labels of thirty classes, every third of them hard to tell."""
+    draw = torch.Generator().manual_seed(seed)
+    y = torch.arange(30).repeat(each)
+    own = torch.where(y % 3 == 0, 0.0, 9.0)[:, None] * torch.eye(30)[y]
+    return (own + torch.randn(len(y), 30, generator=draw)).double().softmax(1), y
+
+
+def clusters_and_quantiles(s, y, u, alpha, classes):
+    """Clustered conformal prediction as Ding et al. 2023 write it, sec. 2.2 and app. C."""
+    cluster = pytest.importorskip("sklearn.cluster")
+    few = next(n for n in range(1, 10**6) if math.ceil(round((n + 1) * (1 - alpha), 9)) <= n)
+    count = np.bincount(y, minlength=classes)
+    least = max(count.min(), few)
+    kept = (count >= least).sum()
+    taken = int(least * kept / (75 + kept))
+    first = u < taken / least
+    rows, weights, which = [], [], []
+    for k in range(classes):
+        mine = s[first & (y == k)]
+        if len(mine) >= few:
+            rows.append(np.quantile(mine, [0.5, 0.6, 0.7, 0.8, 0.9, 1 - alpha]))
+            weights.append(len(mine) ** 0.5)
+            which.append(k)
+    found = np.full(classes, -1)
+    model = cluster.KMeans(taken // 2, n_init=10, random_state=0)
+    found[which] = model.fit(rows, sample_weight=weights).labels_
+    rest, quantiles = ~first, np.empty(classes)
+    for k in range(classes):
+        mine = np.sort(s[rest & (found[y] == found[k])] if found[k] >= 0 else s[rest])
+        place = math.ceil((len(mine) + 1) * (1 - alpha) - 1e-9)
+        quantiles[k] = mine[place - 1] if place <= len(mine) else np.inf
+    return found, quantiles
+
+
+def clusters_case():
+    # 19 a class, of which about five tell which classes are alike: two clusters.
+    probs, y = kinds_of_classes(19, 3)
+    u = torch.rand(len(y), generator=torch.Generator().manual_seed(5))
+    scores = 1 - probs.gather(1, y[:, None])[:, 0].numpy()
+    return probs, y, u, *clusters_and_quantiles(scores, y.numpy(), u.numpy(), 0.4, 30)
+
+
+def test_clusters_and_thresholds_of_the_paper():
+    probs, y, _, found, quantiles = clusters_case()
+    draw = torch.Generator().manual_seed(5)
+    model = SplitConformal(0.4, score="lac", by="cluster", generator=draw).fit(probs, y)
+    mine = model.clusters.numpy()
+    assert ((mine[:, None] == mine) == (found[:, None] == found)).all()  # whatever their names
+    np.testing.assert_allclose(model.quantiles.numpy(), quantiles, rtol=1e-12)
+    assert len(set(quantiles[found >= 0])) == 2
+
+
 def test_k_means_finds_what_is_apart():
     points = torch.cat([torch.zeros(5, 2), torch.ones(4, 2) * 9, torch.ones(3, 2) * 20]).double()
     points = points + 0.1 * torch.randn(12, 2, generator=torch.Generator().manual_seed(0))
@@ -223,6 +276,17 @@ def test_torchcp(ours, theirs, options, by):
     mine = {"raps": {"penalty": 0.05, "free": 2}, "saps": {"penalty": 0.2}}.get(ours, {})
     model = SplitConformal(0.1, score=ours, randomized=False, by=by, **mine).fit(probs, labels)
     assert (model.predict(new) != sets).sum() <= 1  # at most a tie in the last bit
+
+
+def test_torchcp_clusters(monkeypatch):
+    score = pytest.importorskip("torchcp.classification.score")
+    predictors = pytest.importorskip("torchcp.classification.predictor")
+    probs, y, u, found, quantiles = clusters_case()
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: u)
+    peer = predictors.ClusteredPredictor(score.LAC(score_type="identity"), alpha=0.4)
+    peer.calculate_threshold(probs, y)
+    kept = found >= 0  # rare classes: infinite there, the threshold of all samples in the paper
+    np.testing.assert_allclose(peer.q_hat[kept].double().numpy(), quantiles[kept], rtol=1e-6)
 
 
 def test_crepes():

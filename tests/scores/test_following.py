@@ -39,6 +39,25 @@ def test_drift_of_the_background_is_no_alarm_and_outliers_are(score, shift, scal
         assert torch.stack(fixed_alarms).mean() > 0.9  # what a fixed threshold would have said
 
 
+@pytest.mark.parametrize("gap", [0.5, 2.0, 8.0])
+@pytest.mark.parametrize("allowed", [0.0, 0.05])
+def test_outliers_that_are_missed_leave_their_room_to_false_alarms(score, gap, allowed):
+    # All that is flagged is a share s = c + r (1 - c); what of it are not the outliers caught falls
+    # on the rest: (s - c q) / (1 - c), whatever the score.
+    share, rate, draw = 0.05, 0.05, torch.Generator().manual_seed(7)
+    follows = Following(score, rate, memory=4000, contamination=allowed)
+    truths, flags = [], []
+    for _ in range(60):
+        truth = torch.rand(1000, generator=draw) < share
+        flags.append(follows.flag(torch.randn(1000, generator=draw) + gap * truth))
+        truths.append(truth)
+    truth, flag = torch.cat(truths), torch.cat(flags)
+    caught, alarms = (flag[of].double().mean().item() for of in (truth, ~truth))
+    asked = allowed + rate * (1 - allowed)
+    assert alarms == pytest.approx((asked - share * caught) / (1 - share), abs=0.004)
+    assert alarms < (rate + 0.004 if gap == 8 or not allowed else rate + share / (1 - share))
+
+
 def test_a_quantile_alone_has_the_rate_asked_for(score):
     follows = Following(score, 0.1, memory=2000)
     flags = [follows.flag(stream(seed, 3.0, outliers=0)[0]) for seed in range(40)]

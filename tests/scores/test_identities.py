@@ -70,6 +70,18 @@ def test_msp_where_a_network_is_sure():
     np.testing.assert_allclose(gen.numpy(), 2 * np.exp([-20, -30]), rtol=1e-5)
 
 
+def test_gen_of_sure_networks_is_that_of_float64():
+    # Half of the probabilities lie below 1e-7, where pytorch-ood clamps them.
+    f = 12 * torch.randn(500, 10, generator=torch.Generator().manual_seed(0))
+    p = f.double().softmax(1)
+    assert (p < 1e-7).double().mean() > 0.4
+    rest = torch.stack(
+        [p[:, [j for j in range(10) if j != k]].sum(1) for k in range(10)], 1
+    )  # 1 - p
+    right = (p * rest).pow(0.1).sum(1)
+    torch.testing.assert_close(scores.GEN().score(Outputs(f)).double(), right, rtol=1e-5, atol=0)
+
+
 def test_mahalanobis_is_affine_invariant_and_euclidean_where_the_covariance_is_one():
     model = Head(5, 3)
     fit = data(model)

@@ -21,7 +21,12 @@ class Following(nn.Module):
     n)``. With outliers mixed in as a share ``contamination``, the quantile at ``1 - (contamination
     + rate (1 - contamination))`` flags them and a share ``rate`` of the rest.
 
-    What it cannot know: a stream of outliers alone becomes the background too.
+    What it cannot know: which of the flagged are outliers. Where a share ``q`` of them is caught,
+    ``(contamination + rate (1 - contamination) - contamination q) / (1 - contamination)`` of the
+    rest is flagged: ``rate`` if all are, and up to ``rate + contamination / (1 - contamination)``
+    where the score does not tell them from the background. With ``contamination=0`` false alarms
+    stay below ``rate / (1 - c)`` whatever the true share ``c``, and fewer outliers are caught. A
+    stream of outliers alone becomes the background too.
 
     Args:
         score: fitted, with in-distribution scores seen.
