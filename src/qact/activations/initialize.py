@@ -15,11 +15,12 @@ from qact import checks
 from qact.activations import activation as _activation
 from qact.activations import signal
 from qact.activations.batch import Dice
+from qact.activations.bounds import behind_sums
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
-from qact.surgery import hooking, is_activation, is_norm, lasting, outermost, tapped
+from qact.surgery import hooking, inner, is_activation, is_norm, lasting, outermost, tapped
 
-SCHEMES = ("variance", "edge", "lsuv")
+SCHEMES = ("variance", "edge", "lsuv", "interval")
 SAMPLES = 4096
 
 
@@ -42,6 +43,10 @@ def init_(
     - ``"lsuv"``: orthogonal weights, then each layer in turn is scaled until its output on
       ``inputs`` has variance ``sigma**2`` (Mishkin and Matas 2015, arXiv 1511.06422). Weights that
       are orthogonal already are kept: what a first call has set, a second one leaves.
+    - ``"interval"``: deviation ``sqrt(2 pi) / fan_in``, biases zero, so that interval bounds keep
+      their width from one ReLU to the next; half of it behind a sum, which adds the widths of its
+      terms (Shi et al. 2021, arXiv 2103.17268, for certified training, with BatchNorm in every
+      layer; :mod:`qact.activations.bounds`).
 
     Which activation belongs to a layer is read from the order in which modules were registered; a
     layer with none before it takes its inputs to be of variance 1. ``activation`` names one for
@@ -70,6 +75,8 @@ def init_(
         if inputs is None:
             raise ValueError("scheme='lsuv' measures the layers: give inputs, a batch of the data")
         return _lsuv(model, inputs, sigma)
+    if scheme == "interval":
+        return _keeping_widths(model)
     made, drift = _made(activation), _Drift(sigma)
     for layer, before, after in _layers(model):
         # A layer without an activation before it reads data, whatever the others read.
@@ -188,11 +195,25 @@ def _channels(module: nn.Module) -> int:
     return next((n for n in (getattr(module, name, None) for name in names) if n), 1)
 
 
-def _normal(layer: Any, scale: float, bias: float) -> None:
-    fan_in = layer.weight[0].numel()
+def _fan_in(layer: Any) -> int:
     if isinstance(layer, nn.modules.conv._ConvTransposeNd):
-        fan_in = layer.weight.numel() // (layer.weight.shape[1] * layer.groups)
-    layer.weight.normal_(0.0, scale / math.sqrt(fan_in))
+        return layer.weight.numel() // (layer.weight.shape[1] * layer.groups)
+    return layer.weight[0].numel()
+
+
+def _keeping_widths(model: nn.Module) -> nn.Module:
+    """``n E|w|`` is 2, the inverse of what ReLU leaves of a width on average."""
+    opened = inner(model)
+    halved = behind_sums(opened)
+    for name, layer in opened.named_modules():
+        if is_weighted(layer):
+            wide = math.sqrt(2 * math.pi / _fan_in(layer))
+            _normal(layer, wide / 2 if name in halved else wide, 0.0)
+    return model
+
+
+def _normal(layer: Any, scale: float, bias: float) -> None:
+    layer.weight.normal_(0.0, scale / math.sqrt(_fan_in(layer)))
     if layer.bias is not None:
         layer.bias.normal_(0.0, bias) if bias else layer.bias.zero_()
 

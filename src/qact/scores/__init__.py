@@ -4,7 +4,7 @@ One interface, ``fit(model, data)``, ``score(x)``, ``threshold(rate)``; larger i
 everywhere. :class:`Panel` fits and computes many in one pass.
 """
 
-from qact.scores.bounds import Bounds, Box, IntervalBounds
+from qact.scores.bounds import IntervalBounds
 from qact.scores.coverage import NAC
 from qact.scores.features import (
     KNN,
@@ -49,8 +49,6 @@ __all__ = [
     "SDM",
     "VRA",
     "AdaSCALE",
-    "Bounds",
-    "Box",
     "CentroidDistance",
     "ConjNorm",
     "Detection",

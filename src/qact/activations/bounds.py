@@ -1,0 +1,328 @@
+"""Certificates: interval bounds of whole networks, and what they prove of predictions."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvTransposeNd
+
+from qact import checks, surgery
+from qact.activations.intervals import Box, enclosed, interval, rule, spread
+from qact.activations.turning import CALLS
+from qact.nn.layer import QAct
+from qact.nn.normed import ChannelNorm, NormedQAct
+
+# Each grows with every one of its inputs, or moves them about: corners become corners.
+GROWING = (
+    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Flatten),
+    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
+    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.Unflatten),
+    *(nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle),
+)
+GROWING_CALLS = {
+    *(torch.flatten, torch.mean, torch.sum, torch.squeeze, torch.unsqueeze, torch.permute),
+    *(torch.transpose, torch.reshape, torch.amax, F.avg_pool2d, F.max_pool2d, F.pad, F.dropout),
+    *(F.adaptive_avg_pool2d, F.adaptive_max_pool2d, operator.getitem),
+    *("flatten", "view", "reshape", "mean", "sum", "contiguous", "squeeze", "unsqueeze"),
+    *("permute", "transpose", "amax", "clone", "float", "double"),
+}
+SUMS = {operator.add, torch.add, operator.iadd, "add", "add_"}
+DIFFERENCES = {operator.sub, torch.sub, operator.isub, "sub", "sub_"}
+PRODUCTS = {operator.mul, torch.mul, operator.imul, "mul", "mul_"}
+CHUNK = 256
+
+
+@rule(*GROWING)
+def _growing(module: Any, box: Box) -> Box:
+    return box.each(module)
+
+
+@rule(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+def _linear(module: Any, box: Box) -> Box:
+    """``W m + b +- |W| r``."""
+    weight = module.weight.abs()
+    if isinstance(module, nn.Linear):
+        return Box.about(module(box.middle), F.linear(box.radius, weight))
+    return Box.about(module(box.middle), module._conv_forward(box.radius, weight, None))
+
+
+@rule(_BatchNorm, nn.SyncBatchNorm, ChannelNorm)
+def _batchnorm(module: Any, box: Box) -> Box:
+    if module.training or module.running_mean is None:
+        raise NotImplementedError(
+            f"{type(module).__name__} reads its batch: it has bounds in eval() with statistics"
+        )
+    return enclosed(module, box)  # per channel it grows or falls
+
+
+@rule(nn.LayerNorm, nn.GroupNorm)
+def _standardised(module: Any, box: Box) -> Box:
+    """``(x - mean) / std`` in a group: the numerator exact, the rest sound, within sqrt n."""
+    shape = box.low.shape
+    if isinstance(module, nn.GroupNorm):
+        grouped = box.each(lambda z: z.reshape(len(z), module.num_groups, -1))
+    else:
+        grouped = box.each(lambda z: z.flatten(-len(module.normalized_shape)))
+    n, (_, std) = grouped.low.shape[-1], spread(grouped, (-1,))
+    mean = grouped.each(lambda z: z.mean(-1, keepdim=True))
+    # A value is part of its own mean, with which it moves.
+    low = grouped.low - mean.high + (grouped.high - grouped.low) / n
+    high = grouped.high - mean.low - (grouped.high - grouped.low) / n
+    ratio = Box(low, high).times(std.each(lambda s: (s.square() + module.eps).sqrt()).inverse)
+    box = ratio.each(lambda z: z.clamp(-math.sqrt(n), math.sqrt(n)).reshape(shape))
+    if module.weight is None:
+        return box
+    column = [1, -1, *[1] * (len(shape) - 2)] if isinstance(module, nn.GroupNorm) else None
+    weight, bias = (
+        t if column is None else t.reshape(column) for t in (module.weight, module.bias)
+    )
+    return enclosed(lambda z: z * weight + bias, box)
+
+
+class Tracer(fx.Tracer):
+    """Goes into the model's own modules, and takes layers of torch and of qact as one step."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        """What bounds are known of."""
+        ours = isinstance(module, QAct | NormedQAct) or surgery.is_activation(module)
+        return ours or isinstance(module, ChannelNorm) or super().is_leaf_module(module, name)
+
+
+class Bounds(fx.Interpreter):
+    """Run a traced model on boxes: ``Bounds(model)(low, high)`` returns the bounds of its output.
+
+    Linear layers and convolutions by ``W m +- |W| r`` of the box's middle ``m`` and radius ``r``
+    (Gowal et al. 2018, arXiv 1810.12715); BatchNorm in ``eval()``, LayerNorm and GroupNorm; every
+    activation of the registry and of torch (:func:`qact.activations.intervals.interval`), QAct with
+    a stored context among them; pooling, padding, reshaping; sums, differences and products of
+    boxes, concatenation. The model runs as in ``eval()``, and gradients flow through the bounds, so
+    that they can be trained. After a call ``seen`` holds the box of each module by its name.
+
+    Raises:
+        NotImplementedError: the model has an operation that is none of these.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 1, bias=False))
+        >>> _ = net[0].weight.data.copy_(torch.tensor([[2.0, -1.0]]))
+        >>> box = Bounds(net)(torch.tensor([[0.0, 0.0]]), torch.tensor([[1.0, 3.0]]))
+        >>> box.low.item(), box.high.item()
+        (-3.0, 2.0)
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._inner = surgery.inner(model)
+        try:
+            graph = Tracer().trace(self._inner)
+        except torch.fx.proxy.TraceError as error:
+            raise NotImplementedError(
+                f"{type(self._inner).__name__} cannot be traced for bounds: {checks.reason(error)}"
+            ) from error
+        super().__init__(fx.GraphModule(self._inner, graph))
+        self.seen: dict[str, Box] = {}
+        self._stop: str | None = None
+
+    def __call__(self, low: Tensor, high: Tensor) -> Box:
+        """Bounds of the output for inputs in a box.
+
+        Raises:
+            ValueError: the corners have two shapes, or not ``low <= high``.
+        """
+        checks.tensors(low=low, high=high)
+        if low.shape != high.shape or bool((low > high).any()):
+            raise ValueError("low and high must have one shape, with low <= high")
+        self.seen = {}
+        with surgery.evaluating(self._inner):
+            return self.run(Box(low, high))
+
+    def call_module(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """One layer."""
+        if target == self._stop:
+            return args[0]
+        try:
+            box = interval(self.fetch_attr(str(target)), *args, **kwargs)
+        except NotImplementedError as error:
+            raise NotImplementedError(f"at {target!r}: {error}") from None
+        self.seen[str(target)] = box
+        return box
+
+    def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A function, an activation, or arithmetic."""
+        if target is torch.cat:
+            return Box(
+                *(torch.cat(ends, *args[1:], **kwargs) for ends in zip(*args[0], strict=True))
+            )
+        if not any(isinstance(a, Box) for a in args):
+            return target(*args, **kwargs)
+        if target in SUMS | DIFFERENCES | PRODUCTS:
+            return _arithmetic(target, *args)
+        if target in CALLS:
+            return interval(CALLS[target](*args[1:], **kwargs), args[0])
+        if target in GROWING_CALLS:
+            return args[0].each(_named(target, *args[1:], **kwargs))
+        if target is getattr:
+            return getattr(args[0].low, args[1])
+        raise NotImplementedError(f"no interval bounds of {getattr(target, '__name__', target)}")
+
+    def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
+        """A method of a tensor: its size, or what stands among the functions."""
+        if target in ("size", "dim"):
+            return getattr(args[0].low, str(target))(*args[1:], **kwargs)
+        return self.call_function(target, args, kwargs)
+
+    def gains(self, low: Tensor, high: Tensor, y: Tensor) -> Tensor:
+        """What another class can gain on ``y`` at most, ``max_(k != y) sup (f_k - f_y)``, (N,).
+
+        A last ``nn.Linear`` is taken on the differences, which is tighter than bounds of its
+        outputs. With a single class there is no other, and it is ``-inf``.
+        """
+        head = self._head()
+        self._stop = None if head is None else head[0]
+        try:
+            box = self(low, high)
+        finally:
+            self._stop = None
+        if box.low.dim() != 2:
+            raise ValueError(f"the last layer has the shape {tuple(box.low.shape)}, not (N, K)")
+        if head is None:
+            gain = box.high - box.low.gather(1, y[:, None])
+        else:
+            gain = _differences(head[1], box, y)
+        return gain.scatter(1, y[:, None], -torch.inf).amax(1)
+
+    def _head(self) -> tuple[str, nn.Linear] | None:
+        """The last layer, if it is linear."""
+        graph: Any = self.module.graph
+        last = next(node for node in graph.nodes if node.op == "output").args[0]
+        if not isinstance(last, fx.Node) or last.op != "call_module":
+            return None
+        module = self.fetch_attr(str(last.target))
+        return (str(last.target), module) if type(module) is nn.Linear else None
+
+
+def _differences(head: nn.Linear, box: Box, y: Tensor) -> Tensor:
+    """``sup (f_k - f_y)`` for all k, (N, K), of a linear layer on a box (N, D)."""
+    apart = head.weight[None] - head.weight[y][:, None]  # (N, K, D)
+    gain = torch.einsum("nkd,nd->nk", apart, box.middle)
+    gain = gain + torch.einsum("nkd,nd->nk", apart.abs(), box.radius)
+    return gain if head.bias is None else gain + head.bias - head.bias[y][:, None]
+
+
+def _named(target: Any, *args: Any, **kwargs: Any) -> Callable[[Tensor], Tensor]:
+    """A function of the first argument, or a method by its name."""
+    if isinstance(target, str):
+        return lambda z: getattr(z, target)(*args, **kwargs)
+    return lambda z: target(z, *args, **kwargs)
+
+
+def _arithmetic(target: Any, a: Any, b: Any) -> Box:
+    if target in PRODUCTS:
+        return a.times(b) if isinstance(a, Box) else b.times(a)
+    if target in DIFFERENCES:
+        b = b.times(-1.0) if isinstance(b, Box) else -b
+    low, high = (a, a) if not isinstance(a, Box) else a
+    less, more = (b, b) if not isinstance(b, Box) else b
+    return Box(low + less, high + more)
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What bounds prove of predictions.
+
+    Args:
+        eps: the radius.
+        gain: what another class can gain on the label at most, (N,): below 0 nothing within the
+            radius changes the prediction from it.
+        right: whether the prediction is the label, (N,).
+    """
+
+    eps: float
+    gain: Tensor
+    right: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Of the predictions themselves, in [0, 1]."""
+        return float(self.right.double().mean())
+
+    @property
+    def certified(self) -> float:
+        """Certified accuracy: the share that is right, and proved to stay so within the radius."""
+        return float((self.gain < 0).double().mean())
+
+    def __repr__(self) -> str:
+        share = f"accuracy={self.accuracy:.4f}, certified={self.certified:.4f}"
+        return f"Certificate({len(self.gain)} inputs, eps={self.eps:g}, {share})"
+
+
+@torch.no_grad()
+def certify(
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    eps: float,
+    *,
+    within: tuple[float, float] | None = None,
+) -> Certificate:
+    """Prove by interval bounds which predictions no change of at most ``eps`` per value can alter.
+
+    Bounds of networks that were not trained for them are loose beyond a few layers: what is not
+    certified need not be wrong. Certified training minimises the cross-entropy of
+    :meth:`Bounds.gains` (see the page on certificates).
+
+    Args:
+        model: a classifier that :class:`Bounds` can run, taken in ``eval()``.
+        inputs: (N, ...), as the network gets them.
+        labels: (N,) integers.
+        eps: half of the side of the box around each input, in units of the inputs.
+        within: the range that inputs have, (0.0, 1.0) say: boxes end there.
+
+    Raises:
+        NotImplementedError: no bounds are known of an operation.
+
+    Example:
+        >>> net = nn.Sequential(nn.Linear(2, 2, bias=False))
+        >>> _ = net[0].weight.data.copy_(torch.eye(2))
+        >>> x, y = torch.tensor([[1.0, 0.0], [0.3, 0.0]]), torch.tensor([0, 0])
+        >>> certify(net, x, y, 0.25)
+        Certificate(2 inputs, eps=0.25, accuracy=1.0000, certified=0.5000)
+    """
+    eps, bounds = checks.within("eps", eps, 0), Bounds(model)
+    gains, right = [], []
+    for x, y in zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True):
+        box = Box.about(x, eps)
+        if within is not None:
+            box = box.each(lambda z: z.clamp(*within))
+        gains.append(bounds.gains(*box, y))
+        with surgery.evaluating(model):
+            right.append(model(x).argmax(1) == y)
+    return Certificate(eps, torch.cat(gains), torch.cat(right))
+
+
+def behind_sums(model: nn.Module) -> set[str]:
+    """Names of linear layers and convolutions that read a sum, whatever without weights is between.
+
+    Example:
+        >>> from qact.models import resnet_small
+        >>> sorted(behind_sums(resnet_small(width_multiplier=0.5)))[:2]
+        ['head', 'stages.1.0.conv1']
+    """
+    modules, found, sums = dict(model.named_modules()), set(), set()
+    for node in Tracer().trace(model).nodes:
+        module = modules.get(str(node.target)) if node.op == "call_module" else None
+        weighted = isinstance(module, nn.Linear | nn.modules.conv._ConvNd | _ConvTransposeNd)
+        reads = [arg for arg in node.all_input_nodes if arg in sums]
+        if weighted and reads:
+            found.add(str(node.target))
+        added = node.target in SUMS and len(node.all_input_nodes) > 1
+        if added or (reads and not weighted):
+            sums.add(node)
+    return found
