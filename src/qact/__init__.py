@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         weights,
     )
     from qact.activations import activation, list_activations
+    from qact.activations.bounds import certify
     from qact.activations.initialize import init_
     from qact.adapt import adapting, drift
     from qact.context import Context
@@ -56,6 +57,7 @@ _HOMES = {
     "SyncQAct": "nn.distributed",
     "activation": "activations",
     "adapting": "adapt",
+    "certify": "activations.bounds",
     "convert": "conversion",
     "convert_": "conversion",
     "convert_sync_": "nn.distributed",
@@ -111,6 +113,7 @@ __all__ = [
     "adapting",
     "attention",
     "calibration",
+    "certify",
     "convert",
     "convert_",
     "convert_sync_",

@@ -1,5 +1,6 @@
 """Taps: read, change and explain what happens inside a network."""
 
+from qact.taps.autoencoder import Autoencoder, Fit, fit_of
 from qact.taps.block import Changing, Observing, Reading, Tap, Visit, tap
 from qact.taps.concepts import (
     ConceptScore,
@@ -13,6 +14,8 @@ from qact.taps.concepts import (
     tcav,
 )
 from qact.taps.explain import DriftReport, Effect, explain_drift
+from qact.taps.features import Feature, features
+from qact.taps.fitting import Progress, autoencode, fit_autoencoder
 from qact.taps.observe import Observer
 from qact.taps.patch import patch
 from qact.taps.place import Place, places
@@ -32,12 +35,15 @@ from qact.taps.sparsity import Point, Sparsified, accuracy_sparsity, sparsify, s
 from qact.taps.steering import Condition, Direction, delta, difference, fingerprint, steer
 
 __all__ = [
+    "Autoencoder",
     "Changing",
     "ConceptScore",
     "Condition",
     "Direction",
     "DriftReport",
     "Effect",
+    "Feature",
+    "Fit",
     "Log",
     "Observer",
     "Observing",
@@ -45,6 +51,7 @@ __all__ = [
     "Point",
     "Probe",
     "Probed",
+    "Progress",
     "Quantiser",
     "Reading",
     "ShiftLog",
@@ -53,6 +60,7 @@ __all__ = [
     "Uniform",
     "Visit",
     "accuracy_sparsity",
+    "autoencode",
     "awq_scales",
     "choose_layer",
     "clip_range",
@@ -61,8 +69,11 @@ __all__ = [
     "difference",
     "divergence",
     "explain_drift",
+    "features",
     "fingerprint",
+    "fit_autoencoder",
     "fit_log",
+    "fit_of",
     "fit_shift",
     "hadamard",
     "intrinsic_dimension",
