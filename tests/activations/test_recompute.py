@@ -148,3 +148,25 @@ def test_large_values_do_not_overflow(name):
     x = torch.tensor([-1e4, -88.0, 88.0, 1e4])
     y = qact.activation(name)(x).detach()
     torch.testing.assert_close(y, x.clamp_min(0), atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["clipact", "tmaf", "clipped_soft_threshold", "crrelu"])
+def test_a_compiled_graph_keeps_no_masks(name):
+    """Inductor reads and writes them slowly; values and gradients are those of eager PyTorch."""
+    torch.compiler.reset()
+    module = qact.activation(name, C)
+    compiled = torch.compile(
+        lambda x: module(1.5 * x), fullgraph=True, backend="aot_eager_decomp_partition"
+    )
+    x, kept = 2 * torch.randn(20, C), []
+    x[0, :4] = torch.tensor([0.0, -0.0, 1.0, 2.0])
+    a, b = x.clone().requires_grad_(), x.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.dtype) or t, lambda t: t):
+        got = compiled(a)
+    assert kept
+    assert torch.bool not in kept
+    want = module(1.5 * b)
+    got.sum().backward()
+    want.sum().backward()
+    torch.testing.assert_close(got, want)
+    torch.testing.assert_close(a.grad, b.grad)

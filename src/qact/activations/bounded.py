@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.activations.recompute import with_partials
+from qact.activations.recompute import step, with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell, along
 
@@ -28,16 +28,12 @@ def clipact(input: Tensor, threshold: Tensor) -> Tensor:
     return with_partials(_clip, _clip_partials, input, threshold.detach())
 
 
-def _inside(x: Tensor, threshold: Tensor) -> Tensor:
-    return (x >= 0) & (x <= threshold)
-
-
 def _clip(x: Tensor, threshold: Tensor) -> Tensor:
-    return torch.where(_inside(x, threshold), x, 0.0)
+    return torch.where((x >= 0) & (x <= threshold), x, 0.0)
 
 
 def _clip_partials(x: Tensor, threshold: Tensor) -> tuple[Tensor, None]:
-    return (_inside(x, threshold) & (x > 0)).to(x.dtype), None
+    return step(x) * (1 - step(x - threshold)), None
 
 
 @register(

@@ -16,6 +16,14 @@ from qact.activations.shell import Shell
 
 Gate = Callable[[Tensor], Tensor]
 
+
+def _normal(x: Tensor) -> Tensor:
+    """``Phi(x)`` with the digits of its lower tail; compiled, ``erfc`` would not be a vector."""
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        return torch.special.ndtr(x)
+    return 0.5 * torch.erfc(-x / math.sqrt(2))
+
+
 # Per name: the gate g from 0 to 1, and its derivative.
 _GATES: dict[str, tuple[Gate, Gate]] = {
     "arctan": (
@@ -23,7 +31,7 @@ _GATES: dict[str, tuple[Gate, Gate]] = {
         lambda x: 1 / (math.pi * (1 + x * x)),
     ),
     "normal": (
-        lambda x: 0.5 * torch.erfc(-x / math.sqrt(2)),
+        _normal,
         lambda x: torch.exp(-0.5 * x * x) / math.sqrt(2 * math.pi),
     ),
     "sigmoid": (torch.sigmoid, lambda x: torch.sigmoid(x) * torch.sigmoid(-x)),

@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from qact.activations.recompute import with_partials
+from qact.activations.recompute import step, with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell, along
 
@@ -59,9 +59,12 @@ def _stepped(x: Tensor, *numbers: Tensor) -> Tensor:
 
 def _partials(x: Tensor, *numbers: Tensor) -> tuple[Tensor | None, ...]:
     levels, knots = _split(numbers)
-    reached = [torch.where(x >= knot, x, 0.0) for knot in knots]
-    within = [a - b for a, b in pairwise([x, *reached])] + reached[-1:]
-    return _level(x, levels, knots), *within, *(None for _ in knots)
+    reached = [torch.ones_like(x), *(1 - step(knot - x) for knot in knots)]
+    within = [a - b for a, b in pairwise(reached)] + reached[-1:]  # one of them is 1
+    level = torch.zeros_like(x)
+    for part, own in zip(within, levels, strict=True):
+        level = level + part * own
+    return level, *(part * x for part in within), *(None for _ in knots)
 
 
 @register(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
-from qact.activations.recompute import with_partials
+from qact.activations.recompute import step, with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
 
@@ -26,11 +26,6 @@ def crrelu(input: Tensor, epsilon: Tensor) -> Tensor:
     return with_partials(_crrelu, _crrelu_partials, input, epsilon)
 
 
-def _step(x: Tensor) -> Tensor:
-    # 1 where x > 0, else 0: vectorised, which a comparison and a cast are not.
-    return x.sign().clamp_min(0.0)
-
-
 def _bump(x: Tensor) -> Tensor:
     return torch.exp(-0.5 * x * x)
 
@@ -43,7 +38,7 @@ def _crrelu_partials(x: Tensor, epsilon: Tensor) -> tuple[Tensor, Tensor]:
     bump = _bump(x)
     # Beyond 100 the bump is 0 in any precision, and in none may x^2 times 0 become a NaN.
     square = x.clamp(-100.0, 100.0).square()
-    return _step(x) + epsilon * (1 - square) * bump, x * bump
+    return step(x) + epsilon * (1 - square) * bump, x * bump
 
 
 @register(
@@ -133,7 +128,7 @@ def _shifted(x: Tensor, tau: float, m: float) -> Tensor:
 
 
 def _shifted_partials(x: Tensor, tau: float, m: float) -> tuple[Tensor]:
-    return (_step(x - tau) * _step(tau + m - x),)
+    return (step(x - tau) * step(tau + m - x),)
 
 
 @register(
