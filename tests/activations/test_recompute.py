@@ -150,7 +150,7 @@ def test_large_values_do_not_overflow(name):
     torch.testing.assert_close(y, x.clamp_min(0), atol=1e-3, rtol=0)
 
 
-@pytest.mark.parametrize("name", ["clipact", "tmaf", "clipped_soft_threshold", "crrelu"])
+@pytest.mark.parametrize("name", ["clipact", "tmaf", "clipped_soft_threshold", "crrelu", "helu"])
 def test_a_compiled_graph_keeps_no_masks(name):
     """Inductor reads and writes them slowly; values and gradients are those of eager PyTorch."""
     torch.compiler.reset()

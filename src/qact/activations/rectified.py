@@ -84,6 +84,8 @@ class _HeLU(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (input,) = ctx.saved_tensors
+        if torch.compiler.is_compiling():
+            return grad * step(input + ctx.alpha), None
         # The kernel of torch: the gradient where the value exceeds a threshold, else zero.
         return torch.ops.aten.threshold_backward(grad, input, -ctx.alpha), None
 
