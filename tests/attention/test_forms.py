@@ -210,6 +210,29 @@ def test_selective_temperature():
     torch.testing.assert_close(it.weights(q, k), want)
 
 
+def test_length_scaled_softplus_attention_by_its_definition():
+    q, k, v, _ = data()
+    cosine = F.normalize(q, dim=-1) @ F.normalize(k, dim=-1).mT
+    w = F.softplus(math.log(D) * math.log(L) * cosine)
+    w = w / w.sum(-1, keepdim=True)
+    torch.testing.assert_close(made("lssa").weights(q, k), w)
+    sharp = (L * w - 1).relu() ** 3
+    got = made("lssa", power=3).weights(q, k)
+    torch.testing.assert_close(got, sharp / sharp.sum(-1, keepdim=True))
+    order = [t.gather(-1, w.argsort(-1)).diff(dim=-1) for t in (w, got)]
+    assert all((d >= 0).all() for d in order)  # re-weighting keeps the order
+    softmax = attention.LSSA(H, D, normaliser="softmax")  # e^z for softplus is softmax
+    want = torch.softmax(math.log(D) * math.log(L) * cosine, -1)
+    torch.testing.assert_close(softmax.weights(q, k), want)
+    huge = made("lssa", power=15).float()
+    assert huge(1e20 * q.float(), k.float(), v.float()).isfinite().all()
+    causal = made("lssa", True, power=15)
+    n = torch.arange(1, L + 1).double()[:, None]
+    w = F.softplus(math.log(D) * n.log() * cosine).tril()
+    w = (n * w / w.sum(-1, keepdim=True) - (n > 3).double()).relu() ** 15
+    torch.testing.assert_close(causal.weights(q, k), w / w.sum(-1, keepdim=True))
+
+
 def test_rela_switches_off():
     it, (q, _, v, _) = made("rela"), data()
     q = q.abs()

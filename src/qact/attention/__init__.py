@@ -7,35 +7,27 @@ heads do.
 """
 
 from qact.attention.diagnostics import Diagnosis, diagnose, dispersion_bound
+from qact.attention.forgetting import Forgetting
 from qact.attention.form import Form
 from qact.attention.landmarks import SOFT, Agent
+from qact.attention.lengths import LSSA, Selective
 from qact.attention.linear import (
-    MALA,
     CosFormer,
     Elu,
     Favor,
-    Fourier,
-    Galerkin,
     Hedgehog,
-    InLine,
     Linear,
     RankAugmented,
     TaylorShift,
 )
-from qact.attention.module import Attention, form
-from qact.attention.quadratic import (
-    AdaptiveSparse,
-    Forgetting,
-    Gated,
-    Mapped,
-    ReLA,
-    Scores,
-    Selective,
-    Shaped,
-)
+from qact.attention.module import Attention, form, normalisers
+from qact.attention.normaliser import Normaliser
+from qact.attention.quadratic import AdaptiveSparse, Gated, Mapped, ReLA, Scores, Shaped
 from qact.attention.registry import Entry, create, entry, names, register
+from qact.attention.signed import MALA, Fourier, Galerkin, InLine
 
 __all__ = [
+    "LSSA",
     "MALA",
     "SOFT",
     "AdaptiveSparse",
@@ -55,6 +47,7 @@ __all__ = [
     "InLine",
     "Linear",
     "Mapped",
+    "Normaliser",
     "RankAugmented",
     "ReLA",
     "Scores",
@@ -67,5 +60,6 @@ __all__ = [
     "entry",
     "form",
     "names",
+    "normalisers",
     "register",
 ]

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import notebook
+from qact.attention.normaliser import Normaliser
 from qact.attention.quadratic import Mapped
 from qact.surgery import batches as batches_of
 from qact.surgery import call, evaluating, hooking
@@ -92,7 +93,7 @@ def dispersion_bound(scores: Tensor, dim: int = -1) -> Tensor:
 @contextmanager
 def watching(model: nn.Module, seen: Any) -> Iterator[None]:
     """Call ``seen(name, scores, weights)`` for each map of attention scores within the block."""
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, Mapped)]
+    found = [(n, m) for n, m in model.named_modules() if isinstance(m, Mapped | Normaliser)]
     if not found:
         raise ValueError(
             f"{type(model).__name__} has no attention of this package with a map of scores; "
@@ -100,7 +101,8 @@ def watching(model: nn.Module, seen: Any) -> Iterator[None]:
         )
     with hooking(model) as hooks:
         for name, form in found:
-            hook = partial(_heard, name=name.removesuffix(".form"), seen=seen)
+            place = name.removesuffix(".form").removesuffix(".normaliser")
+            hook = partial(_heard, name=place, seen=seen)
             hooks.enter_context(form.map.register_forward_hook(hook))
         yield
 

@@ -84,12 +84,13 @@ def tokens(x: Tensor | None, name: str) -> Tensor:
 
 
 def joint(
-    mask: Tensor | None, causal: bool, queries: int, keys: int, like: Tensor
+    mask: Tensor | None, causal: bool, queries: int, keys: int, like: Tensor, first: bool = False
 ) -> Tensor | None:
-    """The mask and the causal one as one; queries stand at the end of the keys."""
+    """The mask and the causal one as one; queries stand at the end of the keys, or at the first."""
     if not causal:
         return mask
-    lower = torch.ones(queries, keys, dtype=torch.bool, device=like.device).tril(keys - queries)
+    lower = torch.ones(queries, keys, dtype=torch.bool, device=like.device)
+    lower = lower.tril(0 if first else keys - queries)
     if mask is None:
         return lower
     if mask.dtype == torch.bool:

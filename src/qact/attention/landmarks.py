@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qact import checks
-from qact.attention.form import Form, keys_kept
+from qact.attention.linear import Linear
 from qact.attention.registry import register
 
 RIDGE = 0.01
@@ -54,7 +54,7 @@ def inverse(A: Tensor, steps: int = NEWTON) -> Tensor:
     causal=False,
     rows=False,
 )
-class SOFT(Form):
+class SOFT(Linear):
     """The Gaussian kernel ``exp(-|q_i - q_j|^2 / (2 sqrt D))`` for softmax, through landmarks.
 
     SOFT (arXiv 2110.11945): queries are keys too, the keys that are given are not read. With
@@ -63,13 +63,13 @@ class SOFT(Form):
     paper (arXiv 2207.03341) is not here: its formula was not found.
 
     Args:
-        num_heads, head_dim, causal: see :class:`Form`.
+        num_heads, head_dim, causal: see :class:`qact.attention.Form`.
         landmarks: how many; means over neighbouring tokens.
         steps: of Newton's iteration.
     """
 
-    linear = True
     causal_form = False
+    divided = False
 
     def __init__(
         self,
@@ -83,30 +83,11 @@ class SOFT(Form):
         self.landmarks = checks.integer("landmarks", landmarks, 1)
         self.steps = checks.integer("steps", steps, 1)
 
-    def _factors(self, q: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """The kernel of queries and landmarks, on one side times the inverse."""
         marks = pooled(q, self.landmarks)
-        left, keep = gaussian(q, marks), keys_kept(mask, q)
-        right = left if keep is None else left.masked_fill(~keep, 0)
-        return left, inverse(gaussian(marks, marks), self.steps), right.transpose(-1, -2)
-
-    def weights(
-        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Return the weights (N, H, L, L)."""
-        left, middle, right = self._factors(q, mask)
-        return left @ middle @ right
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Return the output (N, H, L, E), in linear time."""
-        left, middle, right = self._factors(q, mask)
-        return left @ (middle @ (right @ v))
+        near = gaussian(q, marks)
+        return near @ inverse(gaussian(marks, marks), self.steps), near
 
 
 @register(
@@ -116,19 +97,19 @@ class SOFT(Form):
     linear=True,
     causal=False,
 )
-class Agent(Form):
+class Agent(Linear):
     """``softmax(q a^T / sqrt D) softmax(a k^T / sqrt D) v`` with agents ``a``, the pooled queries.
 
     Agent attention (arXiv 2312.08874), without the biases and the depthwise convolution of the
     authors' network.
 
     Args:
-        num_heads, head_dim, causal: see :class:`Form`.
+        num_heads, head_dim, causal: see :class:`qact.attention.Form`.
         agents: how many.
     """
 
-    linear = True
     causal_form = False
+    divided = False
 
     def __init__(
         self, num_heads: int, head_dim: int, causal: bool = False, agents: int = 49
@@ -136,28 +117,10 @@ class Agent(Form):
         super().__init__(num_heads, head_dim, causal)
         self.agents = checks.integer("agents", agents, 1)
 
-    def _factors(self, q: Tensor, k: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Shares of the agents for queries, and of the keys for agents."""
         agents = pooled(q, self.agents) / math.sqrt(self.head_dim)
-        keep, gathered = keys_kept(mask, k), agents @ k.transpose(-1, -2)
+        gathered = agents @ k.transpose(-1, -2)
         if keep is not None:
             gathered = gathered.masked_fill(~keep.transpose(-1, -2), -torch.inf)
-        return (q @ agents.transpose(-1, -2)).softmax(-1), gathered.softmax(-1)
-
-    def weights(
-        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Return the weights (N, H, L, S)."""
-        left, right = self._factors(q, k, mask)
-        return left @ right
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Return the output (N, H, L, E), in linear time."""
-        left, right = self._factors(q, k, mask)
-        return left @ (right @ v)
+        return (q @ agents.transpose(-1, -2)).softmax(-1), gathered.softmax(-1).transpose(-1, -2)

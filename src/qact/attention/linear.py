@@ -32,35 +32,38 @@ def summed(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
 
 
 class Linear(Form):
-    """``phi(q_i) phi(k_j) / sum_j phi(q_i) phi(k_j)`` with features :meth:`features`."""
+    """Weights ``phi(q_i) phi(k_j)`` of features that :meth:`factors` gives, rows divided by sums.
+
+    A form whose weights are not divided sets ``divided = False``.
+    """
 
     linear = True
+    divided = True
 
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``phi(q)`` and ``phi(k)``."""
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return ``phi(q)`` (N, H, L, F) and ``phi(k)`` (N, H, S, F).
+
+        ``keep`` (..., S, 1) says which keys take part, None all; the others' features need not be
+        0.
+        """
         raise NotImplementedError
 
-    def _masked(
-        self, q: Tensor, k: Tensor, v: Tensor | None, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _kept(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         if self.causal and q.shape[-2] != k.shape[-2]:
             raise ValueError(
                 f"causal: {q.shape[-2]} queries and {k.shape[-2]} keys must be as many"
             )
-        keep = keys_kept(mask, k)
-        a, b = self.features(q, k)
-        if keep is None:
-            return a, b, v
-        return a, b.masked_fill(~keep, 0), None if v is None else v.masked_fill(~keep, 0)
+        a, b = self.factors(q, k, keep)
+        return a, b if keep is None else b.masked_fill(~keep, 0)
 
     def weights(
         self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the weights (N, H, L, S)."""
-        a, b, _ = self._masked(q, k, None, mask)
+        a, b = self._kept(q, k, keys_kept(mask, k))
         w = a @ b.transpose(-1, -2)
         w = w.tril() if self.causal else w
-        return w / w.sum(-1, keepdim=True).clamp_min(TINY)
+        return w / w.sum(-1, keepdim=True).clamp_min(TINY) if self.divided else w
 
     def forward(
         self,
@@ -71,7 +74,11 @@ class Linear(Form):
         mask: Tensor | None = None,
     ) -> Tensor:
         """Return the output (N, H, L, E), in linear time."""
-        a, b, v = self._masked(q, k, self.values(v), mask)  # type: ignore[assignment]
+        keep, v = keys_kept(mask, k), self.values(v)
+        a, b = self._kept(q, k, keep)
+        v = v if keep is None else v.masked_fill(~keep, 0)
+        if not self.divided:
+            return self.finish(summed(a, b, v, self.causal), x)
         both = summed(a, b, torch.cat([v, torch.ones_like(v[..., :1])], -1), self.causal)
         return self.finish(both[..., :-1] / both[..., -1:].clamp_min(TINY), x)
 
@@ -85,7 +92,7 @@ class Linear(Form):
 class Elu(Linear):
     """The linear transformer (arXiv 2006.16236): ``phi = elu + 1``."""
 
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """``elu + 1`` of both."""
         return F.elu(q) + 1, F.elu(k) + 1
 
@@ -127,7 +134,7 @@ class Favor(Linear):
         x = x * self.head_dim**-0.25
         return x @ self.omega.to(x.dtype).T - x.square().sum(-1, keepdim=True) / 2
 
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The positive features."""
         a, b = self.exponents(q), self.exponents(k)
         a = a - a.detach().amax(-1, keepdim=True)
@@ -170,7 +177,7 @@ class TaylorShift(Linear):
             return q, k
         return self.temperature * F.normalize(q, dim=-1), F.normalize(k, dim=-1)
 
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The features of order 0, 1 and 2."""
         return tuple(  # type: ignore[return-value]
             torch.cat(
@@ -210,7 +217,7 @@ class Hedgehog(Linear):
         self.query = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
         self.key = nn.Parameter(torch.eye(head_dim).repeat(num_heads, 1, 1))
 
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The learnt features."""
         q, k = (t * self.head_dim**-0.25 @ w for t, w in ((q, self.query), (k, self.key)))
         if self.kind == "softmax":
@@ -255,7 +262,7 @@ class CosFormer(Linear):
         super().__init__(num_heads, head_dim, causal)
         self.length = None if length is None else checks.integer("length", length, 1)
 
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The features at their places."""
         n = max(q.shape[-2], k.shape[-2])
         if self.length is not None and self.length < n:
@@ -293,170 +300,14 @@ class RankAugmented(Linear):
         nn.init.zeros_(self.modulation.weight)
         nn.init.ones_(self.modulation.bias)  # it starts as plain attention
 
-    def _masked(
-        self, q: Tensor, k: Tensor, v: Tensor | None, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        keep = keys_kept(mask, k)
+    def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+        """``elu + 1`` of both, keys times their weight."""
         a, b = F.elu(q) + 1, F.elu(k) + 1
         whole = a.mean(-2, keepdim=True) @ b.transpose(-1, -2) / math.sqrt(self.head_dim)
         whole = whole if keep is None else whole.masked_fill(~keep.transpose(-1, -2), -torch.inf)
-        b = b * whole.softmax(-1).transpose(-1, -2) * k.shape[-2]
-        return a, b, v if keep is None or v is None else v.masked_fill(~keep, 0)
+        return a, b * whole.softmax(-1).transpose(-1, -2) * k.shape[-2]
 
     def finish(self, output: Tensor, x: Tensor | None) -> Tensor:
         """The modulated output."""
         o = self.modulation(tokens(x, "rank_augmented"))
         return output * o.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-class _Affine(Form):
-    """Weights ``alpha_i (q_i k_j) + beta_i`` over ``N`` keys: linear as they stand."""
-
-    linear = True
-    causal_form = False
-
-    def parts(self, q: Tensor, k: Tensor, n: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """Return features of queries (times alpha), of keys, and beta (..., L, 1)."""
-        raise NotImplementedError
-
-    def _all(
-        self, q: Tensor, k: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
-        keep = keys_kept(mask, k)
-        n = k.shape[-2] if keep is None else keep.sum(-2, keepdim=True).clamp_min(1)
-        a, b = self.features(q, k)
-        b = b if keep is None else b.masked_fill(~keep, 0)
-        return *self.parts(a, b, n), keep
-
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Return ``phi(q)`` and ``phi(k)``."""
-        return F.elu(q) + 1, F.elu(k) + 1
-
-    def weights(
-        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Return the weights (N, H, L, S); some may be negative."""
-        a, b, beta, keep = self._all(q, k, mask)
-        w = a @ b.transpose(-1, -2) + beta
-        return w if keep is None else w.masked_fill(~keep.transpose(-1, -2), 0)
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Return the output (N, H, L, E), in linear time."""
-        a, b, beta, keep = self._all(q, k, mask)
-        v = v if keep is None else v.masked_fill(~keep, 0)
-        return a @ (b.transpose(-1, -2) @ v) + beta * v.sum(-2, keepdim=True)
-
-
-@register(
-    "inline",
-    paper="Han et al. 2024, arXiv 2412.06590 (the authors' code)",
-    formula="q k_j - mean_s q k_s + 1/N, q scaled by 1/(N sqrt d)",
-    linear=True,
-    causal=False,
-)
-class InLine(_Affine):
-    """``q k_j - (1/N) sum_s q k_s + 1/N`` with ``q`` scaled by ``1/(N sqrt(D))``.
-
-    Injective linear attention (arXiv 2412.06590): queries of one direction and different lengths
-    have different weights. Without the local residual of the authors' network.
-    """
-
-    def features(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-        """Both as they are."""
-        return q / math.sqrt(self.head_dim), k
-
-    def parts(self, q: Tensor, k: Tensor, n: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """The shift that makes rows sum to 1."""
-        q = q / n
-        return q, k, 1 / n - q @ (k.sum(-2, keepdim=True) / n).transpose(-1, -2)
-
-
-@register(
-    "mala",
-    paper="Fan et al. 2025, arXiv 2507.00698 (the authors' code)",
-    formula="(1 + 1/S) phi(q) phi(k_j) - S/N, S = sum_m phi(q) phi(k_m), phi = elu + 1",
-    linear=True,
-    causal=False,
-)
-class MALA(_Affine):
-    """``beta phi(q) phi(k_j) - gamma`` with ``beta = 1 + 1/S``, ``gamma = S/N``.
-
-    Magnitude-aware linear attention (arXiv 2507.00698), ``S = sum_m phi(q) phi(k_m)``: the length
-    of a query counts, as in softmax. Without the rotation of the authors' network.
-    """
-
-    def parts(self, q: Tensor, k: Tensor, n: Tensor | int) -> tuple[Tensor, Tensor, Tensor]:
-        """``beta phi(q)``, ``phi(k)`` and ``-gamma``."""
-        S = q @ k.sum(-2, keepdim=True).transpose(-1, -2)
-        return q * (1 + 1 / S.clamp_min(TINY)), k, -S / n
-
-
-@register(
-    "galerkin",
-    paper="Cao 2021, arXiv 2105.14995 (the authors' code)",
-    formula="q (LN(k)^T LN(v)) / N",
-    linear=True,
-    causal=False,
-    rows=False,
-)
-class Galerkin(Form):
-    """``q (LN(k)^T LN(v)) / N``: no softmax, a Petrov-Galerkin projection (arXiv 2105.14995)."""
-
-    linear = True
-    causal_form = False
-    normed = ("k", "v")
-
-    def __init__(self, num_heads: int, head_dim: int, causal: bool = False) -> None:
-        super().__init__(num_heads, head_dim, causal)
-        self.norms = nn.ModuleDict({name: nn.LayerNorm(head_dim) for name in self.normed})
-
-    def _norm(self, name: str, t: Tensor) -> Tensor:
-        return self.norms[name](t) if name in self.norms else t
-
-    def values(self, v: Tensor) -> Tensor:
-        """Normalised in Galerkin's form."""
-        return self._norm("v", v)
-
-    def _keys(self, k: Tensor, mask: Tensor | None) -> Tensor:
-        keep, k = keys_kept(mask, k), self._norm("k", k)
-        if keep is None:
-            return k / k.shape[-2]
-        return k.masked_fill(~keep, 0) / keep.sum(-2, keepdim=True).clamp_min(1)
-
-    def weights(
-        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Return the weights (N, H, L, S), of any sign."""
-        return self._norm("q", q) @ self._keys(k, mask).transpose(-1, -2)
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Return the output (N, H, L, E), in linear time."""
-        return self._norm("q", q) @ (self._keys(k, mask).transpose(-1, -2) @ self.values(v))
-
-
-@register(
-    "fourier",
-    paper="Cao 2021, arXiv 2105.14995 (the authors' code)",
-    formula="(LN(q) LN(k)^T) v / N",
-    linear=True,
-    causal=False,
-    rows=False,
-)
-class Fourier(Galerkin):
-    """``(LN(q) LN(k)^T) v / N``: the sibling of :class:`Galerkin` (arXiv 2105.14995)."""
-
-    normed = ("q", "k")

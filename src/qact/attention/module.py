@@ -15,6 +15,16 @@ from qact.attention.registry import FORMS
 from qact.registry import unknown
 
 
+def normalisers() -> list[str]:
+    """Every name that :func:`form` knows: forms, and maps that need nothing beside the scores.
+
+    Example:
+        >>> {"entmax15", "hedgehog"} <= set(normalisers())
+        True
+    """
+    return sorted({*FORMS.names(), *maps.names(needs=())})
+
+
 def form(
     normaliser: str | nn.Module, num_heads: int, head_dim: int, causal: bool = False, **options: Any
 ) -> Form:
@@ -36,7 +46,7 @@ def form(
     if isinstance(normaliser, str) and normaliser in FORMS:
         return FORMS.create(normaliser, num_heads, head_dim, causal=causal, **options)
     if isinstance(normaliser, str) and normaliser not in maps.names():
-        raise unknown("normaliser", normaliser, sorted({*FORMS.names(), *maps.names()}))
+        raise unknown("normaliser", normaliser, normalisers())
     return Mapped(num_heads, head_dim, causal, normaliser, **options)
 
 

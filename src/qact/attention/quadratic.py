@@ -1,4 +1,4 @@
-"""Forms with all weights: any map of scores, forgetting, gated, selective, ReLA, shaped."""
+"""Forms with all weights: any map of scores, adaptive sparse, gated, ReLA, shaped."""
 
 from __future__ import annotations
 
@@ -62,16 +62,20 @@ class Mapped(Form):
         self.scores = Scores(num_heads)
         self.map = normalising(normaliser, num_heads, **options)
 
-    def scored(self, q: Tensor, k: Tensor, x: Tensor | None) -> Tensor:
-        """The scores, before any mask."""
-        return self.scores(self.scale * (q @ k.transpose(-1, -2)))
+    def queries(self, q: Tensor, k: Tensor) -> Tensor:
+        """The queries, times what scales a row of scores."""
+        return q
+
+    def bias(self, q: Tensor, k: Tensor, x: Tensor | None, mask: Tensor | None) -> Tensor | None:
+        """What masks the scores, or is added to them."""
+        return joint(mask, self.causal, q.shape[-2], k.shape[-2], q)
 
     def weights(
         self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the weights (N, H, L, S)."""
-        mask = joint(mask, self.causal, q.shape[-2], k.shape[-2], q)
-        return self.map(self.scored(q, k, x), mask)
+        scores = self.scale * (self.queries(q, k) @ k.transpose(-1, -2))
+        return self.map(self.scores(scores), self.bias(q, k, x, mask))
 
     @property
     def fused(self) -> bool:
@@ -90,8 +94,9 @@ class Mapped(Form):
         """Return the output (N, H, L, E)."""
         if not self.fused:
             return self.quadratic(q, k, v, x, mask)
-        bias = joint(mask, self.causal, q.shape[-2], k.shape[-2], q)
+        bias = self.bias(q, k, x, mask)
         bias = bias if bias is None or bias.dtype == torch.bool else bias.to(q.dtype)
+        q = self.queries(q, k)
         output = F.scaled_dot_product_attention(q, k, self.values(v), bias, scale=self.scale)
         return self.finish(output, x)
 
@@ -130,87 +135,6 @@ class AdaptiveSparse(Mapped):
 
 
 @register(
-    "forgetting",
-    paper="Lin et al. 2025, arXiv 2503.02130",
-    formula="softmax(q_i k_j / sqrt d + sum_{l = j+1..i} log f_l), f = sigmoid(w x + b), causal",
-    input=True,
-)
-class Forgetting(Mapped):
-    """``softmax(q_i k_j / sqrt(D) + D_ij)`` with ``D_ij = sum_{l=j+1..i} log f_l``, causal.
-
-    The forgetting transformer (arXiv 2503.02130): a gate ``f_t = sigmoid(w^T x_t + b)`` per head
-    and token says how much of the past is kept. ``D_ij = c_i - c_j`` with ``c`` the running sum of
-    ``log f``, in float32. ``f = 1`` is causal softmax, a constant ``f`` ALiBi of slope ``-log f``.
-
-    Args:
-        num_heads, head_dim: see :class:`Form`; it is always causal.
-        engine: None for torch's attention with the bias in memory, ``"flex"`` for FlexAttention,
-            which makes it on the way and needs no memory of N^2 once compiled.
-    """
-
-    def __init__(
-        self,
-        num_heads: int,
-        head_dim: int,
-        causal: bool = True,
-        normaliser: str | nn.Module = "softmax",
-        engine: str | None = None,
-    ) -> None:
-        if not causal:
-            raise ValueError("causal=False: forgetting attention runs along a sequence")
-        super().__init__(num_heads, head_dim, True, normaliser)
-        self.engine = checks.choice("engine", engine, (None, "flex"))
-        self.gate = nn.Linear(num_heads * head_dim, num_heads)
-
-    def decay(self, x: Tensor | None) -> Tensor:
-        """``c``, the running sums of ``log f``: (N, H, L), float32 or float64."""
-        f = self.gate(tokens(x, "forgetting")).transpose(1, 2)
-        return F.logsigmoid(f if f.dtype == torch.float64 else f.float()).cumsum(-1)
-
-    def _bias(self, x: Tensor | None, q: Tensor, mask: Tensor | None) -> Tensor:
-        c = self.decay(x)
-        bias = (c[..., :, None] - c[..., None, :]).to(q.dtype)
-        whole = joint(mask, True, c.shape[-1], c.shape[-1], q)
-        assert whole is not None
-        if whole.dtype == torch.bool:
-            return bias.masked_fill(~whole, -torch.inf)
-        return bias + whole.to(q.dtype)
-
-    def weights(
-        self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """Return the weights (N, H, L, L)."""
-        return self.map(self.scored(q, k, x), self._bias(x, q, mask))
-
-    def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """Return the output (N, H, L, E)."""
-        if not self.fused:
-            return self.quadratic(q, k, v, x, mask)
-        if self.engine == "flex" and mask is None:
-            return self._flex(q, k, v, self.decay(x))
-        return F.scaled_dot_product_attention(q, k, v, self._bias(x, q, mask), scale=self.scale)
-
-    def _flex(self, q: Tensor, k: Tensor, v: Tensor, c: Tensor) -> Tensor:
-        from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-        def score(s: Tensor, n: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return s + c[n, h, i] - c[n, h, j]
-
-        def past(n: Tensor, h: Tensor, i: Tensor, j: Tensor) -> Tensor:
-            return i >= j
-
-        block = create_block_mask(past, None, None, q.shape[-2], k.shape[-2], device=str(q.device))
-        return flex_attention(q, k, v, score_mod=score, block_mask=block, scale=self.scale)
-
-
-@register(
     "gated",
     paper="Bondarenko et al. 2023, arXiv 2306.12929",
     formula="sigmoid(G(x)) softmax(q k^T / sqrt d), one gate per head and token",
@@ -241,45 +165,6 @@ class Gated(Mapped):
         """The gated output."""
         gate = torch.sigmoid(self.gate(tokens(x, "gated")))
         return gate.transpose(1, 2)[..., None] * output
-
-
-@register(
-    "ssa",
-    paper="Zhang et al. 2024, arXiv 2411.12892 (the authors' code)",
-    formula="softmax((1 + exp(-exp(beta)) log n) q k^T / sqrt d), n the length of the row",
-)
-class Selective(Mapped):
-    """Scores times ``1 + exp(-exp(beta)) log(n)``, ``n`` the keys that a query sees.
-
-    The position part of selective self-attention, as in the authors' code, with ``beta`` learnt:
-    long rows are sharpened. ``beta`` of infinity is standard attention. Its token part is not here:
-    its formula was not found.
-    """
-
-    def __init__(
-        self,
-        num_heads: int,
-        head_dim: int,
-        causal: bool = False,
-        normaliser: str | nn.Module = "softmax",
-        beta: float = 1.5,
-    ) -> None:
-        super().__init__(num_heads, head_dim, causal, normaliser)
-        self.beta = nn.Parameter(torch.tensor(float(beta)))
-
-    def scored(self, q: Tensor, k: Tensor, x: Tensor | None) -> Tensor:
-        """The sharpened scores."""
-        L, S = q.shape[-2], k.shape[-2]
-        n = torch.full((L,), float(S), dtype=q.dtype, device=q.device)
-        if self.causal:
-            n = torch.arange(S - L + 1, S + 1, dtype=q.dtype, device=q.device).clamp_min(1)
-        factor = 1 + torch.exp(-torch.exp(self.beta)) * n.log()
-        return self.scores(factor[:, None] * self.scale * (q @ k.transpose(-1, -2)))
-
-    @property
-    def fused(self) -> bool:
-        """Never: the scores are changed row by row."""
-        return False
 
 
 @register(
@@ -330,10 +215,18 @@ class Shaped(Mapped):
         scale = 1 / (tau * math.sqrt(num_heads * head_dim * head_dim))
         super().__init__(num_heads, head_dim, causal, "softmax", scale)
 
-    @property
-    def fused(self) -> bool:
-        """Never: the weights are more than softmax."""
-        return False
+    def forward(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        x: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Return the output (N, H, L, E)."""
+        if not self.fused or mask is not None or q.shape[-2] != k.shape[-2]:
+            return self.quadratic(q, k, v, x, mask)
+        return v + super().forward(q, k, v, x) - v.mean(-2, keepdim=True)
 
     def weights(
         self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
