@@ -1,7 +1,8 @@
 """Sparse maps against the package entmax and torch's softmax: time, memory, agreement; pictures.
 
     python benchmarks/weights.py                (needs entmax 1.3: pip install entmax)
-    python benchmarks/weights.py --pictures     (docs/images/weights-*.svg)
+    python benchmarks/weights.py --map softmax  (this one alone; the other rows stay)
+    python benchmarks/weights.py --pictures     (docs/images/weights-*.svg, weights/*.svg, qact.svg)
 
 Forward and backward, rows of 197, 1,024 and 32,000 normal scores in float32, all in one process and
 one thread, interleaved, in processor time; a ratio is the median over rounds of neighbours. Memory
@@ -14,6 +15,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
+import qact
 from qact import weights
 from qact.bench.report.figures import drawn_as_svg
 from qact.kernels import engines
@@ -77,9 +80,8 @@ def compare(ours: Function, theirs: Function, length: int, rounds: int) -> dict[
     }
 
 
-def measure(rounds: int, engine: str) -> None:
-    import entmax
-
+def measure(rounds: int, engine: str, only: str | None) -> None:
+    entmax: Any = None if only == "softmax" else import_module("entmax")
     if engine == "torch":
         engines.fused = lambda *_: False
     pairs = [
@@ -87,44 +89,84 @@ def measure(rounds: int, engine: str) -> None:
         ("entmax15", weights.entmax15, lambda z: entmax.entmax15(z, dim=-1)),
         ("softmax", weights.softmax, lambda z: torch.softmax(z, -1)),
     ]
-    rows = []
-    for name, ours, theirs in pairs:
+    whole = json.loads(PATH.read_text()) if PATH.exists() else {}
+    rows = [] if only is None else whole[engine]["rows"]
+    rows = [row for row in rows if row["map"] != only]
+    for name, ours, theirs in pairs if only is None else [p for p in pairs if p[0] == only]:
         for length in SIZES:
             row = compare(ours, theirs, length, rounds)
             rows.append({"map": name, "against": "torch" if name == "softmax" else "entmax"} | row)
             print(json.dumps(rows[-1]), flush=True)
-    whole = json.loads(PATH.read_text()) if PATH.exists() else {}
     whole[engine] = {"torch": torch.__version__, "threads": 1, "rounds": rounds, "rows": rows}
     PATH.write_text(json.dumps(whole, indent=1) + "\n")
 
 
-def pictures() -> None:
-    """One picture per family: the weight of a score ``t`` beside 1, 0, -1, and its derivative."""
+def draw_to(path: str, draw: Callable[[Any], None], size: tuple[float, float], about: str) -> None:
+    """An SVG whose colours follow the page's theme, as the report has them."""
     style = STYLE.read_text().split("* {")[0]
+    head, _, body = drawn_as_svg(draw, size, about).partition(">")
+    place = Path("docs/images") / path
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f"{head}><style>{style} svg {{ color: var(--ink); }}</style>{body}")
+
+
+def curve(name: str, t: Tensor) -> tuple[Tensor, Tensor]:
+    """The weight of a score ``t`` beside 1, 0 and -1, and its derivative."""
+    others = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64).expand(len(t), 3)
+    z = torch.cat([t[:, None], others], 1).requires_grad_()
+    torch.manual_seed(0)
+    w = _made(name)(z)[:, 0]
+    (slope,) = torch.autograd.grad(w.sum(), z)
+    return w.detach(), slope[:, 0]
+
+
+def contexts(figure: Any) -> None:
+    """QAct's value in three stored contexts: what is ranked decides the function."""
+    z, t = (
+        torch.randn(20_000, generator=torch.Generator().manual_seed(0)),
+        torch.linspace(-3, 3, 301),
+    )
+    axes = figure.subplots()
+    for label, seen in (("normal", z), ("1 + normal/2", 1 + z / 2), ("exponential", z.exp())):
+        layer = qact.QAct(1)
+        layer(seen[:, None])
+        axes.plot(t, layer.eval()(t[:, None]).detach()[:, 0], label=label)
+    axes.set(xlabel="x", title="QAct(x) by its context")
+    figure.legend(loc="outside right upper")
+
+
+def pictures() -> None:
+    """One picture per family, one per map, and one of QAct."""
+    draw_to("qact.svg", contexts, (4.6, 2.4), "QAct in three contexts")
+    t = torch.linspace(-4, 4, 401, dtype=torch.float64)
+    for name in weights.names():
+
+        def alone(figure: Any, name: str = name) -> None:
+            axes = figure.subplots()
+            w, slope = curve(name, t[::4])
+            axes.plot(t[::4], w, label="weight")
+            axes.plot(t[::4], slope, "--", label="derivative")
+            axes.set(title=name)
+
+        draw_to(f"weights/{name}.svg", alone, (2.4, 1.8), f"{name}: weight and derivative")
     families: dict[str, list[str]] = {}
     for name in weights.names(random=False):
         families.setdefault(weights.entry(name).family, []).append(name)
-    t = torch.linspace(-4, 4, 401, dtype=torch.float64)
-    others = torch.tensor([1.0, 0.0, -1.0], dtype=torch.float64).expand(len(t), 3)
     for family, names in families.items():
 
         def draw(figure: Any, names: list[str] = names) -> None:
             left, right = figure.subplots(1, 2)
             for k, name in enumerate(names):
-                z = torch.cat([t[:, None], others], 1).requires_grad_()
-                w = _made(name)(z)[:, 0]
-                (slope,) = torch.autograd.grad(w.sum(), z)
+                w, slope = curve(name, t)
                 dashed = "--" if k >= 5 else "-"
-                left.plot(t, w.detach(), dashed, label=name)
-                right.plot(t, slope[:, 0], dashed)
+                left.plot(t, w, dashed, label=name)
+                right.plot(t, slope, dashed)
             left.set(xlabel="score t, beside 1, 0 and -1", title="weight of t")
             right.set(xlabel="score t", title="derivative by t")
             figure.legend(loc="outside right upper")
 
-        svg = drawn_as_svg(draw, (8.8, 2.8), f"The family {family}: weights and derivatives")
-        head, _, body = svg.partition(">")
-        page = f"{head}><style>{style} svg {{ color: var(--ink); }}</style>{body}"
-        Path(f"docs/images/weights-{family}.svg").write_text(page)
+        about = f"The family {family}: weights and derivatives"
+        draw_to(f"weights-{family}.svg", draw, (8.8, 2.8), about)
 
 
 def _made(name: str) -> torch.nn.Module:
@@ -139,6 +181,7 @@ def _made(name: str) -> torch.nn.Module:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--map", help="measure this one alone")
     parser.add_argument("--engine", choices=("numba", "torch"), default="numba")
     parser.add_argument("--pictures", action="store_true")
     options = parser.parse_args()
@@ -146,7 +189,7 @@ def main() -> None:
     if options.pictures:
         pictures()
     else:
-        measure(options.rounds, options.engine)
+        measure(options.rounds, options.engine, options.map)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from qact.weights.map import Map, PerHead, Weights
 from qact.weights.ranks import ContextRank, normal_rank, rank, row_rank
 from qact.weights.rational import power, softplus, stablemax, taylor
 from qact.weights.rectified import rela, relu, sigmoid, softpick
-from qact.weights.registry import Entry, create, entry, names, register
+from qact.weights.registry import Entry, create, entry, entry_of, names, register
 from qact.weights.softmax import (
     SSMax,
     adaptive_temperature,
@@ -50,6 +50,7 @@ __all__ = [
     "entmax15",
     "entmax_loss",
     "entry",
+    "entry_of",
     "era",
     "gumbel",
     "names",

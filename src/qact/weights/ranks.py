@@ -8,6 +8,7 @@ from torch import Tensor
 from qact import checks
 from qact.context import Context
 from qact.functional import quantile_activation
+from qact.kernels.constant import exporting
 from qact.weights.map import Weights, closed, counted, opened, shares
 from qact.weights.registry import mapped, register
 
@@ -17,6 +18,7 @@ from qact.weights.registry import mapped, register
     paper="this package; ranks as in Challa et al. 2024, arXiv 2405.11573",
     formula="r_i^power / sum_j r_j^power, r_i the share of scores below z_i, ties by half",
     scale=True,
+    temperature="power",
 )
 def rank(
     scores: Tensor,
@@ -57,9 +59,13 @@ def row_rank(z: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
         tensor([0.6667, 0.1667, 0.6667])
     """
     rows = z.masked_fill(~keep, torch.inf).movedim(dim, -1).contiguous()
-    ordered = rows.sort(-1).values
-    below = torch.searchsorted(ordered, rows)
-    upto = torch.searchsorted(ordered, rows, right=True)
+    if exporting():  # a runtime has no search, and a row of attention is short
+        one, other = rows[..., :, None], rows[..., None, :]
+        below, upto = (other < one).sum(-1), (other <= one).sum(-1)
+    else:
+        ordered = rows.sort(-1).values
+        below = torch.searchsorted(ordered, rows)
+        upto = torch.searchsorted(ordered, rows, right=True)
     return (below + upto).to(z.dtype).movedim(-1, dim) / (2 * counted(keep, dim, z))
 
 
@@ -78,6 +84,7 @@ def normal_rank(z: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
     shift=False,
     ordered=False,
     needs=("num_classes",),
+    onnx=False,
 )
 class ContextRank(Weights):
     """Each logit by its rank in the stored context of its class: ``r_c^power / sum_k r_k^power``.

@@ -31,6 +31,7 @@ class Entry(registry.Entry):
         random: weights are drawn.
         temperature: name of the option that sharpens: a warm start fits it.
         needs: what must be given beside the scores, an option without a default.
+        onnx: it can be exported, and a runtime gives the same weights.
     """
 
     formula: str
@@ -44,6 +45,7 @@ class Entry(registry.Entry):
     random: bool = False
     temperature: str = ""
     needs: tuple[str, ...] = ()
+    onnx: bool = True
 
     def __post_init__(self) -> None:
         where = self.family or self.make.__module__.rpartition(".")[2]
@@ -55,6 +57,18 @@ register = WEIGHTS.register
 entry = WEIGHTS.__getitem__
 names = WEIGHTS.names
 create = WEIGHTS.create
+
+
+def entry_of(module: Any) -> Entry | None:
+    """The entry of the map that ``module`` is, or None.
+
+    Example:
+        >>> entry_of(create("ssmax")).name
+        'ssmax'
+    """
+    if isinstance(module, Map):
+        return entry(module.name) if module.name in WEIGHTS else None
+    return next((found for found in map(entry, names()) if found.make is type(module)), None)
 
 
 def mapped(name: str, **facts: Any) -> Callable[[Function], Function]:

@@ -172,6 +172,7 @@ def adaptive_temperature(scores: Tensor, dim: int = -1, mask: Tensor | None = No
     paper="Jang et al. 2017, arXiv 1611.01144, eq. 2",
     formula="softmax((log pi + g)/tau), g = -log(-log u)",
     random=True,
+    onnx=False,
 )
 def gumbel(
     scores: Tensor,
