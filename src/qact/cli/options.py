@@ -81,6 +81,7 @@ NETWORK = {
         ("--width", "--width-multiplier"),
     ),
     "placement": Setting("model.placement", str, "everywhere, or paper: as the paper's code."),
+    "normaliser": Setting("model.normaliser", str, "Of the attention of a transformer."),
 }
 TRAINING = {
     "epochs": Setting("training.epochs", int, "Epochs of training."),

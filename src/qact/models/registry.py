@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 import torch
 from torch import nn
@@ -25,6 +26,7 @@ def create(
     act: Act = "relu",
     placement: str = "everywhere",
     width_multiplier: float = 1.0,
+    normaliser: str = "softmax",
 ) -> nn.Module:
     """Return an untrained network.
 
@@ -37,9 +39,11 @@ def create(
         placement: ``"everywhere"``, or for an ``act`` that is a name or a factory ``"paper"``
             (:func:`qact.models.paper`), ``"sums"`` or ``"branches"``.
         width_multiplier: scales all channels.
+        normaliser: of the attention, see :class:`qact.attention.Attention`.
 
     Raises:
-        ValueError: unknown ``name`` or ``placement``, or numbers that do not fit.
+        ValueError: unknown ``name`` or ``placement``, numbers that do not fit, or a ``normaliser``
+            for a network without attention.
 
     Example:
         >>> from qact import models
@@ -47,13 +51,16 @@ def create(
         'LeNet'
     """
     make = entry(name).make
-    sized = "image_size" in inspect.signature(make).parameters
+    own: dict[str, Any] = {"image_size": image_size, "normaliser": normaliser}
+    taken = {k: v for k, v in own.items() if k in inspect.signature(make).parameters}
+    if normaliser != "softmax" and "normaliser" not in taken:
+        raise ValueError(f"normaliser={normaliser!r}: model {name!r} has no attention")
     return make(
         in_channels=in_channels,
         num_classes=num_classes,
         act=PLACEMENTS.create(placement, act),
         width_multiplier=width_multiplier,
-        **({"image_size": image_size} if sized else {}),
+        **taken,
     )
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import math
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from qact import checks
 from qact.attention import Attention, Form
 from qact.models.placement import Act, Placement, placed
 from qact.models.registry import register
@@ -109,6 +114,38 @@ class ViT(nn.Module):
             if isinstance(module, nn.Linear) and module not in forms:
                 nn.init.trunc_normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
+
+    def denser(self, stride: int) -> ViT:
+        """Return a copy that cuts a patch every ``stride`` pixels: patches as before, only more.
+
+        Sequences become longer than in training while every token looks as it did: what changes
+        for the attention is the number of keys. Positions are interpolated, linearly, at the
+        centres of the new patches.
+
+        Raises:
+            ValueError: ``stride`` is not between 1 and the patch.
+
+        Example:
+            >>> net = ViT(1, 8, 2, 1, 10, image_size=16)
+            >>> net.places.shape[1], net.denser(1).places.shape[1]
+            (17, 170)
+        """
+        patch, n = self.patches.kernel_size[0], math.isqrt(self.places.shape[1] - 1)
+        if checks.integer("stride", stride, 1) > patch:
+            raise ValueError(f"stride={stride} must be at most the patch of {patch}")
+        new = copy.deepcopy(self)
+        new.patches.stride = (stride, stride)
+        # In units of the old grid, whose corners are the centres of its outer patches.
+        m = patch * (n - 1) // stride + 1
+        at = torch.arange(m, dtype=torch.float32) * stride / (patch * max(n - 1, 1)) * 2 - 1
+        grid = torch.stack(torch.meshgrid(at, at, indexing="xy"), -1)[None]
+        with torch.no_grad():
+            square = self.places[:, 1:].transpose(1, 2).unflatten(2, (n, n))
+            between = F.grid_sample(square, grid.to(square), align_corners=True)
+            new.places = nn.Parameter(
+                torch.cat([self.places[:, :1], between.flatten(2).transpose(1, 2)], 1)
+            )
+        return new
 
     def embed(self, x: Tensor) -> Tensor:
         """Return the normalised class token, ``(N, width)``."""

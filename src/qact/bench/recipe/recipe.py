@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from qact import checks
+from qact.attention.module import normalisers
 from qact.bench.errors import RecipeError, refusing
 from qact.bench.recipe.shift import Shift, present_names
 from qact.bench.recipe.training import Training
 from qact.losses.registry import LOSSES
 from qact.models.placement import PLACEMENTS
 from qact.models.registry import MODELS
+from qact.registry import unknown
 
 USUAL_LOSS = "cross_entropy"
 
@@ -46,22 +48,28 @@ class Data:
 
 @dataclass(frozen=True)
 class Model:
-    """Which network of :mod:`qact.models`, how wide, and where the compared activation stands."""
+    """Which network of :mod:`qact.models`, how wide, and where the compared activation stands.
+
+    ``normaliser`` is that of its attention, see :class:`qact.attention.Attention`.
+    """
 
     name: str = "resnet_small"
     width_multiplier: float = 1.0
     placement: str = "everywhere"
+    normaliser: str = "softmax"
 
     def __post_init__(self) -> None:
         with refusing("model"):
             checks.number("width_multiplier", self.width_multiplier, "a positive number", 0)
             MODELS[self.name]
             PLACEMENTS[self.placement]
+            if self.normaliser not in (known := normalisers()):
+                raise unknown("normaliser", self.normaliser, known)
 
     def identity(self) -> dict[str, Any]:
-        """Return what decides the network; the usual placement is not mentioned."""
-        whole = asdict(self)
-        return {k: v for k, v in whole.items() if (k, v) != ("placement", "everywhere")}
+        """Return what decides the network; the usual placement and normaliser are not mentioned."""
+        usual = {("placement", "everywhere"), ("normaliser", "softmax")}
+        return {k: v for k, v in asdict(self).items() if (k, v) not in usual}
 
 
 @dataclass(frozen=True)

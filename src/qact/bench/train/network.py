@@ -51,6 +51,7 @@ def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
         image_size=inputs.test_images.shape[-1],
         placement=recipe.model.placement,
         width_multiplier=recipe.model.width_multiplier,
+        normaliser=recipe.model.normaliser,
     )
     try:
         _check_size(make, recipe.model.width_multiplier)
