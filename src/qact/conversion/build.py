@@ -133,6 +133,13 @@ def _takes(make: Callable[..., Any]) -> dict[str, bool]:
     return {p.name: p.default is p.empty for p in plain} | more
 
 
+def placed(layer: nn.Module, owner: nn.Module) -> nn.Module:
+    """The layer in the mode of ``owner``, and in dtype and on the device of its parameters."""
+    found = next((p for p in owner.parameters() if p.is_floating_point()), None)
+    layer = layer if found is None else layer.to(device=found.device, dtype=found.dtype)
+    return layer.train(owner.training)
+
+
 def home(site: Site, model: nn.Module) -> tuple[torch.dtype, torch.device]:
     """Dtype and device of a new layer: those of the parameters around it."""
     around = (*site.owner.parameters(), *model.parameters())

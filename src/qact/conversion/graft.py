@@ -9,6 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from qact.surgery.edit import PACKS, Edit, packing
+
 # Blocks of one kind share their class, as they did before.
 _MADE: dict[Any, type[nn.Module]] = {}
 
@@ -93,3 +95,16 @@ def _made(base: type[nn.Module], forwards: Forwards) -> type[nn.Module]:
 
 def _either(self: Any, *args: Any, **kwargs: Any) -> Any:
     return self._in_training(*args, **kwargs) if self.training else self._in_eval(*args, **kwargs)
+
+
+def unfuse(model: nn.Module, owners: set[nn.Module], edit: Edit) -> None:
+    """Close the ways of torch round a new part: layers fused and packed, copies with another."""
+    for layer in owners:
+        if isinstance(layer, nn.TransformerDecoderLayer) and not isinstance(layer, Grafted):
+            edit.become(layer, grafted(type(layer), None))
+    fused = {m for m in owners if isinstance(m, nn.TransformerEncoderLayer)}
+    for layer in fused:
+        edit.set(layer, "activation_relu_or_gelu", 0)
+    for encoder in packing(model):
+        if not fused.isdisjoint(encoder.modules()):
+            edit.set(encoder, PACKS, False)

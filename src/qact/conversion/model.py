@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import nn
 
+from qact.conversion.attention import exchange
 from qact.conversion.build import Maker, home
-from qact.conversion.graft import Grafted, grafted
+from qact.conversion.graft import unfuse
 from qact.conversion.plan import Plan, plan
 from qact.conversion.rehearsal import rehearse
 from qact.conversion.report import NOTE, note
@@ -16,7 +17,7 @@ from qact.conversion.sites import Site
 from qact.conversion.warm import Source, warm
 from qact.surgery import kinds
 from qact.surgery import where as _where
-from qact.surgery.edit import PACKS, Edit, move_hooks, packing
+from qact.surgery.edit import Edit, move_hooks
 from qact.surgery.flags import lasting
 from qact.surgery.wrapped import check, inner, wrapper
 
@@ -29,6 +30,7 @@ def convert(
     where: Any = None,
     example_inputs: Any = None,
     warm_start: Any = None,
+    normaliser: Any = None,
     **options: Any,
 ) -> nn.Module:
     """A copy of ``model`` in which activations are exchanged for others; the model stays.
@@ -58,6 +60,11 @@ def convert(
         warm_start: a batch, an iterable of batches (of pairs, the first is the input), or a
             function that runs a model on the data: contexts are counted and parameters fitted, per
             channel by least squares, so that the new network starts close to the old one.
+        normaliser: exchange softmax in attention for this map instead, and leave activations alone:
+            a name of :func:`qact.weights.names`, or a module, of which every attention gets a copy.
+            ``where`` is then asked of attention, ``example_inputs`` show that with softmax in its
+            new place the output is the same, ``warm_start`` fits the temperature of a map that has
+            one, and ``options`` are the map's.
         **options: of the activation.
 
     Returns:
@@ -76,6 +83,10 @@ def convert(
         ('QAct', 8, ReLU())
     """
     check(model, in_place=False)
+    if normaliser is not None:
+        wrap, core = wrapper(model), copy.deepcopy(inner(model))
+        _attending(core, to, normaliser, options, where, warm_start, example_inputs)
+        return wrap(core)
     make = Maker(to, options)
     wrap, core = wrapper(model), inner(model)
     held = _is_root(core, where)
@@ -95,6 +106,7 @@ def convert_(
     where: Any = None,
     example_inputs: Any = None,
     warm_start: Any = None,
+    normaliser: Any = None,
     **options: Any,
 ) -> nn.Module:
     """:func:`convert` in place; returns ``model``. After an error it is as it was.
@@ -109,6 +121,10 @@ def convert_(
         GoLU()
     """
     check(model, in_place=True)
+    if normaliser is not None:
+        core = inner(model)
+        _attending(core, to, normaliser, options, where, warm_start, example_inputs)
+        return model
     make, core = Maker(to, options), inner(model)
     if _is_root(core, where):
         raise ValueError(
@@ -118,6 +134,20 @@ def convert_(
     source, inputs = _data(warm_start, example_inputs, core)
     _carry_out(core, plan(core, where, inputs, False), make, inputs, source)
     return model
+
+
+def _attending(
+    model: nn.Module,
+    to: Any,
+    normaliser: Any,
+    options: dict[str, Any],
+    where: Any,
+    warm_start: Any,
+    example_inputs: Any,
+) -> None:
+    if to != "qact":
+        raise ValueError(f"to={to!r} and normaliser={normaliser!r} are two conversions: call twice")
+    exchange(model, normaliser, options, where, *_data(warm_start, example_inputs, model))
 
 
 def _data(warm_start: Any, example_inputs: Any, model: nn.Module) -> tuple[Source | None, Any]:
@@ -136,7 +166,7 @@ def _carry_out(model: nn.Module, found: Plan, make: Maker, inputs: Any, source: 
     with Edit() as edit:
         for owner, kind in found.grafts:
             edit.become(owner, kind)
-        _unfuse(model, {site.owner for site in found.sites}, edit)
+        unfuse(model, {site.owner for site in found.sites}, edit)
         if inputs is not None:
             rehearse(model, found, inputs, edit)
         layers = _made(model, found.sites, make)
@@ -146,19 +176,6 @@ def _carry_out(model: nn.Module, found: Plan, make: Maker, inputs: Any, source: 
         for site, layer in layers.items():
             move_hooks(site.module, layer)
         edit.set(model, NOTE, note(model, found, list(layers.values()), fits))
-
-
-def _unfuse(model: nn.Module, owners: set[nn.Module], edit: Edit) -> None:
-    """Close the ways of torch round an activation: layers fused and packed, copies with another."""
-    for layer in owners:
-        if isinstance(layer, nn.TransformerDecoderLayer) and not isinstance(layer, Grafted):
-            edit.become(layer, grafted(type(layer), None))
-    fused = {m for m in owners if isinstance(m, nn.TransformerEncoderLayer)}
-    for layer in fused:
-        edit.set(layer, "activation_relu_or_gelu", 0)
-    for encoder in packing(model):
-        if not fused.isdisjoint(encoder.modules()):
-            edit.set(encoder, PACKS, False)
 
 
 def _made(model: nn.Module, sites: list[Site], make: Maker) -> dict[Site, nn.Module]:

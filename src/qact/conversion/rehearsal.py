@@ -54,7 +54,7 @@ def rehearse(model: nn.Module, plan: Plan, inputs: Any, edit: Edit) -> None:
             )
     for site in plan.sites:
         _agree(site)
-    if not _close(plan.output, record.output):
+    if not close(plan.output, record.output):
         raise ValueError(
             "the model relies on an activation that overwrites its input in place (or on Python "
             "state that its trace does not show): with the same functions out of place it gives "
@@ -72,7 +72,7 @@ def _agree(site: Site) -> None:
         )
 
 
-def _close(before: Any, after: Any) -> bool:
+def close(before: Any, after: Any) -> bool:
     """Whether two outputs agree up to rounding."""
     old, new = tree_leaves(before), tree_leaves(after)
     pairs = [(a, b) for a, b in zip(old, new, strict=False) if isinstance(a, Tensor)]

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from qact import notebook
+from qact.attention import Normaliser
 from qact.conversion.plan import Plan, unasked
 from qact.conversion.sites import Site
 from qact.surgery import kinds
@@ -130,7 +131,9 @@ def _is_new(past: dict[str, Row], name: str, module: nn.Module) -> bool:
 
 
 def _kind(module: nn.Module) -> str:
-    """The name of its class, or of the class that it becomes with its first input."""
+    """The name of its class, of the map that it holds, or of what its first input makes of it."""
+    if isinstance(module, Normaliser):
+        return module.label
     return (getattr(module, "cls_to_become", None) or type(module)).__name__
 
 
