@@ -42,6 +42,10 @@ def test_the_full_bench_covers_what_the_issue_asks():
             lambda: Model(placement="best"),
             "model: unknown placement 'best'; did you mean 'branches'",
         ),
+        (
+            lambda: Model("vit_tiny", normaliser="entmx15"),
+            "model: unknown normaliser 'entmx15'; did you mean 'entmax15'",
+        ),
         (lambda: Model(width_multiplier=0.0), r"width_multiplier=0.0 must be a positive number"),
         (lambda: Training(epochs=0), r"training: epochs=0 must be at least 1"),
         (lambda: Training(lr=-1.0), r"lr=-1.0 must be a positive number"),

@@ -1,5 +1,6 @@
 import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -132,6 +133,17 @@ def test_the_placement_of_the_paper_is_another_network(tiny, tmp_path):
     assert [sum(type(m).__name__ == "QAct" for m in n.modules()) for n in (usual, papers)] == [7, 5]
     assert tiny.trained()["model"] == {"name": "resnet_small", "width_multiplier": 0.5}
     assert Model(placement="paper").identity()["placement"] == "paper"
+
+
+def test_the_normaliser_is_that_of_the_network(tiny, tmp_path):
+    inputs = load_inputs(tiny.data)
+    of = partial(replace, tiny)
+    vit = build(of(model=Model("vit_tiny", 0.05, normaliser="rank")), rival("gelu"), 0, inputs)
+    assert vit.blocks[0].attention.form.map.name == "rank"
+    with pytest.raises(RecipeError, match="model 'resnet_small' has no attention"):
+        build(of(model=Model("resnet_small", normaliser="rank")), rival("gelu"), 0, inputs)
+    assert "normaliser" not in Model("vit_tiny").identity()
+    assert Model("vit_tiny", normaliser="rank").identity()["normaliser"] == "rank"
 
 
 def test_permutations_differ_by_seed_and_epoch():

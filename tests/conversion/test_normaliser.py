@@ -347,3 +347,23 @@ def test_a_class_of_its_own_is_left():
     assert [(r.name, r.note) for r in qact.summary(new).left] == [
         ("a", "a MultiheadAttention of a class of its own")
     ]
+
+
+def test_converted_networks_compile_whole_and_are_exported(tmp_path):
+    runtime = pytest.importorskip("onnxruntime")
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
+    for model, x, name in (
+        (layer, torch.randn(2, 5, 8), "entmax15"),
+        (vit(), torch.randn(2, 3, 8, 8), "rank"),
+    ):
+        torch._dynamo.reset()
+        new = qact.convert(model, normaliser=name)
+        wanted = new(x).detach()
+        torch.testing.assert_close(
+            torch.compile(new, fullgraph=True, backend="aot_eager")(x), wanted
+        )
+    path = str(tmp_path / "vit.onnx")
+    torch.onnx.export(new, (x,), path, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(path)
+    got = session.run(None, {session.get_inputs()[0].name: x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(got), wanted, rtol=0, atol=1e-5)
