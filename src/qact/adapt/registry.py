@@ -76,6 +76,9 @@ def entry(name: str) -> Entry:
 def methods(pattern: str = "*", *, learns: str | None = None) -> list[str]:
     """Return the names that match a shell pattern, sorted; ``learns`` picks a family.
 
+    Raises:
+        ValueError: there is no such family.
+
     Example:
         >>> import qact
         >>> qact.adapt.methods("r*")

@@ -39,6 +39,9 @@ def context_weights(held_out: Sequence[Context], test: Context, *, scale: float 
         test: context of the test batch, of the same layer.
         scale: distance at which a weight has fallen to 1/e.
 
+    Raises:
+        ValueError: ``scale`` is not positive, or contexts have different channels.
+
     Example:
         >>> near, far = Context(1).add(torch.randn(999, 1)), Context(1).add(torch.rand(999, 1) + 9)
         >>> weights = context_weights([near, far], near)

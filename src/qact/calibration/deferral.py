@@ -19,6 +19,9 @@ from qact.calibration.checks import checked
 def cascade(first: Tensor, second: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
     """Return the probabilities (N, C) of the cascade, and which samples were deferred (N,).
 
+    Raises:
+        ValueError: the two have different shapes.
+
     Example:
         >>> first, second = torch.tensor([[0.9, 0.1], [0.6, 0.4]]), torch.tensor([[0.0, 1.0]] * 2)
         >>> cascade(first, second, 0.8)[0]
@@ -44,6 +47,9 @@ def deferral_curve(
         labels: (N,).
         doubt: (N,), larger where the first is less sure; None for ``1 - max p1``.
 
+    Raises:
+        ValueError: shapes do not fit, rows are no probabilities, or a doubt is NaN.
+
     Example:
         >>> first = torch.tensor([[0.9, 0.1], [0.6, 0.4]])
         >>> deferral_curve(first, first.flip(1), torch.tensor([0, 1]))[1]
@@ -66,6 +72,9 @@ def cascade_threshold(first: Tensor, second: Tensor, labels: Tensor, budget: flo
 
     On held-out data; of equal accuracies the one that defers least. A hundredth of the budget may
     be left over where confidences are tied, never exceeded.
+
+    Raises:
+        ValueError: ``budget`` is no share, shapes do not fit, or rows are no probabilities.
 
     Example:
         >>> first = torch.tensor([[0.9, 0.1], [0.6, 0.4]])

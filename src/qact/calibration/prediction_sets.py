@@ -20,6 +20,9 @@ class Coverage:
 def coverage(sets: Tensor, labels: Tensor) -> Coverage:
     """Return the coverage of prediction sets (N, C) bool for labels (N,).
 
+    Raises:
+        ValueError: the sets are not (N, C) of bool, or the labels not (N,).
+
     Example:
         >>> coverage(torch.tensor([[True, True], [False, True]]), torch.tensor([0, 0]))
         Coverage(coverage=0.5, size=1.5, count=2)

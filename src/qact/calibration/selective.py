@@ -35,7 +35,7 @@ def risk_coverage(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def selective_risk(confidence: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
-    """As :func:`risk_coverage`, of any confidences (N,), larger being surer, and hits (N,).
+    """Return :func:`risk_coverage` of any confidences (N,), larger being surer, and hits (N,).
 
     Minus a score of :mod:`qact.scores` is a confidence.
 
@@ -95,6 +95,9 @@ def coverage_at_risk(confidence: Tensor, hit: Tensor, risk: float) -> float:
     0 if there is none. It is what these samples have, no bound for others: for that
     :func:`qact.calibration.risk_control`.
 
+    Raises:
+        ValueError: ``risk`` is no share, or as :func:`selective_risk`.
+
     Example:
         >>> import torch
         >>> coverage_at_risk(torch.tensor([4.0, 3, 2, 1]), torch.tensor([1, 1, 0, 1]), 0.25)
@@ -108,6 +111,9 @@ def coverage_at_risk(confidence: Tensor, hit: Tensor, risk: float) -> float:
 
 def risk_at_coverage(confidence: Tensor, hit: Tensor, coverage: float) -> float:
     """Return the error rate of the most confident share ``coverage``, at least one sample.
+
+    Raises:
+        ValueError: ``coverage`` is not in (0, 1], or as :func:`selective_risk`.
 
     Example:
         >>> import torch

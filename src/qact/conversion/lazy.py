@@ -44,7 +44,7 @@ class Layer:
 
 
 def layer(to: str | type[nn.Module] | Entry = "qact", **options: Any) -> Layer:
-    """An activation as a class that models of timm and others take: ``act_layer=layer("qact")``.
+    """Return an activation as a class that other libraries take: ``act_layer=layer("qact")``.
 
     What it returns is called as ``act_layer()`` or ``act_layer(inplace=True)`` and makes a fresh
     activation each time. A QAct takes its channels from its first input, and with them, unless

@@ -33,7 +33,7 @@ def convert(
     normaliser: Any = None,
     **options: Any,
 ) -> nn.Module:
-    """A copy of ``model`` in which activations are exchanged for others; the model stays.
+    """Copy ``model`` with its activations exchanged for others; the model itself stays.
 
     Modules are found wherever they are registered, and functions (``F.relu``, ``torch.relu``,
     ``x.relu()``, ``F.gelu``, ...) in every ``forward`` that torch.fx can follow. An object that is

@@ -69,7 +69,7 @@ class Summary:
 
 
 def summary(model: nn.Module) -> Summary:
-    """What :func:`qact.convert` replaced in ``model``, what it did not, and why.
+    """Report what :func:`qact.convert` replaced in ``model``, what it did not, and why.
 
     A model that was never converted is described too: the activations of this package that it
     has, and the others as not asked for.

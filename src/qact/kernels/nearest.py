@@ -27,7 +27,7 @@ _ERROR: ContextVar[float | None] = ContextVar("error of exported tables", defaul
 
 @contextmanager
 def fast_export(error: float = 1 / 400) -> Iterator[None]:
-    """Within the block, exported graphs take the nearest entry of a finer table.
+    """Export, within the block, the nearest entry of a finer table in the place of a line.
 
     That is ``table[floor(a z + b)]`` in the place of a straight line between two entries: about a
     third of the operators. The table has the fewest entries, a power of two up to 8,192 per
@@ -37,6 +37,9 @@ def fast_export(error: float = 1 / 400) -> Iterator[None]:
 
     Args:
         error: largest distance allowed, in (0, 1].
+
+    Raises:
+        ValueError: ``error`` is not in (0, 1].
 
     Example:
         >>> import qact

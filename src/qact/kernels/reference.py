@@ -105,7 +105,7 @@ def apply(z: Tensor, sample: Sample, level: Level, rule: Rule) -> Tensor:
 
 
 def weights(sample: Sample, rule: Rule) -> tuple[Tensor, Tensor]:
-    """The weight of each value (C, M), and the mass at minus infinity (C,)."""
+    """Return the weight of each value (C, M), and the mass at minus infinity (C,)."""
     if rule.grounded != "sides":
         weight = sample.mass / sample.count.clamp_min(1e-300)[:, None]
         return weight, torch.zeros_like(sample.std)

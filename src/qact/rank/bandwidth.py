@@ -31,7 +31,7 @@ class Bandwidth:
 
 
 def parse(spec: float | str | Bandwidth) -> Bandwidth:
-    """The bandwidth that a user's word or number means.
+    """Return the bandwidth that a user's word or number means.
 
     ``"scott"``: ``std * n^(-1/5)``. ``"silverman"``: ``std * (3n/4)^(-1/5)``. Both as in
     `scipy.stats.gaussian_kde` (Scott 1992; Silverman 1986, eq. 3.28), with the population ``std``.

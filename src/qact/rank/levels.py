@@ -144,7 +144,7 @@ class Table:
 
 
 def parse(spec: str | Level | Callable[[Tensor], Tensor]) -> Level:
-    """The level that a user's word means.
+    """Return the level that a user's word means.
 
     ``"uniform"``, ``"steps"`` (100 of them), ``"normal"``, the name of a scalar activation that is
     applied to the normal score (``"relu"``, ``"gelu"``, ...), any such function, or a

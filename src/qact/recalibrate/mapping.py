@@ -56,7 +56,7 @@ def _inverse(rank: Tensor, known: Tensor, grid: Grid) -> Tensor:
 
 
 def slope(test: Histogram, source: Histogram, share: float = 1.0) -> tuple[Tensor, Tensor]:
-    """The line's slope, with which the map goes on beyond all ranks, and the mean there, (C,)."""
+    """Return the slope with which the map goes on beyond all ranks, and the mean there, (C,)."""
     mean, variance = union((source.mean, source.std**2), (test.mean, test.std**2), share)
     std = variance.sqrt()
     some = varied(mean.float(), std.float())

@@ -27,7 +27,7 @@ PRIOR = 16.0  # samples that the running statistics of a BatchNorm count for
 def adapting(
     model: nn.Module, context: str = "batch", *, prior: float | None = None, norms: bool = True
 ) -> Iterator[nn.Module]:
-    """Within the block, ``model`` in ``eval()`` reads the given context; it leaves no trace.
+    """Let ``model`` in ``eval()`` read the given context for a block; it leaves no trace.
 
     Every :class:`qact.QAct` switches to ``"running"``, ``"batch"`` or ``"mixed"``. With ``norms``,
     every BatchNorm that keeps running statistics does the same: ``"batch"`` normalises by the test
@@ -43,6 +43,9 @@ def adapting(
     Args:
         prior: samples that the stored context counts for in ``"mixed"``; None keeps each layer's
             own (16 for BatchNorm).
+
+    Raises:
+        ValueError: there is no such ``context``, or ``prior`` is no positive number.
 
     Example:
         >>> import torch

@@ -17,7 +17,7 @@ FORMS = (
 
 
 def batches(source: Any, name: str = "batches") -> Iterator[Any]:
-    """The batches of a loader; a tensor or a mapping alone is one batch.
+    """Return the batches of a loader; a tensor or a mapping alone is one batch.
 
     Args:
         source: what a caller gave as ``name``.
@@ -62,7 +62,7 @@ def arguments(batch: Any, model: nn.Module) -> tuple[Any, ...] | dict[str, Any]:
 
 
 def call(model: nn.Module, batch: Any) -> Any:
-    """The output of ``model`` for a batch in the form that loaders give it.
+    """Return the output of ``model`` for a batch in the form that loaders give it.
 
     Raises:
         TypeError, ValueError: as :func:`arguments`.

@@ -71,7 +71,7 @@ def evaluating(model: nn.Module, *, training: bool = False) -> Iterator[nn.Modul
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[nn.Module]:
-    """No parameter has a gradient for the length of a block; then each is as it was."""
+    """Let no parameter have a gradient for a block; then each is as it was."""
     flags = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         yield model.requires_grad_(False)

@@ -51,7 +51,7 @@ WELDED = ("InplaceAbn", "InPlaceABN", "InPlaceABNSync", "EvoNorm2d", "FilterResp
 
 
 def is_activation(module: nn.Module) -> bool:
-    """Whether ``module`` is an activation of torch, timm, transformers or this package.
+    """Tell whether ``module`` is an activation of torch, timm, transformers or this package.
 
     Softmax is none, for it mixes channels; nor is ``nn.GLU``, which halves them.
     """
@@ -71,7 +71,7 @@ def is_ours(module: nn.Module) -> bool:
 
 
 def is_norm(module: nn.Module) -> bool:
-    """Whether ``module`` normalises: BatchNorm, LayerNorm and their like, frozen ones too.
+    """Tell whether ``module`` normalises: BatchNorm, LayerNorm and their like, frozen ones too.
 
     A QAct is none, though adaptation treats it as one.
 
@@ -90,7 +90,7 @@ def is_welded(module: nn.Module) -> bool:
 
 
 def channels(module: nn.Module) -> tuple[int, int] | None:
-    """How many channels the output of a norm or a layer with weights has, and at which dimension.
+    """Return how many channels a norm or a layer with weights puts out, and at which dimension.
 
     None where that cannot be told.
 

@@ -36,7 +36,7 @@ def this_thread() -> int:
 
 
 def lent(module: nn.Module, key: str) -> Any:
-    """What this thread has lent to ``module`` as ``key``, by the innermost block; None else."""
+    """Return what this thread has lent to ``module`` as ``key`` by the innermost block, or None."""
     loans = module.__dict__.get(key)
     if not loans:
         return None

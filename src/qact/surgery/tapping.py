@@ -28,7 +28,7 @@ Told = Callable[[Tensor], Tensor | None]
 
 @contextmanager
 def hooking(model: nn.Module) -> Iterator[ExitStack]:
-    """A stack for what is tapped in parts of ``model``; all of it ends with the block.
+    """Open a stack for what is tapped in parts of ``model``; all of it ends with the block.
 
     Within the block, in this thread, every module is called that is written: compiled parts run
     as they were before they were compiled, since their graphs know nothing of later hooks; and

@@ -23,7 +23,7 @@ FORMS = (
 
 
 def parse(where: Any, default: Kind) -> Chosen:
-    """The question ``(module, name) -> bool`` that a user's word means.
+    """Return the question ``(module, name) -> bool`` that a user's word means.
 
     Args:
         where: see :data:`FORMS`; None asks ``default`` of the module alone.

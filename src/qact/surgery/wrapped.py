@@ -21,7 +21,7 @@ SYNC = (
 
 
 def inner(model: nn.Module) -> nn.Module:
-    """The module that was compiled or wrapped."""
+    """Return the module that was compiled or wrapped."""
     while compiled(model) or isinstance(model, DistributedDataParallel):
         model = model._orig_mod if compiled(model) else model.module  # type: ignore[assignment]
     return model

@@ -207,6 +207,6 @@ def differing(there: Any, here: Any, where: str = "") -> Iterator[tuple[str, Any
 
 
 def difference(there: Any, here: Any, where: str = "") -> str:
-    """The first of :func:`differing` in words; empty if there is none."""
+    """Return the first of :func:`differing` in words; empty if there is none."""
     first = next(differing(there, here, where), None)
     return "" if first is None else f"{first[0]}: {first[1]!r} there, {first[2]!r} here"

@@ -94,7 +94,7 @@ def _check_labels(labels: Tensor, count: int) -> None:
 
 
 def names() -> list[str]:
-    """The streams that :func:`stream` knows.
+    """Return the streams that :func:`stream` knows.
 
     >>> names()[:3]
     ['iid', 'sorted', 'dirichlet']

@@ -82,7 +82,7 @@ class Stream:
 
 
 def spoilt(x: Tensor, kind: str) -> Tensor:
-    """A batch of garbage of the shape of ``x``: all black, NaN, or its first image throughout."""
+    """Return garbage of the shape of ``x``: all black, NaN, or its first image throughout."""
     checks.choice("kind", kind, GARBAGE)
     if kind == "repeated":
         return x[:1].expand_as(x).clone()

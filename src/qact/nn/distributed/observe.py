@@ -36,7 +36,7 @@ class Exchange:
 def joined(
     z: Tensor, level: Level, rule: Rule, group: Any, engine: str | None = None
 ) -> tuple[Tensor, Histogram]:
-    """The activation of ``z`` (N, C, L) in the context of all processes, and that context."""
+    """Return the activation of ``z`` (N, C, L) in the context of all processes, and the context."""
     wide = z if z.dtype == torch.float64 else z.float()
     context = observe(wide, Exchange(rule, group, engine))
 

@@ -30,7 +30,7 @@ class Statistics:
 
 
 def statistics(z: Tensor, group: Any, engine: str | None = None) -> Statistics:
-    """The statistics of ``z`` (N, C, L) over all processes, by one exchange."""
+    """Return the statistics of ``z`` (N, C, L) over all processes, by one exchange."""
     n = float(z.shape[0] * z.shape[2])
     if n:
         local = [t.double() for t in engines.passes(engine, z).statistics(z)]
