@@ -32,7 +32,7 @@ LARGEST = 2.0**23
 
 
 class Context(nn.Module):
-    """A mergeable histogram of the pre-activations of each channel.
+    """The empirical distribution of the pre-activations of each channel: a mergeable histogram.
 
     Buffers only, never parameters: ``mass`` and ``moment`` (C, bins), ``mean`` and ``std`` (C,),
     the dyadic grid's ``exponent`` and ``offset`` (C,), and ``batches``, how many it has followed.
@@ -188,11 +188,11 @@ class Context(nn.Module):
 
     @torch.no_grad()
     def follow(self, seen: Histogram, momentum: float | None) -> None:
-        """Move towards a batch: ``(1 - m) stored + m batch``, as BatchNorm's running statistics do.
+        """Move towards a batch: ``(1 - m) stored + m batch``, an exponential moving average.
 
-        Until ``1 / momentum`` batches are in, and always if it is None, the mean over batches. The
-        total mass stays that of a typical batch, and with it the bandwidth. A channel whose batch
-        is not finite is left as it was.
+        BatchNorm's running statistics do the same. Until ``1 / momentum`` batches are in, and
+        always if it is None, the mean over batches. The total mass stays that of a typical batch,
+        and with it the bandwidth. A channel whose batch is not finite is left as it was.
         """
         seen = seen.to(self.mass.dtype)
         rate = torch.clamp_min(1.0 / (self.batches + 1), momentum or 0.0).to(self.mass.dtype)
@@ -218,7 +218,10 @@ class Context(nn.Module):
         return None if _compat.in_backward() else (self, momentum)
 
     def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
-        """The rank of ``z`` here; options as in :class:`qact.rank.rule.Rule` (any bandwidth)."""
+        """Return the rank of ``z`` here: the empirical CDF, or, smooth, its kernel estimate.
+
+        Options as in :class:`qact.rank.rule.Rule` (any bandwidth).
+        """
         plan = _rule(**rule)
         return self._read(z, dim, lambda f: self._ranked(f, plan))
 
@@ -234,12 +237,12 @@ class Context(nn.Module):
         return engines.lookup(None, wide, self._table[1])
 
     def density(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
-        """``f_h(z)``, the derivative of the smooth rank, in units of one over those of ``z``."""
+        """Return the kernel density ``f_h(z)``, the slope of the smooth rank, per unit of ``z``."""
         plan = _rule(**rule)
         return self._read(z, dim, lambda f: eager.density(f, self.histogram, plan))
 
     def quantile(self, q: float | Tensor, *, grounded: bool | str = False) -> Tensor:
-        """The values below which a share ``q`` (a number, or (Q,)) of the weight lies: (C, Q).
+        """Return the values (C, Q) below which a share ``q`` (a number, or (Q,)) of weight lies.
 
         Read off the grid to a bin; without grounding the extremes, and what is alone in its bin,
         are single values, where the context still knows them (``tails``, while values are added).

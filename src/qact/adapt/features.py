@@ -1,4 +1,4 @@
-"""What stands before the last linear layer of a classifier."""
+"""The backbone of a classifier, what stands before its last linear layer, and its features."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The definition: exact ranks in float64, by sorting and by sums over all pairs.
+"""The definition: exact ranks (empirical CDF and kernel estimate), by sorting and sums over pairs.
 
 For values ``s_j`` with masses ``m_j`` the weights are ``w_j = m_j / (2 (n± + k))`` on the side of
 zero that ``s_j`` is on (``grounded``; ``k`` sentinels a side) or ``m_j / n``. Then

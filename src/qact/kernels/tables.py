@@ -13,7 +13,7 @@ from qact.rank.rule import Rule, side_slopes
 
 
 def rank_table(histogram: Histogram, rule: Rule) -> Tensor:
-    """The smooth rank at the edges of the grid, (C, bins + 1), float64.
+    """The smooth rank (kernel estimate of the CDF) at the grid's edges, (C, bins + 1), float64.
 
     Tables are small; so the ranks next to 0 and 1 keep their normal scores.
     """

@@ -1,4 +1,4 @@
-"""How a running context moves towards a batch, and its grid with it."""
+"""The exponential moving average of a context: it moves towards a batch, and its grid with it."""
 
 from __future__ import annotations
 
