@@ -20,7 +20,7 @@ def panel(model, loader):
 
 
 def test_the_registry_has_them_all():
-    assert len(EVERY) == 27
+    assert len(EVERY) == 29
     assert all(SCORES[name].paper for name in EVERY)
     assert SCORES.names("*mahalanobis") == ["mahalanobis", "relative_mahalanobis"]
     with pytest.raises(ValueError, match="unknown score 'mps'; did you mean 'msp'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ SUMS = {operator.add, torch.add, operator.iadd, "add", "add_"}
 DIFFERENCES = {operator.sub, torch.sub, operator.isub, "sub", "sub_"}
 PRODUCTS = {operator.mul, torch.mul, operator.imul, "mul", "mul_"}
 CHUNK = 256
+Known = Callable[[Box, Tensor], Box]
 
 
 @rule(*GROWING)
@@ -107,6 +108,12 @@ class Bounds(fx.Interpreter):
     boxes, concatenation. The model runs as in ``eval()``, and gradients flow through the bounds, so
     that they can be trained. After a call ``seen`` holds the box of each module by its name.
 
+    Args:
+        model: the network.
+        given: by names of modules, what is known of their outputs: functions of a box and the
+            classes that are asked about, to a smaller box. Bounds then hold for the inputs of which
+            that is true; :meth:`qact.taps.Patterns.within` is such a function.
+
     Raises:
         NotImplementedError: the model has an operation that is none of these.
 
@@ -118,7 +125,7 @@ class Bounds(fx.Interpreter):
         (-3.0, 2.0)
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, given: Mapping[str, Known] | None = None) -> None:
         self._inner = surgery.inner(model)
         try:
             graph = Tracer().trace(self._inner)
@@ -129,6 +136,10 @@ class Bounds(fx.Interpreter):
         super().__init__(fx.GraphModule(self._inner, graph))
         self.seen: dict[str, Box] = {}
         self._stop: str | None = None
+        self._given, self._asked = dict(given or {}), torch.empty(0, dtype=torch.int64)
+        for name in self._given:
+            if not any(node.op == "call_module" and node.target == name for node in graph.nodes):
+                raise ValueError(f"given={name!r} is no module that the model calls as a step")
 
     def __call__(self, low: Tensor, high: Tensor) -> Box:
         """Bounds of the output for inputs in a box.
@@ -151,6 +162,8 @@ class Bounds(fx.Interpreter):
             box = interval(self.fetch_attr(str(target)), *args, **kwargs)
         except NotImplementedError as error:
             raise NotImplementedError(f"at {target!r}: {error}") from None
+        if target in self._given:
+            box = self._given[str(target)](box, self._asked)
         self.seen[str(target)] = box
         return box
 
@@ -184,7 +197,7 @@ class Bounds(fx.Interpreter):
         A last ``nn.Linear`` is taken on the differences, which is tighter than bounds of its
         outputs. With a single class there is no other, and it is ``-inf``.
         """
-        head = self._head()
+        head, self._asked = self._head(), y
         self._stop = None if head is None else head[0]
         try:
             box = self(low, high)
@@ -271,6 +284,7 @@ def certify(
     eps: float,
     *,
     within: tuple[float, float] | None = None,
+    given: Mapping[str, Known] | None = None,
 ) -> Certificate:
     """Prove by interval bounds which predictions no change of at most ``eps`` per value can alter.
 
@@ -284,6 +298,8 @@ def certify(
         labels: (N,) integers.
         eps: half of the side of the box around each input, in units of the inputs.
         within: the range that inputs have, (0.0, 1.0) say: boxes end there.
+        given: what is known inside, as in :class:`Bounds`: the certificate then holds for the
+            inputs within the radius of which that is true.
 
     Raises:
         NotImplementedError: no bounds are known of an operation.
@@ -295,7 +311,7 @@ def certify(
         >>> certify(net, x, y, 0.25)
         Certificate(2 inputs, eps=0.25, accuracy=1.0000, certified=0.5000)
     """
-    eps, bounds = checks.within("eps", eps, 0), Bounds(model)
+    eps, bounds = checks.within("eps", eps, 0), Bounds(model, given)
     gains, right = [], []
     for x, y in zip(inputs.split(CHUNK), labels.split(CHUNK), strict=True):
         box = Box.about(x, eps)

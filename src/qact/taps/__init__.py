@@ -18,6 +18,7 @@ from qact.taps.features import Feature, features
 from qact.taps.fitting import Progress, autoencode, fit_autoencoder
 from qact.taps.observe import Observer
 from qact.taps.patch import patch
+from qact.taps.patterns import Boxes, Patterns
 from qact.taps.place import Place, places
 from qact.taps.probes import Probe, Probed, probe, probed
 from qact.taps.quantise import (
@@ -36,6 +37,7 @@ from qact.taps.steering import Condition, Direction, delta, difference, fingerpr
 
 __all__ = [
     "Autoencoder",
+    "Boxes",
     "Changing",
     "ConceptScore",
     "Condition",
@@ -47,6 +49,7 @@ __all__ = [
     "Log",
     "Observer",
     "Observing",
+    "Patterns",
     "Place",
     "Point",
     "Probe",
