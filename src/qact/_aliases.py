@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 _ROOMS = {
-    "rank": ("bandwidth", "grid", "histogram", "layout", "levels", "moving", "plausible", "rule"),
+    "rank": ("bandwidth", "grid", "histogram", "layout", "levels", "moving", "rule"),
     "nn": ("distributed", "layer", "lazy", "normed"),
     "integrations": ("lightning", "sklearn"),
 }
@@ -65,6 +65,7 @@ MOVED = {
     "convert.swap": "surgery.edit",
     "distance": "statistics.distance",
     "initialize": "activations.initialize",
+    "plausible": "rank.validation",
     **{name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names},
     "shift.commands": "cli.data",
     "shift.constants": "corruptions.registry",

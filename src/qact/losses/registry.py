@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from qact import registry
 
 Function = TypeVar("Function", bound=Callable[..., Tensor])
-OF = ("logits", "embeddings", "head", "weights", "values")
 
 
 @dataclass(frozen=True)

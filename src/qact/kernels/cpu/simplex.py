@@ -16,7 +16,6 @@ from qact.kernels.cpu.frame import numbers, opened, pack, plane
 from qact.kernels.cpu.jit import Kernel, jit
 from qact.kernels.cpu.pool import run, share
 
-ALPHAS = (1.5, 2.0)
 STEPS = 64
 TOLERANCE = np.float32(4e-7)
 
