@@ -36,6 +36,7 @@ def p_of(z, y):
 
 
 DEFINITIONS = {
+    "aldr_kl": lambda z, y: adaptive(z - z[y]),
     "comp_sum": lambda z, y: math.log1p(sum(np.exp(z - z[y])) - 1),
     "confidence_penalty": lambda z, y: (
         -log_softmax(z)[y] + 0.1 * (softmax(z) * log_softmax(z)).sum()
@@ -73,6 +74,16 @@ def sparse(z, y, alpha):
     part = lambda t: np.maximum((alpha - 1) * z - t, 0) ** (1 / (alpha - 1))  # noqa: E731
     p = part(brentq(lambda t: part(t).sum() - 1, (alpha - 1) * z.max() - 1, z.max(), xtol=1e-15))
     return p @ z - z[y] + (1 - (p**alpha).sum()) / (alpha * (alpha - 1))
+
+
+def adaptive(d, alpha=2.0):
+    """ALDR-KL of the gaps: the maximum over the temperature that is met first from 1 down."""
+    spread = lambda s: (softmax(d / s) * np.log(C * softmax(d / s))).sum()  # noqa: E731
+    rise = lambda s: s - 1 + spread(s) / (alpha * math.log(C))  # noqa: E731
+    grid = np.linspace(1, 1 - 1 / alpha, 4001)
+    first = next(i for i, s in enumerate(grid) if rise(s) <= 0)
+    s = brentq(rise, grid[first], grid[max(0, first - 1)], xtol=1e-15)
+    return s * (logsumexp(d / s) - math.log(C)) - alpha * math.log(C) / 2 * (s - 1) ** 2
 
 
 def gumbel_cdf(z):
@@ -193,6 +204,18 @@ def test_ldr_kl_between_its_limits(case):
     others = (z + 0.7).scatter(1, y[:, None], own[:, None]).amax(1)
     margin = rows(losses.ldr_kl_loss, z, y, scale=1e-4, margin=0.7)
     torch.testing.assert_close(margin, others - own, rtol=0, atol=1e-3)
+
+
+def test_aldr_kl_is_a_maximum_over_temperatures(case):
+    z, y = case
+    stiff = rows(losses.aldr_kl_loss, z, y, alpha=1e9)
+    torch.testing.assert_close(stiff, rows(losses.ldr_kl_loss, z, y), rtol=1e-6, atol=1e-6)
+    found = rows(losses.aldr_kl_loss, z, y, scale=2.0, alpha=3.0, margin=0.5)
+    near = [  # the objective at other temperatures, of which the loss is the largest
+        rows(losses.ldr_kl_loss, z, y, scale=s, margin=0.5) - 3 * math.log(C) / 4 * (s - 2) ** 2
+        for s in np.linspace(2 * (1 - 1 / 3), 2, 401)
+    ]
+    torch.testing.assert_close(found, torch.stack(near).amax(0), rtol=0, atol=1e-5)
 
 
 def test_maxsup_is_label_smoothing_where_the_network_is_right(case):

@@ -188,6 +188,7 @@ OPTIONS = {
     "focal": {"gamma": float("nan")},
     "generalized_cross_entropy": {"q": 1.5},
     "label_smoothing": {"smoothing": 1.5},
+    "aldr_kl": {"alpha": 1.0},
     "ldr_kl": {"scale": 0.0},
     "logit_norm": {"temperature": 0.0},
     "margin_smoothing": {"margin": -1.0},

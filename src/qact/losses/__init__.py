@@ -42,6 +42,7 @@ from qact.losses.registry import Entry, LogitLoss, create, entry, logit_loss, na
 from qact.losses.rows import rowwise
 from qact.losses.sampled import SampledSoftmax
 from qact.losses.softmax import (
+    aldr_kl_loss,
     comp_sum_loss,
     confidence_penalty_loss,
     dual_focal_loss,
@@ -90,6 +91,7 @@ __all__ = [
     "WatershedClassifier",
     "WatershedLoss",
     "WrappedCauchy",
+    "aldr_kl_loss",
     "arcface_loss",
     "comp_sum_loss",
     "confidence_penalty_loss",

@@ -18,6 +18,7 @@ from qact.losses.entropy import cross_entropy
 from qact.losses.registry import logit_loss
 from qact.losses.rows import Form, first_largest, less_one, log_loss, rowwise, softmax_at
 
+_STEPS = 100  # of an iteration that halves its distance and more
 Scalar = Callable[[Tensor], tuple[Tensor, Tensor]]  # t -> (phi(t), phi'(t))
 
 
@@ -308,10 +309,69 @@ def ldr_kl_loss(
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at = y[:, None]
-        own = z.gather(1, at)
-        scaled = (z - own).add_(margin).scatter_(1, at, 0.0).div_(scale)
-        gradient, t = softmax_at(scaled, at)  # scaled is 0 there: t is minus the log of the sum
+        gradient, t = softmax_at(_gaps(z, at, margin).div_(scale), at)
         value = scale * (-t - math.log(z.shape[1]))
         return value[:, 0], less_one(gradient, at)
+
+    return rowwise(form, logits, target, **reduced)
+
+
+def _gaps(z: Tensor, at: Tensor, margin: float) -> Tensor:
+    """``z_k - z_y + margin``, and 0 at ``y``: there ``log p`` is minus the logarithm of the sum."""
+    return (z - z.gather(1, at)).add_(margin).scatter_(1, at, 0.0)
+
+
+@logit_loss("aldr_kl", paper="Zhu et al. 2023, arXiv 2112.14869 (adaptive; authors' code)")
+def aldr_kl_loss(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    scale: float = 1.0,
+    alpha: float = 2.0,
+    margin: float = 0.0,
+    **reduced: Any,
+) -> Tensor:
+    """Return the LDR-KL loss with the temperature that each sample asks for.
+
+        max_s  s log((1/C) sum_k exp((z_k - z_y + c_k) / s)) - (a log C / (2 s_0)) (s - s_0)^2
+
+    At the maximum ``s = s_0 (1 - KL(p, 1/C) / (a log C))``, ``p`` the softmax at ``s``: a sample of
+    which the network is sure has a lower temperature. It is found by repeating this from ``s_0``
+    down, which ends at the largest such ``s``; the authors take one such step a visit and keep
+    ``s`` for each sample. For large ``a`` it is :func:`ldr_kl_loss`. They also divide logits by
+    their mean size first, which is left to the network.
+
+    Args:
+        logits: (N, C).
+        target: (N,) int64.
+        scale: ``s_0``, positive.
+        alpha: ``a``, above 1, so that ``s`` stays above ``s_0 (1 - 1/a)``.
+        margin: ``c_k`` for ``k != y``, at least 0.
+        reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Example:
+        >>> aldr_kl_loss(torch.zeros(1, 2), torch.tensor([0]))  # nothing is known: s = s_0
+        tensor(0.)
+    """
+    checks.number("scale", scale, "a positive number", 0)
+    checks.number("alpha", alpha, "above 1", 1)
+    checks.within("margin", margin, 0)
+
+    def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        at, log_c = y[:, None], math.log(z.shape[1])
+        # A class at -inf adds 0 to the divergence, its limit, and not 0 times infinity.
+        gaps = _gaps(z, at, margin).clamp_min_(torch.finfo(z.dtype).min)
+        s = torch.full_like(z[:, :1], scale)
+        stiff = alpha * max(log_c, torch.finfo(z.dtype).tiny) / scale
+        for _ in range(_STEPS):
+            p, t = softmax_at(gaps / s, at)
+            divergence = (p * gaps).sum(1, keepdim=True) / s + t + log_c
+            new = (scale - divergence / stiff).clamp_(scale * (1 - 1 / alpha), scale)
+            moved, s = (new - s).abs(), new
+            if (moved <= 4 * torch.finfo(z.dtype).eps * scale).all():
+                break
+        p, t = softmax_at(gaps / s, at)
+        value = s * (-t - log_c) - stiff / 2 * (s - scale).square()
+        return value[:, 0], less_one(p, at)
 
     return rowwise(form, logits, target, **reduced)
