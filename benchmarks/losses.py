@@ -7,8 +7,10 @@
 
 One thread. Each loss is timed in turns with cross-entropy (heads: with a linear layer before it, 64
 features), in processor time, which other programs on the machine disturb less; a ratio is that of
-the least times. Memory is the highest resident size above that at rest, at the largest shape alone:
-smaller ones disappear in what the allocator keeps. Writes `benchmarks/data/losses/speed.json`.
+the least times. Freed memory of up to 32 MiB is kept by the process, or half of the times would be
+those of the pages that it asks for anew. Memory is the highest resident size above that at rest, at
+the largest shape alone: smaller ones disappear in what the allocator keeps. Writes
+`benchmarks/data/losses/speed.json`.
 """
 
 import argparse
@@ -149,7 +151,12 @@ def mining() -> dict[str, float]:
     return found
 
 
+KEPT = {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**30)}
+
+
 def main() -> None:
+    if any(name not in os.environ for name in KEPT):  # glibc reads them when a process starts
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEPT)
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--shape", type=int, nargs="*", default=range(len(SHAPES)))
     parser.add_argument("--loss", nargs="*", help="these alone")

@@ -5,6 +5,7 @@
     python benchmarks/scores.py --features DIR --relu RELU.npz --qact QACT.npz --measure
     python benchmarks/scores.py --features ... --inputs   # scores of gradients, on fewer images
     python benchmarks/scores.py --features ... --cost     # passes, and pytorch-ood beside
+    python benchmarks/scores.py --features ... --fit      # all fits on a loader, end to end
     python benchmarks/scores.py --features ... --rays     # far along a ray: the picture
     python benchmarks/scores.py --table
 
@@ -398,6 +399,35 @@ def agreement(
     return {name: round(gap, 6) for name, gap in gaps.items()}
 
 
+def fitted(options: argparse.Namespace) -> None:
+    """All scores of one pass fitted on a loader, against the plain pass over it, end to end."""
+    model = network("relu", options.relu)
+    x, y = images_of(options.train)
+    x, y = normalised(x[: options.images]), y[: options.images]
+    loader = list(zip(x.split(BATCH), y.split(BATCH), strict=True))
+
+    @torch.no_grad()
+    def plain() -> None:
+        for batch, _ in loader:
+            model(batch)
+
+    calls = {"plain": plain, "fit": lambda: Panel().fit(model, loader)}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(options.rounds):
+        for name, call in calls.items():
+            begin = time.process_time()
+            call()
+            times[name].append(time.process_time() - begin)
+    ratios = [f / p for f, p in zip(times["fit"], times["plain"], strict=True)]
+    found = json.loads((DATA / "cost.json").read_text()) if (DATA / "cost.json").exists() else {}
+    found["fit_end_to_end"] = {
+        "images": len(x),
+        "ratio": [round(of(ratios), 3) for of in (median, min, max)],
+    }
+    (DATA / "cost.json").write_text(json.dumps(found, indent=1) + "\n")
+    print(found["fit_end_to_end"], times)
+
+
 @torch.no_grad()
 def rays(options: argparse.Namespace) -> None:
     """Mean of the largest softmax at ``t x`` for test images ``x``, and its picture."""
@@ -533,11 +563,11 @@ def main() -> None:
     parser.add_argument("--fitted", type=int, default=5000, help="training images of the fit")
     parser.add_argument("--minutes", type=float, default=1e6, help="then stop, to go on later")
     parser.add_argument("--rounds", type=int, default=9, help="of a timing")
-    for what in ("measure", "inputs", "cost", "rays", "table"):
+    for what in ("measure", "inputs", "cost", "fit", "rays", "table"):
         parser.add_argument(f"--{what}", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    asked = {"measure": measure, "inputs": with_inputs, "cost": cost, "rays": rays}
+    asked = {"measure": measure, "inputs": with_inputs, "cost": cost, "fit": fitted, "rays": rays}
     chosen = [function for what, function in asked.items() if getattr(options, what)]
     for function in chosen or ([] if options.table else [make_features]):
         function(options)
