@@ -27,7 +27,7 @@ from torch.nn import functional as F
 import qact
 from fullsize_streams import MEAN, STD
 from fullsize_streams import network as fullsize_network
-from qact.taps.explain import spearman
+from qact.taps.report import spearman
 
 CORRUPTIONS = (
     "gaussian_noise", "defocus_blur", "fog", "contrast", "pixelate", "jpeg_compression",

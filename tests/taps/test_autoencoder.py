@@ -28,7 +28,7 @@ def planted(count=4000, atoms=24, channels=12, active=2, seed=0):
 
 def test_planted_directions_are_found():
     values, directions = planted()
-    made = fit_autoencoder(values, 48, k=2, steps=800, rate=5e-3, dead_after=2000)
+    made = fit_autoencoder(values, 48, k=2, steps=500, rate=5e-3, dead_after=2000)
     likeness = (directions @ made.decoder.detach().T).amax(1)
     assert (likeness > 0.9).double().mean() > 0.8
     torch.testing.assert_close(made.decoder.norm(dim=1), torch.ones(48))

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 import qact
 from qact.taps import patch
-from qact.taps.explain import spearman
+from qact.taps.report import spearman
 
 
 class Residual(nn.Module):

@@ -1,7 +1,7 @@
 """Taps: read, change and explain what happens inside a network."""
 
 from qact.taps.autoencoder import Autoencoder, Fit, fit_of
-from qact.taps.block import Changing, Observing, Reading, Tap, Visit, tap
+from qact.taps.block import Changing, Visit
 from qact.taps.concepts import (
     ConceptScore,
     choose_layer,
@@ -13,7 +13,7 @@ from qact.taps.concepts import (
     redundancy,
     tcav,
 )
-from qact.taps.explain import DriftReport, Effect, explain_drift
+from qact.taps.explain import explain_drift
 from qact.taps.features import Feature, features
 from qact.taps.fitting import Progress, autoencode, fit_autoencoder
 from qact.taps.observe import Observer
@@ -32,8 +32,11 @@ from qact.taps.quantise import (
     softmax_bias,
 )
 from qact.taps.quantisers import Log, Quantiser, ShiftLog, Uniform, fit_log, fit_shift
+from qact.taps.reading import Observing, Reading
+from qact.taps.report import DriftReport, Effect
 from qact.taps.sparsity import Point, Sparsified, accuracy_sparsity, sparsify, sparsity_curve
 from qact.taps.steering import Condition, Direction, delta, difference, fingerprint, steer
+from qact.taps.taps import Tap, tap
 
 __all__ = [
     "Autoencoder",

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from qact import checks
 from qact.context import Context
 from qact.surgery import evaluating
-from qact.taps.block import Reading, Visit, tap
-from qact.taps.explain import logits_of
+from qact.taps.block import Visit
+from qact.taps.classifier import logits_of
 from qact.taps.observe import atoms
 from qact.taps.probes import probe
+from qact.taps.reading import Reading
+from qact.taps.taps import tap
 
 
 @dataclass(frozen=True)

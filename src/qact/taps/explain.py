@@ -6,129 +6,24 @@ turn is given back what it has on clean data, and what that brings back is measu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qact import checks, extras, notebook
-from qact.calibration import accuracy, calibration_error
+from qact import checks
 from qact.recalibrate import by_rank
 from qact.statistics.distance import kolmogorov
-from qact.surgery import Where, call, evaluating
-from qact.surgery import batches as batches_of
-from qact.taps.block import Changing, Tap, Visit, tap
+from qact.surgery import Where, evaluating
+from qact.taps.block import Changing, Visit
+from qact.taps.classifier import Scores, labelled, logits_of, scored
 from qact.taps.patch import patch
+from qact.taps.report import NAN, DriftReport, Effect
+from qact.taps.taps import Tap, tap
 
 RESTORE = ("activations", "context")
-HEADS = ("layer", "KS", "accuracy", "loss", "ECE", "of the loss")
-NAN = float("nan")
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Of predictions: accuracy and expected calibration error in [0, 1], mean loss in nats."""
-
-    accuracy: float
-    loss: float
-    ece: float
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What one layer has to do with a drift.
-
-    Args:
-        name: of the layer.
-        ks: Kolmogorov-Smirnov distance of its contexts, clean and shifted, mean over channels.
-        restored: the scores with this layer put right; not numbers where a gradient foretells them.
-        gain: the loss that this takes away, in nats; foretold or measured.
-        cut: whether everything passes here, so that putting it right is the clean run.
-    """
-
-    name: str
-    ks: float
-    restored: Scores
-    gain: float
-    cut: bool
-
-
-@dataclass(frozen=True)
-class DriftReport:
-    """Layers in the order of the model; printed and in notebooks a table."""
-
-    clean: Scores
-    shifted: Scores
-    layers: tuple[Effect, ...]
-
-    @property
-    def costliest(self) -> Effect:
-        """The layer whose restoration takes most of the loss away, of those that are no cut."""
-        return max(self._partial(), key=lambda layer: layer.gain)
-
-    @property
-    def furthest(self) -> Effect:
-        """The layer whose context has moved furthest."""
-        return max(self.layers, key=lambda layer: layer.ks)
-
-    @property
-    def correlation(self) -> float:
-        """Spearman's rank correlation of distance and effect over the layers that are no cut."""
-        some = self._partial()
-        return spearman([layer.ks for layer in some], [layer.gain for layer in some])
-
-    def share(self, layer: Effect) -> float:
-        """Which share of the loss that the shift costs a layer brings back: 1 is the clean run."""
-        gap = self.shifted.loss - self.clean.loss
-        return layer.gain / gap if gap else NAN
-
-    def _partial(self) -> list[Effect]:
-        return [layer for layer in self.layers if not layer.cut] or list(self.layers)
-
-    def _rows(self) -> list[tuple[str, ...]]:
-        rows = [("clean", "", *_shown(self.clean), ""), ("shifted", "", *_shown(self.shifted), "")]
-        for layer in self.layers:
-            gained = _shown(layer.restored, self.shifted, layer.gain)
-            name = f"{layer.name} *" if layer.cut else layer.name
-            rows.append((name, f"{layer.ks:.3f}", *gained, f"{100 * self.share(layer):.0f}%"))
-        return rows
-
-    def _note(self) -> str:
-        notes = [f"rank correlation of distance and effect: {self.correlation:.2f}"]
-        if any(layer.cut for layer in self.layers):
-            notes.append("* everything passes here: putting it right is the clean run")
-        return "\n".join(notes)
-
-    def __str__(self) -> str:
-        rows = [HEADS, *self._rows()]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
-            for row in rows
-        ]
-        return "\n".join([*lines, self._note()])
-
-    def _repr_html_(self) -> str:
-        """Shown by notebooks."""
-        caption = "What each layer brings back, put right alone"
-        return notebook.table(caption, HEADS, self._rows())
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw distance and effect of each layer; return the matplotlib axes."""
-        if ax is None:
-            with extras.needed("a plot", "bench"):
-                from matplotlib import pyplot as plt
-            ax = plt.subplots(layout="constrained")[1]
-        place = range(len(self.layers))
-        ax.bar(place, [self.share(a) for a in self.layers], alpha=0.5, label="of the loss")
-        ax.plot(place, [layer.ks for layer in self.layers], "o", label="KS distance")
-        ax.set_xticks(place, [layer.name for layer in self.layers], rotation=45, ha="right")
-        ax.set(xlabel="layer put right", ylabel="share brought back, distance")
-        ax.legend()
-        return ax
+Pair = tuple[Any, Any, Tensor]  # a clean batch, a shifted one, and their labels
 
 
 def explain_drift(
@@ -183,9 +78,6 @@ def explain_drift(
         if gradient:
             return _foretold(model, tapped, pairs)
         return _measured(model, tapped, pairs, restore)
-
-
-Pair = tuple[Any, Any, Tensor]  # a clean batch, a shifted one, and their labels
 
 
 @torch.no_grad()
@@ -292,47 +184,6 @@ class _Runs:
         return DriftReport(scored(torch.cat(self._logits[0]), self.labels), self.base, layers)
 
 
-def logits_of(model: nn.Module, batch: Any) -> Tensor:
-    """What ``model`` says of a batch, (N, classes); of named outputs ``logits``.
-
-    Raises:
-        TypeError: it returns no logits. ValueError: one of them is not finite.
-    """
-    output = call(model, batch)
-    output = getattr(output, "logits", output)
-    if not isinstance(output, Tensor) or output.dim() != 2:
-        shown = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
-        raise TypeError(f"the model returns {shown}; it must return logits (N, classes)")
-    if not bool(torch.isfinite(output).all()):
-        raise ValueError(f"the model returns {output[~torch.isfinite(output)][0].item()}")
-    return output
-
-
-def scored(logits: Tensor, labels: Tensor) -> Scores:
-    """Accuracy, mean loss and expected calibration error."""
-    wide = logits.double()
-    probs, labels = wide.softmax(1), labels.to(wide.device)
-    loss = float(F.cross_entropy(wide, labels))
-    return Scores(accuracy(probs, labels), loss, calibration_error(probs, labels))
-
-
-def spearman(a: list[float], b: list[float]) -> float:
-    """Spearman's rank correlation, ties at their mean rank; not a number if one side is constant.
-
-    >>> spearman([1, 2, 3, 4], [10, 30, 20, 40])
-    0.8
-    """
-    x, y = (_ranks(torch.tensor(side, dtype=torch.float64)) for side in (a, b))
-    x, y = x - x.mean(), y - y.mean()
-    size = float(x.norm() * y.norm())
-    return float(x @ y) / size if size else NAN
-
-
-def _ranks(values: Tensor) -> Tensor:
-    below = (values[:, None] > values).sum(1)
-    return below + ((values[:, None] == values).sum(1) + 1) / 2
-
-
 def _paired(clean: Any, shifted: Any) -> list[Pair]:
     sides = [labelled(side, name) for side, name in ((clean, "clean"), (shifted, "shifted"))]
     if len(sides[0]) != len(sides[1]):
@@ -343,30 +194,3 @@ def _paired(clean: Any, shifted: Any) -> list[Pair]:
             raise ValueError(f"batch {place} of clean and shifted have other labels: not the same")
         pairs.append((a, b, y))
     return pairs
-
-
-def labelled(given: Any, name: str) -> list[tuple[Any, Tensor]]:
-    """Batches with their labels; (images, labels) alone is one batch."""
-    single = isinstance(given, tuple) and len(given) == 2 and isinstance(given[1], Tensor)
-    found = []
-    for batch in [given] if single else batches_of(given, name):
-        labels = batch.get("labels") if isinstance(batch, Mapping) else None
-        if isinstance(batch, tuple | list) and len(batch) > 1:
-            labels = batch[1]
-        if not isinstance(labels, Tensor) or labels.dim() != 1 or labels.is_floating_point():
-            raise TypeError(f"{name} must be batches of (images, labels), labels integers (N,)")
-        found.append((batch, labels))
-    if not found:
-        raise ValueError(f"{name} is empty")
-    return found
-
-
-def _shown(scores: Scores, base: Scores | None = None, gain: float = 0.0) -> tuple[str, ...]:
-    """Scores as text: as they are, or as what has changed against a base."""
-    if base is None:
-        return f"{100 * scores.accuracy:.1f}", f"{scores.loss:.3f}", f"{100 * scores.ece:.1f}"
-    right, error = (
-        100 * (a - b) for a, b in ((scores.accuracy, base.accuracy), (scores.ece, base.ece))
-    )
-    blank = right != right
-    return "" if blank else f"{right:+.1f}", f"{-gain:+.3f}", "" if blank else f"{error:+.1f}"

@@ -14,7 +14,7 @@ from qact import checks
 from qact.surgery import Where, call, evaluating
 from qact.surgery import batches as batches_of
 from qact.taps.autoencoder import Autoencoder
-from qact.taps.block import tap
+from qact.taps.taps import tap
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ from qact.activations.sparse import topk
 from qact.files import load_tensors, save_tensors
 from qact.surgery import Where
 from qact.taps.autoencoder import Autoencoder, rows_of
-from qact.taps.block import Reading, tap
 from qact.taps.features import by_position
+from qact.taps.reading import Reading
 from qact.taps.steering import fingerprint
+from qact.taps.taps import tap
 
 CHECKPOINT = "qact.autoencoder.checkpoint.1"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")

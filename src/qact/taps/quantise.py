@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from qact import checks
 from qact.context import Context
 from qact.surgery import Where, inner, is_activation, outermost
-from qact.taps.block import Changing, Visit, tap
+from qact.taps.block import Changing, Visit
 from qact.taps.observe import atoms
 from qact.taps.place import places
 from qact.taps.quantisers import Quantiser, Uniform, error
+from qact.taps.taps import tap
 
 CLIPS = ("minmax", "quantile", "mse", "kl")
 BINS = 512

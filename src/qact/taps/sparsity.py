@@ -18,10 +18,11 @@ from qact.rank.layout import fold
 from qact.recalibrate.mapping import PLAIN
 from qact.recalibrate.transfer import Stream
 from qact.surgery import Where, evaluating, hooking, tapped
-from qact.taps.block import Block, tap
-from qact.taps.explain import labelled, logits_of
+from qact.taps.block import Block
+from qact.taps.classifier import labelled, logits_of
 from qact.taps.observe import atoms
 from qact.taps.place import Place, places
+from qact.taps.taps import tap
 
 BINS = 512
 NOTHING = -1.0  # a distance within which nothing lies

@@ -18,8 +18,9 @@ from qact import checks
 from qact.files import load_tensors, save_tensors
 from qact.registry import unknown
 from qact.surgery import Where, inner
-from qact.taps.block import Changing, Visit, tap
+from qact.taps.block import Changing, Visit
 from qact.taps.place import Positions, places
+from qact.taps.taps import tap
 
 KINDS = ("add", "ablate", "concept")
 FORMAT = "qact.direction.1"
