@@ -56,9 +56,8 @@ def _sums(gap: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
         return gap.sum(-1, keepdim=True), (gap > 0).sum(-1, keepdim=True).to(gap.dtype)
     if isinstance(alpha, float) and alpha == 1.5:
         return gap.square().sum(-1, keepdim=True), gap.sum(-1, keepdim=True)
-    power = 1 / (alpha - 1)
-    less = torch.where(gap > 0, gap ** (power - 1), 0)
-    return (gap**power).sum(-1, keepdim=True), less.sum(-1, keepdim=True)
+    less = torch.where(gap > 0, gap ** (1 / (alpha - 1) - 1), 0)
+    return (gap * less).sum(-1, keepdim=True), less.sum(-1, keepdim=True)
 
 
 def sorted_threshold(x: Tensor, alpha: float) -> Tensor:
