@@ -34,6 +34,6 @@ def test_patches_and_places_of_a_denser_cut():
 def test_bad_input():
     with pytest.raises(ValueError, match="stride=5 must be at most the patch of 4"):
         net().denser(5)
-    with pytest.raises(ValueError, match="model 'lenet' has no attention"):
+    with pytest.raises(ValueError, match="'relu' is for attention, and this"):
         create("lenet", normaliser="relu")
     assert create("vit_tiny", width_multiplier=0.05, normaliser="elu").blocks[0].attention.form

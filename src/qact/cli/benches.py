@@ -93,7 +93,7 @@ def bench(
         asked, images = _measurable(asked, base, console)
         asked = full(asked, min(256, images)) if full_run else asked
     kinds = {"quick": quick_run, "full": full_run, "faults": faults, "scores": scores}
-    folder = out or Path("runs") / _folder(asked, flags["model.name"], kinds)
+    folder = out or Path("runs") / _folder(asked, flags, kinds)
     if faults:
         _faults(asked, folder, 5 if quick_run else 20, console)
     elif scores:
@@ -148,9 +148,9 @@ def _measurable(recipe: Recipe, usual: Recipe, console: Console) -> tuple[Recipe
     return replace(recipe, shift=shift), images
 
 
-def _folder(recipe: Recipe, model: str | None, kinds: dict[str, bool]) -> str:
-    data = Path(recipe.data.name).stem
-    return "-".join([data, *([model] if model else []), *(k for k, on in kinds.items() if on)])
+def _folder(recipe: Recipe, flags: Flags, kinds: dict[str, bool]) -> str:
+    asked = (flags["model.name"], flags["model.normaliser"], *(k for k, on in kinds.items() if on))
+    return "-".join(filter(None, (Path(recipe.data.name).stem, *asked)))
 
 
 def _faults(recipe: Recipe, folder: Path, trials: int, console: Console) -> None:

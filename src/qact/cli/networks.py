@@ -61,8 +61,9 @@ def train(
     asked = trainable(recipe_of(base, recipe, preset, flags), usual, console)
     if threads is not None:
         torch.set_num_threads(o.at_least_one("--threads", threads))
-    name = f"{Path(asked.data.name).stem}-{asked.model.name}-{asked.activations[0]}"
-    folder = out or Path("runs") / "train" / f"{name}-{asked.seeds[0]}"
+    what = (Path(asked.data.name).stem, asked.model.name, flags["model.normaliser"])
+    name = "-".join(filter(None, (*what, asked.activations[0], str(asked.seeds[0]))))
+    folder = out or Path("runs") / "train" / name
     train_network(asked, folder, device=devices_of(device)[0], log=log, console=console)
 
 

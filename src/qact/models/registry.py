@@ -54,7 +54,7 @@ def create(
     own: dict[str, Any] = {"image_size": image_size, "normaliser": normaliser}
     taken = {k: v for k, v in own.items() if k in inspect.signature(make).parameters}
     if normaliser != "softmax" and "normaliser" not in taken:
-        raise ValueError(f"normaliser={normaliser!r}: model {name!r} has no attention")
+        raise ValueError(f"normaliser={normaliser!r} is for attention, and this network has none")
     return make(
         in_channels=in_channels,
         num_classes=num_classes,
