@@ -94,7 +94,7 @@ def passes(engine: str | None, z: Tensor) -> ModuleType:
 
 
 def lookup(engine: str | None, z: Tensor, table: stored.Stored) -> Tensor:
-    """The activation of ``z`` (N, C, L) in a stored context, float32."""
+    """The activation of ``z`` (N, C, L) in a stored context: float32, or by Triton like ``z``."""
     output = attempt(engine, z.device, _lookup(engine, z), z, table)
     return _lookup(engine, z)(z, table) if output is None else output
 
