@@ -30,7 +30,7 @@ GROWING = (
 )
 GROWING_CALLS = {
     *(torch.flatten, torch.mean, torch.sum, torch.squeeze, torch.unsqueeze, torch.permute),
-    *(torch.transpose, torch.reshape, torch.amax, F.avg_pool2d, F.max_pool2d, F.pad, F.dropout),
+    *(torch.transpose, torch.reshape, torch.amax, F.avg_pool2d, F.max_pool2d, F.pad),
     *(F.adaptive_avg_pool2d, F.adaptive_max_pool2d, operator.getitem),
     *("flatten", "view", "reshape", "mean", "sum", "contiguous", "squeeze", "unsqueeze"),
     *("permute", "transpose", "amax", "clone", "float", "double"),
@@ -38,6 +38,7 @@ GROWING_CALLS = {
 SUMS = {operator.add, torch.add, operator.iadd, "add", "add_"}
 DIFFERENCES = {operator.sub, torch.sub, operator.isub, "sub", "sub_"}
 PRODUCTS = {operator.mul, torch.mul, operator.imul, "mul", "mul_"}
+IN_PLACE = {operator.iadd, operator.isub, operator.imul, "add_", "sub_", "mul_"}
 CHUNK = 256
 Known = Callable[[Box, Tensor], Box]
 
@@ -98,6 +99,40 @@ class Tracer(fx.Tracer):
         return ours or isinstance(module, ChannelNorm) or super().is_leaf_module(module, name)
 
 
+def traced(model: nn.Module) -> fx.Graph:
+    """The graph of a model in ``eval()``.
+
+    Raises:
+        NotImplementedError: its path depends on values, or it reads what it has overwritten.
+    """
+    try:
+        with surgery.evaluating(model):
+            graph = Tracer().trace(model)
+    except fx.proxy.TraceError as error:
+        raise NotImplementedError(
+            f"{type(model).__name__} cannot be traced for bounds: {checks.reason(error)}"
+        ) from error
+    order = {node: place for place, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _in_place(model, node):
+            source = node.args[0]
+            if any(order[user] > order[node] for user in source.users):
+                raise NotImplementedError(
+                    f"{node.target!r} works in place on what is read afterwards: give a copy"
+                )
+    return graph
+
+
+def _in_place(model: nn.Module, node: fx.Node) -> bool:
+    """Whether a step overwrites what it is given."""
+    if node.op == "call_module":
+        module = model.get_submodule(str(node.target))
+        # Activations of this package take the option for the sake of exchange, and do not use it.
+        return type(module).__module__.startswith("torch.") and getattr(module, "inplace", False)
+    given = node.op == "call_function" and node.kwargs.get("inplace", False)
+    return bool(given) or node.target in IN_PLACE
+
+
 class Bounds(fx.Interpreter):
     """Run a traced model on boxes: ``Bounds(model)(low, high)`` returns the bounds of its output.
 
@@ -127,12 +162,7 @@ class Bounds(fx.Interpreter):
 
     def __init__(self, model: nn.Module, given: Mapping[str, Known] | None = None) -> None:
         self._inner = surgery.inner(model)
-        try:
-            graph = Tracer().trace(self._inner)
-        except torch.fx.proxy.TraceError as error:
-            raise NotImplementedError(
-                f"{type(self._inner).__name__} cannot be traced for bounds: {checks.reason(error)}"
-            ) from error
+        graph = traced(self._inner)
         super().__init__(fx.GraphModule(self._inner, graph))
         self.seen: dict[str, Box] = {}
         self._stop: str | None = None
@@ -170,9 +200,8 @@ class Bounds(fx.Interpreter):
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A function, an activation, or arithmetic."""
         if target is torch.cat:
-            return Box(
-                *(torch.cat(ends, *args[1:], **kwargs) for ends in zip(*args[0], strict=True))
-            )
+            boxes = [a if isinstance(a, Box) else Box(a, a) for a in args[0]]
+            return Box(*(torch.cat(ends, *args[1:], **kwargs) for ends in zip(*boxes, strict=True)))
         if not any(isinstance(a, Box) for a in args):
             return target(*args, **kwargs)
         if target in SUMS | DIFFERENCES | PRODUCTS:
@@ -181,6 +210,8 @@ class Bounds(fx.Interpreter):
             return interval(CALLS[target](*args[1:], **kwargs), args[0])
         if target in GROWING_CALLS:
             return args[0].each(_named(target, *args[1:], **kwargs))
+        if target is F.dropout and kwargs.get("training", True) is False:
+            return args[0]
         if target is getattr:
             return getattr(args[0].low, args[1])
         raise NotImplementedError(f"no interval bounds of {getattr(target, '__name__', target)}")
@@ -332,7 +363,7 @@ def behind_sums(model: nn.Module) -> set[str]:
         ['head', 'stages.1.0.conv1']
     """
     modules, found, sums = dict(model.named_modules()), set(), set()
-    for node in Tracer().trace(model).nodes:
+    for node in traced(model).nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
         weighted = isinstance(module, nn.Linear | nn.modules.conv._ConvNd | _ConvTransposeNd)
         reads = [arg for arg in node.all_input_nodes if arg in sums]

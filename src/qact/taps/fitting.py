@@ -218,7 +218,10 @@ class _Checkpoint:
         run = self._run
         run.made.load_state_dict({n: tensors[f"made.{n}"] for n in run.made.state_dict()})
         for name, parameter in run.made.named_parameters():
-            run.optimiser.state[parameter] = {m: tensors[f"{m}.{name}"] for m in MOMENTS}
+            run.optimiser.state[parameter] = {
+                m: tensors[f"{m}.{name}"].to("cpu" if m == "step" else parameter.device)
+                for m in MOMENTS
+            }
         return int(notes["step"])
 
 
