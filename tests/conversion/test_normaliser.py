@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import qact
 from qact import attention, weights
+from qact.conversion.attention import attend
 from qact.conversion.multihead import MultiheadAttention
 from torchvision_schemas import import_torchvision
 
@@ -287,6 +288,51 @@ def test_a_users_attention_in_either_spelling():
         torch.testing.assert_close(a(x), b(x))
         torch.testing.assert_close(a(x)[:, :, :1], b(x[:, :1].expand(-1, 5, -1))[:, :, :1])
     torch.testing.assert_close(qact.convert(one, normaliser="softmax")(x), one(x))
+
+
+class Branches(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+        if self.training:
+            w = F.softmax(q @ k.transpose(-2, -1), dim=-1, dtype=torch.float32)
+        elif self.spelling:
+            w = torch.softmax(q @ k.transpose(-2, -1), -1)
+        else:
+            w = (q @ k.transpose(-2, -1)).softmax(3)
+        return w @ v
+
+
+def test_one_softmax_in_each_branch():
+    model, x = Branches("x"), torch.randn(3, 5, 8)
+    new = qact.convert(model, normaliser="entmax15")
+    wanted = new.train()(x)
+    torch.testing.assert_close(new.eval()(x), wanted)
+    assert not torch.allclose(model(x), wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("mask", [None, "boolean", "additive"])
+def test_attend_is_torchs_fused_attention(causal, mask):
+    q, k, v = torch.randn(2, 4, 5, 6), torch.randn(2, 2, 7, 6), torch.randn(2, 2, 7, 3)
+    given = None
+    if mask is not None and not causal:  # torch takes one of the two
+        given = torch.rand(2, 1, 5, 7) > 0.4
+        given[..., 0] = True
+        given = given if mask == "boolean" else torch.randn(5, 7)
+    options = {"attn_mask": given, "is_causal": causal, "scale": 0.7, "enable_gqa": True}
+    got = attention.Normaliser(4).attend(q, k, v, **options)
+    torch.testing.assert_close(got, F.scaled_dot_product_attention(q, k, v, **options))
+
+
+def test_soft_caps_and_sinks_of_transformers():
+    layer = nn.Module()
+    q = torch.randn(2, 4, 5, 6)
+    out, w = attend(layer, q, q, q, None, scaling=1.0, softcap=2.0)
+    want = torch.softmax(2 * torch.tanh(q @ q.mT / 2), -1)
+    torch.testing.assert_close(w, want)
+    torch.testing.assert_close(out, (want @ q).transpose(1, 2))
+    with pytest.raises(ValueError, match="a learnt sink"):
+        attend(layer, q, q, q, None, s_aux=torch.zeros(4))
 
 
 class Twice(Own):

@@ -30,7 +30,9 @@ KEY = "normaliser"
 BACKEND = "qact"  # in the registry of transformers
 REGISTRY = "ALL_ATTENTION_FUNCTIONS"
 HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "heads")
-FINITE = ("WindowAttention", "ShiftedWindowAttention", "ShiftedWindowAttentionV2")
+# Windows of swin mask by -100; torchvision's do so in a function of their own.
+WINDOWS = ("WindowAttention", "WindowMultiHeadAttention")
+SHIFTED = ("ShiftedWindowAttention", "ShiftedWindowAttentionV2")
 UNASKED = "not asked for"
 
 
@@ -116,17 +118,22 @@ def _editor(module: nn.Module) -> Callable[[nn.Module, Edit], None] | None:
     forward = inspect.unwrap(base.forward if graft is None else graft[0].function)
     if REGISTRY in _names(forward):
         return _registered
+    if _masks_softly(type(module).__name__, forward):
+        raise NotRewrittenError("masks by -100 in the scores, which only softmax takes for a mask")
     headed = _heads(module) is not None
     if not calls_attention(forward, headed):
         return None
     if not headed:
         raise NotRewrittenError(f"has none of the attributes {', '.join(HEADS)}")
-    if type(module).__name__ in FINITE:
-        raise NotRewrittenError("masks by -100 in the scores, which only softmax takes for a mask")
     both = [forward] * 2 if graft is None else [part.function for part in graft]
     new = respelled(both[0], KEY), respelled(both[1], KEY)
     kind = grafted(base if graft is None else base.base, new)
     return lambda module, edit: edit.become(module, kind)
+
+
+def _masks_softly(kind: str, forward: Any) -> bool:
+    own = kind in WINDOWS and any("mask" in name for name in forward.__code__.co_varnames)
+    return kind in SHIFTED or own
 
 
 def _names(forward: Any) -> tuple[str, ...]:
