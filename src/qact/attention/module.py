@@ -28,7 +28,7 @@ def normalisers() -> list[str]:
 def form(
     normaliser: str | nn.Module, num_heads: int, head_dim: int, causal: bool = False, **options: Any
 ) -> Form:
-    """A form by the name of its own, or by that of a map of :mod:`qact.weights`.
+    """Return a form by the name of its own, or by that of a map of :mod:`qact.weights`.
 
     A name that both have is the form's.
 

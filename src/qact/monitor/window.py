@@ -87,7 +87,7 @@ class Window:
 
 
 def total(windows: list[Window]) -> Window:
-    """All of them as one.
+    """Join them all to one.
 
     Raises:
         ValueError: there are none, or they are of different models.

@@ -30,7 +30,7 @@ def recalibrated(
     shape: float = 1.0,
     where: Where = None,
 ) -> Iterator[nn.Module]:
-    """Within the block, recorded layers of ``model`` map test values onto the source by rank.
+    """Map test values onto the source by rank, in recorded layers of ``model``, for a block.
 
     Adaptive Quantile Recalibration (Mehrbod et al. 2025, arXiv 2511.03148): a pre-activation
     becomes ``Q_source(F(z))``, the value of the same rank in what :func:`qact.record` has stored.

@@ -16,7 +16,7 @@ PLAIN = Rule(grounded=False, smooth=False)
 
 
 def rank_map(test: Histogram, source: Histogram, share: float = 1.0, shape: float = 1.0) -> Tensor:
-    """Where the edges of the grid of ``test`` go, (C, bins + 1) float64, never decreasing.
+    """Return where the edges of ``test``'s grid go, (C, bins + 1) float64, never decreasing.
 
     ``T(z) = Q_source(F(z))`` with ``F = share F_test + (1 - share) F_source``: the rank that
     stands for ``N = n_test / share`` values. Ranks are told from ``1 / (2 N)`` to

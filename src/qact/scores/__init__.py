@@ -32,6 +32,7 @@ from qact.scores.logits import (
 from qact.scores.metrics import Detection, auroc, average_precision, detection, fpr_at
 from qact.scores.outputs import Outputs, Reader
 from qact.scores.panel import Panel
+from qact.scores.patterns import ActivationPattern, OutsideBox
 from qact.scores.pytorch_ood import from_pytorch_ood, to_pytorch_ood
 from qact.scores.registry import Entry, create, entry, names, register
 from qact.scores.score import Score

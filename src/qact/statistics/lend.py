@@ -75,7 +75,7 @@ def lend(
     rule: Rule | None = None,
     rate: float | None = None,
 ) -> Iterator[None]:
-    """Within the block QAct layers read ``context``, and BatchNorms in ``eval()`` follow ``rule``.
+    """Let QAct layers read ``context``, and BatchNorms in ``eval()`` follow ``rule``, for a block.
 
     Args:
         model: whose layers borrow.

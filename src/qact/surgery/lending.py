@@ -58,7 +58,7 @@ def lending(
     forward: Callable[..., Any] | None = None,
     slot: str = "forward",
 ) -> Iterator[None]:
-    """Within the block ``lent(module, key)`` is ``value`` in this thread; it leaves no trace.
+    """Let ``lent(module, key)`` be ``value`` in this thread for a block; it leaves no trace.
 
     Blocks nest, and the innermost one holds, in whatever order they end. A copy made inside a
     block keeps what was lent.

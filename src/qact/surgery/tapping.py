@@ -59,7 +59,7 @@ def hooking(model: nn.Module) -> Iterator[ExitStack]:
 def tapped(
     module: nn.Module, told: Told, side: str = "output", *, everywhere: bool = False
 ) -> Iterator[None]:
-    """Within the block ``told`` is called with every tensor that this thread draws from ``module``.
+    """Call ``told``, for a block, with every tensor that this thread draws from ``module``.
 
     That is the first tensor of what the module returns, or of its arguments, in whatever tuples
     and mappings it stands. A tensor that ``told`` returns takes its place.
@@ -104,7 +104,7 @@ def hooked(
     everywhere: bool = False,
     always: bool = False,
 ) -> Iterator[None]:
-    """Within the block calls of ``module`` in this thread are told before and after.
+    """Tell calls of ``module`` in this thread, before and after, for a block.
 
     ``enter(module, args, named)`` may return other arguments as a pair, and ``leave(module, args,
     named, output)`` another output. ``everywhere`` tells of calls in other threads too; ``always``

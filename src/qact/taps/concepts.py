@@ -51,7 +51,7 @@ def tcav(
     *,
     decay: float = 1.0,
 ) -> ConceptScore:
-    """Whether a class's logit rises along a concept at a layer: testing with concept vectors.
+    """Test whether a class's logit rises along a concept at a layer: testing with concept vectors.
 
     A concept's vector is the normal of a logistic probe between its activations and those of a
     random set; the score is the share of ``inputs`` with ``grad h_target(f(x)) . v > 0`` (Kim et
@@ -128,7 +128,7 @@ def exchanged(a: Sequence[float], b: Sequence[float], draws: int = 9999, seed: i
 
 
 def intrinsic_dimension(values: Tensor, neighbours: int = 20) -> Tensor:
-    """The local intrinsic dimension of each point, (N,), by maximum likelihood.
+    """Return the local intrinsic dimension of each point, (N,), by maximum likelihood.
 
     ``m(x) = (1 / (T - 1) sum_(j < T) log(d_T / d_j))^-1`` over the ``T`` nearest neighbours (Levina
     and Bickel 2004, equation 8). It does not change with scale or rotation.
@@ -153,7 +153,7 @@ def intrinsic_dimension(values: Tensor, neighbours: int = 20) -> Tensor:
 
 
 def codes(values: Tensor, threshold: float = 0.0) -> Tensor:
-    """The activation pattern of each sample, ``1[z > threshold]``, (N, all), boolean.
+    """Return the activation pattern of each sample, ``1[z > threshold]``, (N, all), boolean.
 
     Of pre-activations of ReLUs, it is constant in each linear region (He et al. 2021, arXiv
     2101.06490).
@@ -162,12 +162,12 @@ def codes(values: Tensor, threshold: float = 0.0) -> Tensor:
 
 
 def redundancy(patterns: Tensor) -> float:
-    """The share of samples that have their code from another: 0 where all are unique."""
+    """Return the share of samples that have their code from another: 0 where all are unique."""
     return 1 - len(patterns.unique(dim=0)) / len(patterns)
 
 
 def procrustes(a: Tensor, b: Tensor) -> float:
-    """The distance of two representations of the same samples, up to rotation and shift.
+    """Return the distance of two representations of the same samples, up to rotation and shift.
 
     ``min over orthogonal Q of |A - B Q|_F`` of centred activations (N, C), a metric (Williams et
     al. 2021, arXiv 2110.14739; of stochastic ones with no spread, Duong et al. 2022, arXiv
@@ -214,7 +214,7 @@ def massive(reading: Reading, least: float = 100.0, ratio: float = 1000.0) -> li
 
 
 def divergence(a: Context, b: Context, bins: int = 64) -> Tensor:
-    """The Jensen-Shannon divergence of each channel of two contexts, (C,), in [0, ln 2].
+    """Return the Jensen-Shannon divergence of each channel of two contexts, (C,), in [0, ln 2].
 
     Masses are compared in ``bins`` equal steps of the range of both.
     """
@@ -236,7 +236,7 @@ def divergence(a: Context, b: Context, bins: int = 64) -> Tensor:
 
 
 def choose_layer(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[str, dict[str, float]]:
-    """The place at which two sets of inputs differ most, and all divergences, mean over channels.
+    """Return the place where two sets of inputs differ most, and all mean divergences of channels.
 
     Contrastive layer search (Wang and Shu 2023, arXiv 2311.09433) on contexts of both sets.
     """

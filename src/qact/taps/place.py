@@ -122,7 +122,7 @@ def places(
     dim: int | None = None,
     positions: Positions = None,
 ) -> tuple[Place, ...]:
-    """The places of ``model`` that ``where`` names, in the order of ``named_modules``.
+    """Return the places of ``model`` that ``where`` names, in the order of ``named_modules``.
 
     A name is that module, a pattern (``"layer?.*.bn2"``) all that it matches; classes, predicates
     and lists are as everywhere. None is every QAct layer and every norm that is no part of one.

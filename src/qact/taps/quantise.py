@@ -25,7 +25,7 @@ FINE = 2048  # bins of a layer's histogram in the search by KL
 def clip_range(
     context: Context, bits: int, clip: str = "mse", share: float = 0.9999
 ) -> tuple[float, float]:
-    """The ends of a layer's range, read off its context.
+    """Return the ends of a layer's range, read off its context.
 
     - ``"minmax"``: all that was seen.
     - ``"quantile"``: the middle ``share`` of all values.
@@ -174,7 +174,7 @@ def softmax_bias(weights: Tensor, quantiser: Any) -> Tensor:
 
 
 def hadamard(size: int, like: Tensor | None = None) -> Tensor:
-    """The orthonormal Hadamard matrix ``H`` of a power of two: ``(x H)(H^T W) = x W``.
+    """Return the orthonormal Hadamard matrix ``H`` of a power of two: ``(x H)(H^T W) = x W``.
 
     An outlier of size c in one channel becomes ``c / sqrt(size)`` in all (Sylvester 1867).
 

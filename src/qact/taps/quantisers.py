@@ -138,7 +138,7 @@ def error(quantiser: Quantiser, x: Tensor, mass: Tensor | None = None) -> float:
 
 
 def fit_log(x: Tensor, bits: int, mass: Tensor | None = None) -> Log:
-    """The base and scale of least error on values; base 2 and its root are among those tried."""
+    """Return base and scale of least error on values; base 2 and its root are among those tried."""
     bases = [2.0, 2**0.5, *(2 ** (k / 37) for k in range(4, 60, 2))]
     scales = [float(x.max()) * factor for factor in (1.0, 0.95, 0.9, 0.8, 0.7)]
     tried = [Log(bits, base, scale) for base in bases for scale in (1.0, *scales)]
@@ -146,7 +146,7 @@ def fit_log(x: Tensor, bits: int, mass: Tensor | None = None) -> Log:
 
 
 def fit_shift(x: Tensor, bits: int, mass: Tensor | None = None) -> ShiftLog:
-    """The shift of least error on values in [0, 1]."""
+    """Return the shift of least error on values in [0, 1]."""
     start = ShiftLog(bits, high=max(float(x.max()), 1e-12))
     tried = [replace(start, shift=start.high * 2.0**-k) for k in range(1, 20)]
     return min(tried, key=lambda quantiser: error(quantiser, x, mass))

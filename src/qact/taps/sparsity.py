@@ -245,7 +245,7 @@ def sparsity_curve(
 
 
 def accuracy_sparsity(curve: Sequence[Point], loss: float = 0.01) -> float:
-    """The largest share found whose accuracy is at most ``loss`` below the curve's first point.
+    """Return the largest share whose accuracy is at most ``loss`` below the curve's first point.
 
     Accuracy in the place of perplexity in PPL-p% sparsity (Luo et al. 2024, arXiv 2411.02335).
     """

@@ -183,7 +183,7 @@ def difference(
     *,
     positions: Positions = None,
 ) -> Direction:
-    """The direction from one set of inputs to another: mean activation minus mean activation.
+    """Return the direction from one set of inputs to another: the difference of mean activations.
 
     Contrastive activation addition (Rimsky et al. 2023, arXiv 2312.06681); of one input each,
     ActAdd (Turner et al. 2023, arXiv 2308.10248). Means are over samples and positions.
@@ -200,7 +200,7 @@ def difference(
 
 
 def delta(model: nn.Module, base: nn.Module, inputs: Any, where: Where = None) -> Direction:
-    """How far a fine-tuned model's mean activations are from its base's, on the same inputs.
+    """Return how far a fine-tuned model's mean activations are from its base's, on the same inputs.
 
     Delta activations (Xu et al. 2025, arXiv 2509.04442) tell what a model was tuned for: zero for
     the base itself, and additive, about, for mixtures of data.
@@ -221,7 +221,7 @@ def _minus(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def fingerprint(model: nn.Module) -> str:
-    """A digest of a model's parameters: names, shapes, types and values.
+    """Return a digest of a model's parameters: names, shapes, types and values.
 
     Statistics of norms and contexts have no part in it: a model that has adapted is the same.
 

@@ -60,7 +60,7 @@ create = WEIGHTS.create
 
 
 def entry_of(module: Any) -> Entry | None:
-    """The entry of the map that ``module`` is, or None.
+    """Return the entry of the map that ``module`` is, or None.
 
     Example:
         >>> entry_of(create("ssmax")).name
