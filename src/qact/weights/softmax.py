@@ -319,7 +319,7 @@ def normalised(
     is taken as gain and bias of the standardised scores.
 
     Example:
-        >>> normalised(torch.tensor([1.0, 3.0]))
+        >>> normalised(torch.tensor([0.0, 4.0]))
         tensor([-1.,  1.])
     """
     z, keep = opened(scores, dim, mask)
