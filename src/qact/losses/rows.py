@@ -251,25 +251,32 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-        logits, target, *shared = ctx.saved_tensors
-        # Scaled where they lie and given away; a second walk through the graph takes them anew.
-        gradients, ctx.gradients = ctx.gradients, None
-        with torch.no_grad():
-            if ctx.factor is None and (shared or gradients is None):
-                gradients = _taken(ctx.form, logits, target, upstream, shared)[1]
-            elif ctx.factor is None:
-                gradients[0].mul_(upstream[:, None])
-            else:
-                if gradients is None:
-                    gradients = _taken(ctx.form, logits, target, ctx.factor, shared)[1]
-                if upstream.device.type != "cpu" or upstream.item() != 1:
-                    gradients = [g.mul_(upstream) for g in gradients]
-            of = [
-                g.to(t.dtype).view_as(t) for g, t in zip(gradients, (logits, *shared), strict=True)
-            ]
-        if torch.is_grad_enabled():  # somebody may want to go on from here, and must be told
-            of = [last(gradient, logits, *shared) for gradient in of]
-        return None, of[0], None, None, *of[1:]
+        if not torch.is_grad_enabled():
+            first, *others = _pulled(ctx, upstream)
+        else:  # somebody may want to go on from here, and must be told
+            inputs = ctx.saved_tensors[0], *ctx.saved_tensors[2:]
+            with torch.no_grad():
+                found = _pulled(ctx, upstream)
+            first, *others = (last(gradient, *inputs) for gradient in found)
+        return None, first, None, None, *others
+
+
+def _pulled(ctx: Any, upstream: Tensor) -> list[Tensor]:
+    """The gradients of what :class:`_Rows` has returned, times ``upstream``."""
+    logits, target, *shared = ctx.saved_tensors
+    # Scaled where they lie and given away; a second walk through the graph takes them anew.
+    gradients, ctx.gradients = ctx.gradients, None
+    if ctx.factor is None and (shared or gradients is None):
+        gradients = _taken(ctx.form, logits, target, upstream, shared)[1]
+    elif ctx.factor is None:
+        gradients[0].mul_(upstream[:, None])
+    else:
+        if gradients is None:
+            gradients = _taken(ctx.form, logits, target, ctx.factor, shared)[1]
+        if upstream.device.type != "cpu" or upstream.item() != 1:
+            gradients = [g.mul_(upstream) for g in gradients]
+    others = (g.to(t.dtype).view_as(t) for g, t in zip(gradients[1:], shared, strict=True))
+    return [gradients[0].to(logits.dtype), *others]
 
 
 def last(gradient: Tensor, *inputs: Tensor) -> Tensor:
