@@ -58,8 +58,8 @@ def fenchel_young(z: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tens
     """
     p, own = entmax(z, 1, None, alpha).detach(), z.gather(1, labels[:, None])
     gain = (p * (z - own)).sum(1)
-    # Where p > 0, p^(a-1) = (a - 1) z - tau: sum p^a = (a - 1) p (z - max z) + (max p)^(a-1), with no
-    # power of every p.
+    # Where p > 0, p^(a-1) = (a - 1) z - tau: sum p^a = (a - 1) p (z - max z) + (max p)^(a-1), no
+    # power of every p is needed.
     ahead = (z.amax(1) - own[:, 0]).detach()
     power = (alpha - 1) * (gain.detach() - ahead) + p.amax(1) ** (alpha - 1)
     return gain + (1 - power) / (alpha * (alpha - 1)), p
