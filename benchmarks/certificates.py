@@ -24,16 +24,18 @@ from qact.files import write_atomically
 DATA = Path(__file__).parent / "data" / "certificates.json"
 RADII = (0.0, 0.02, 0.05, 0.1)
 EPS, STEPS, BATCH, HELD_OUT = 0.1, 600, 128, 597
-ACTS = ("relu", "gelu", "qact")
+ACTS = ("relu", "relu bare", "gelu", "qact")
 
 
 def network(act: str) -> nn.Module:
-    """Two hidden layers of 64; a norm in front of what is no rank."""
-    hidden = [] if act == "qact" else [nn.BatchNorm1d(64)]
-    block = [*hidden, qact.activation(act, 64)]
-    again = [] if act == "qact" else [nn.BatchNorm1d(64)]
-    last = [*again, qact.activation(act, 64), nn.Linear(64, 10)]
-    return nn.Sequential(nn.Linear(64, 64), *block, nn.Linear(64, 64), *last)
+    """Two hidden layers of 64; a norm in front of what is no rank, unless it is bare."""
+    name, _, bare = act.partition(" ")
+
+    def block() -> list[nn.Module]:
+        norm = [] if bare or name == "qact" else [nn.BatchNorm1d(64)]
+        return [nn.Linear(64, 64), *norm, qact.activation(name, 64)]
+
+    return nn.Sequential(*block(), *block(), nn.Linear(64, 10))
 
 
 def train(act: str, seed: int, robust: bool) -> nn.Module:
@@ -78,7 +80,7 @@ def main() -> None:
     for seed in seeds:
         for act in ACTS:
             for robust in (False, True):
-                key = f"{act} {'bounds' if robust else 'plain'} {seed}"
+                key = f"{act}, {'bounds' if robust else 'plain'}, {seed}"
                 if key in found:
                     continue
                 net, test = train(act, seed, robust), data(seed)[1]
@@ -88,7 +90,7 @@ def main() -> None:
     print("| trained | " + " | ".join(["accuracy", *(f"eps {e}" for e in RADII[1:])]) + " |")
     for act in ACTS:
         for kind in ("plain", "bounds"):
-            rows = [row for key, row in found.items() if key.startswith(f"{act} {kind} ")]
+            rows = [row for key, row in found.items() if key.startswith(f"{act}, {kind}, ")]
             cells = [
                 f"{100 * mean(c):.1f} ± {100 * pstdev(c):.1f}" for c in zip(*rows, strict=True)
             ]
