@@ -264,3 +264,22 @@ def test_a_head_trains_a_network():
         optimizer.step()
     assert (head(body(x)).argmax(1) == y).all()
     assert head(body(x), y) < 0.5 * math.log(3) + tensor(0.5)
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("rows_at_a_time", [1, 100])
+def test_shared_parameters_have_autograds_gradients(reduction, rows_at_a_time, monkeypatch):
+    # Loss and gradients in one form, against autograd through the logits, part by part and whole.
+    monkeypatch.setattr("qact.losses.rows._CACHED", 5 * rows_at_a_time)
+    monkeypatch.setattr("qact.losses.rows._WHOLE", 1)
+    functions = {"sphereface2": losses.sphereface2_loss, "wrapped_cauchy": losses.comp_sum_loss}
+    x, y = torch.randn(7, 4, dtype=torch.float64), torch.randint(5, (7,))
+    share = torch.rand(7, dtype=torch.float64) if reduction == "none" else 1.0
+    for name, function in functions.items():
+        head = losses.create(name, 4, 5, reduction=reduction).double()
+        found = torch.autograd.grad((head(x, y) * share).sum(), list(head.parameters()))
+        right = function(head(x), y, reduction=reduction)
+        for a, b in zip(
+            found, torch.autograd.grad((right * share).sum(), list(head.parameters())), strict=True
+        ):
+            torch.testing.assert_close(a, b)

@@ -251,3 +251,28 @@ def test_autocast_changes_nothing(name):
 
 def test_a_module_says_what_it_is():
     assert repr(losses.create("focal", gamma=3.0)) == "LogitLoss(focal_loss, gamma=3.0)"
+
+
+def test_the_place_of_the_largest_in_short_and_long_rows():
+    for classes in (5, 127, 128, 300):
+        z = torch.randint(9, (20, classes), dtype=torch.float32)  # most rows have it several times
+        z[0], z[1, 3:], z[2, -1] = -torch.inf, -torch.inf, 10.0
+        value, place = rows.first_largest(z)
+        assert torch.equal(value, z.amax(1, keepdim=True))
+        assert place[:, 0].tolist() == z.numpy().argmax(1).tolist()
+        z[5, 2] = torch.nan
+        value, place = rows.first_largest(z)
+        assert value[5].isnan()
+        assert 0 <= place[5] < classes
+
+
+@pytest.mark.parametrize("name", sorted(set(LOGITS) - {"cross_entropy"}))
+def test_many_classes_have_the_gradient_of_the_value(name):
+    z, y = case(3, 150)
+    loss, along = losses.create(name), torch.randn(3, 150, dtype=torch.float64)
+    z.requires_grad_()
+    slope = (torch.autograd.grad(loss(z, y), z)[0] * along).sum().item()
+    step = 1e-6
+    with torch.no_grad():
+        found = (loss(z + step * along, y) - loss(z - step * along, y)).item() / (2 * step)
+    assert slope == pytest.approx(found, rel=1e-5, abs=1e-7)

@@ -217,8 +217,18 @@ def test_hard_mining_is_that_of_exact_distances(dtype, spread):
         assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize("different", [1, 3, 40])
+def test_hard_mining_among_points_that_coincide(different):
+    # Few or many of a row are the best: of equal distances the first, as of exact ones.
+    y = torch.arange(240) % 4
+    x = torch.randn(different, 6)[torch.arange(240) % different] + 100
+    exact = torch.cdist(x.double(), x.double(), compute_mode="donot_use_mm_for_euclid_dist")
+    for found, wanted in zip(hardest(x, y), hard(exact, y, 1.0), strict=True):
+        assert torch.equal(found, wanted)
+
+
 def test_gram_by_blocks_is_the_product():
-    x = torch.randn(301, 7, dtype=torch.float64)
+    x = torch.randn(301, 260, dtype=torch.float64)
     d2 = squared_distances(x)
     assert torch.equal(d2, d2.T)
     unit = 2.0 ** math.floor(math.log2(x.abs().max()))
