@@ -9,6 +9,7 @@ from qact import checks
 from qact.context import Context
 from qact.functional import quantile_activation
 from qact.kernels.constant import exporting
+from qact.nn.layer import QAct
 from qact.weights.map import Weights, closed, counted, opened, shares
 from qact.weights.registry import mapped, register
 
@@ -84,7 +85,6 @@ def normal_rank(z: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
     shift=False,
     ordered=False,
     needs=("num_classes",),
-    onnx=False,
 )
 class ContextRank(Weights):
     """Each logit by its rank in the stored context of its class: ``r_c^power / sum_k r_k^power``.
@@ -117,13 +117,28 @@ class ContextRank(Weights):
         super().__init__(dim)
         self.power = checks.number("power", power, "a positive number", 0)
         self.context = Context(num_classes, bins)
+        layer = QAct(
+            num_classes,
+            dim=dim,
+            levels="uniform",
+            grounded=False,
+            smooth=False,
+            bandwidth="scott",
+            affine=False,
+            bins=bins,
+        )
+        layer.context = self.context
+        self._exported = (layer.eval(),)  # it knows how a graph holds a context; no child of ours
 
     def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the weights, like the scores; a masked class takes no part."""
         z, keep = opened(scores, self.dim, mask)
         z = torch.where(keep, z, opened(scores, self.dim)[0])  # a context counts what is masked too
-        stored = None if self.training else self.context
-        r = quantile_activation(z, dim=self.dim, context=stored, grounded=False, smooth=False)
+        if exporting() and not self.training:
+            r = self._exported[0](z)
+        else:
+            stored = None if self.training else self.context
+            r = quantile_activation(z, dim=self.dim, context=stored, grounded=False, smooth=False)
         if self.training:
             self.context.add(z.detach(), dim=self.dim)
-        return closed(shares(r.clamp(1e-9, 1) ** self.power, keep, self.dim), keep, scores)
+        return closed(shares(r.clamp(1e-9, 1.0) ** self.power, keep, self.dim), keep, scores)
