@@ -343,13 +343,15 @@ def flat(following: Following) -> list[Tensor]:
 def test_what_follows_moves_as_on_the_cpu(cut, kind):
     plan = Plan(Rule(), kind, 10, 1e-5, 1e-5)
     mine, theirs = running(3, DEVICE), running(3, "cpu")
-    for k in range(3):
+    for k in range(5):  # on the grid of the last, beyond it, and where most of it lies idle
         z = torch.randn(40, 3, 2) + k
-        if k == 2:
+        if k > 1:
+            z[0, 0, 0] = 30.0 if k == 2 else 3.0
+        if k == 4:
             z[0, 1] = torch.nan
         _, state, *_ = block.forward(z.to(DEVICE), plan, move(affine(3)), mine)
         cpu.forward(z, plan, affine(3), theirs)
-    assert int(mine.batches) == int(mine.before.batches) == int(mine.behind.batches) == 3
+    assert int(mine.batches) == int(mine.before.batches) == int(mine.behind.batches) == 5
     for ours, others in zip(flat(mine), flat(theirs), strict=True):
         torch.testing.assert_close(ours, others, rtol=1e-4, atol=1e-4, equal_nan=True)
     again = running(3, DEVICE)

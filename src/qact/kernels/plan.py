@@ -17,8 +17,8 @@ KINDS = ("uniform", "normal", "relu", "steps")
 KNOWN = ((uniform_score, None), (normal_score, None), (normal_score, F.relu))
 # Levels are kept as bytes.
 STEPS = 255
-# Below so many values per channel tables would outweigh the data, and are made once more.
-SMALL = 512
+# So many numbers of a channel's tables are kept whatever its size: as a rule all, for few values.
+LEAST = 512
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def planned(
 
 def table_columns(values: int, plan: Plan) -> int:
     """How many numbers of its tables a channel keeps for the backward pass."""
-    if plan.kind == "steps" or values < SMALL:
+    if plan.kind == "steps":
         return 0
-    return min(values // 4, 2 * MOST + 8)
+    return max(min(2 * values, LEAST), min(values // 4, 2 * MOST + 8))
 
 
 def code_columns(values: int, plan: Plan) -> int:

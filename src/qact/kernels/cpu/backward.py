@@ -35,13 +35,24 @@ from qact.kernels.columns import (
     WIDTH,
 )
 from qact.kernels.cpu.gauss import convolve, taps
-from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.observe import count_row, scratch, tabulate
-from qact.kernels.cpu.rows import CHUNK, block, gather, interpolate, locate, scatter, shift, stretch
-from qact.kernels.cpu.table import lowest, ratio, side_slopes, side_weights, varies
+from qact.kernels.cpu.rows import (
+    CHUNK,
+    block,
+    copy,
+    fill,
+    gather,
+    interpolate,
+    locate,
+    scatter,
+    shift,
+    stretch,
+)
+from qact.kernels.cpu.table import crossing, lowest, ratio, side_slopes, side_weights, varies
 
 
-@inline
+@jit
 def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
     n, width = z.shape[0] * z.shape[2], block(z.shape[2])
@@ -56,13 +67,13 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
             row, g, state = rows[c - start], slopes[c - start], saved.state[c]
             # A channel that is not finite has no ranks, so it has no gradient that is a number.
             if state[FINITE] == 0:
-                g[:] = np.nan
-                grads[:, c] = np.nan
+                fill(g, np.nan)
+                fill(grads[:, c], np.nan)
                 continue
             if eps[0] >= 0:
                 inverse = 1 / math.sqrt(state[IN_VAR] + eps[0])
                 shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
-                score[:] = row  # before its affine: the norm's gradient is in terms of this
+                copy(row, score)  # before its affine: the norm's gradient is in terms of this
                 stretch(row, affine.in_weight[c], affine.in_bias[c])
             recall(row, rule, level.kind, affine, c, saved, work)
             # From the output back to the input: the norm behind, the quantile, the norm before.
@@ -84,8 +95,8 @@ def recall(row, rule, kind, affine, c, saved, work):  # type: ignore[no-untyped-
     state, bins = saved.state[c], int(saved.state[c, BINS])
     # The scores are read back from the levels, which a weight of zero has made all alike.
     if saved.tables.shape[1] >= 2 * bins + 4 and affine.weight[c] != 0:
-        work.rise[: bins + 2] = saved.tables[c, : bins + 2]
-        work.table[: bins + 2] = saved.tables[c, bins + 2 : 2 * bins + 4]
+        copy(saved.tables[c, : bins + 2], work.rise)
+        copy(saved.tables[c, bins + 2 : 2 * bins + 4], work.table)
         return
     count_row(row, state, work)
     tabulate(row.size, rule, kind, affine.weight[c], affine.bias[c], state, work)
@@ -139,12 +150,12 @@ def through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, gr
     alive = rule.relative == 0 or varies(state[MEAN], state[STD])
     # Steps alone need no histogram of gradients under ``density``: their scores are the codes.
     if rule.full or level.kind != STEPS:
-        spread(row, g, level.kind, state, work, mass)
+        spread(row, g, level.kind, weight >= 0, state, work, mass)
         score_grads(mass, work, bins, weight, bias, grads)
     if level.kind == STEPS:
         step_grads(g, saved.codes[c], level.steps, grads)
     if not alive:
-        g[:] = 0
+        fill(g, 0)
         return
     pull = 0.0
     if rule.full:
@@ -157,22 +168,24 @@ def through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, gr
 
 
 @jit
-def spread(row, g, kind, state, work, mass):  # type: ignore[no-untyped-def]
+def spread(row, g, kind, upright, state, work, mass):  # type: ignore[no-untyped-def]
     """The histogram of gradients: per bin the sum of ``g``, and of ``g`` times the place.
 
-    A ReLU first stops the gradient of all values that it has set to zero.
+    A ReLU first stops the gradient of all values that it has set to zero: those on one side of the
+    place where the level crosses it.
     """
     inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
-    cell, place, table = work.cell, work.place, work.table
-    mass[: 2 * bins + 4] = 0
+    cell, place, towards = work.cell, work.place, inverse if upright else -inverse
+    beyond = crossing(work.table, bins, offset, upright) if kind == RELU else np.float32(0)
+    beyond = beyond if upright else -beyond
+    fill(mass[: 2 * bins + 4], 0)
     for start in range(0, row.size, CHUNK):
         chunk = g[start : start + CHUNK]
         locate(row[start : start + CHUNK], inverse, offset, bins, cell, place)
         if kind == RELU:
-            for i in range(chunk.size):
-                left = table[cell[i]]
-                value = left + place[i] * (table[cell[i] + np.uint32(1)] - left)
-                chunk[i] *= np.float32(value > 0)  # a branch would be mispredicted half the time
+            here = row[start : start + CHUNK]
+            for i in range(chunk.size):  # a branch would be mispredicted half the time
+                chunk[i] *= np.float32(here[i] * towards > beyond)
         for i in range(chunk.size):
             k = cell[i] * np.uint32(2)
             mass[k] += chunk[i]
@@ -213,8 +226,8 @@ def rank_grads(mass, values, rule, state, work):  # type: ignore[no-untyped-def]
     """
     bins, pad = int(state[BINS]), TAPS + 2
     edges, rise, table = work.edges, work.rise, work.table
-    edges[:pad] = 0
-    edges[pad + bins + 1 : bins + 2 * pad + 1] = 0
+    fill(edges[:pad], 0)
+    fill(edges[pad + bins + 1 : bins + 2 * pad + 1], 0)
     own, slope = edges[pad : pad + bins + 1], work.tail[: bins + 1]
     slope[0], slope[bins] = 0, 0  # outermost bins are empty
     for k in range(1, bins):

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from qact.kernels.columns import STATE
 from qact.kernels.cpu.backward import backward as _backward
-from qact.kernels.cpu.forward import Affine, Level, Saved
+from qact.kernels.cpu.forward import Affine, Level, Saved, smooth, step
 from qact.kernels.cpu.forward import follow as _follow
 from qact.kernels.cpu.forward import forward as _forward
 from qact.kernels.cpu.frame import cube, line, numbers, opened, pack, plane
-from qact.kernels.cpu.jit import Kernel, inline
+from qact.kernels.cpu.jit import Kernel, inline, jit
 from qact.kernels.cpu.observe import Numbers
 from qact.kernels.cpu.pool import run, share
 from qact.kernels.following import Following
@@ -43,7 +43,7 @@ def forward(
         buffers, rate = following.context, following.rate
     tensors = [z, out, state, tables, codes, *_affine(affine, channels), *buffers]
     frame = pack(tensors, [*plan.numbers(), rate])
-    run(_forward_kernel, frame, channels, z.numel())
+    run(_steps_kernel if plan.kind == "steps" else _forward_kernel, frame, channels, z.numel())
     if following is not None:
         following.advance(state, z.numel() // channels)
     return out.to(dtype), state, tables, codes
@@ -89,7 +89,7 @@ def _no_context() -> tuple[Tensor, ...]:
     return (empty,) * 6
 
 
-@inline
+@jit
 def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
     """Rule, level and both eps; the plan's numbers stand behind the tensors."""
     x = numbers(frame, tensors)
@@ -97,34 +97,44 @@ def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
     return rule, Level(int(x[6]), int(x[7])), (x[8], x[9]), x[10]
 
 
-@inline
+@jit
 def _affines(frame, k):  # type: ignore[no-untyped-def]
     f = np.float32
     first = line(frame, k, f), line(frame, k + 1, f), line(frame, k + 2, f)
     return Affine(*first, line(frame, k + 3, f), line(frame, k + 4, f), line(frame, k + 5, f))
 
 
-@inline
+@jit
 def _saved(frame, k):  # type: ignore[no-untyped-def]
     tables, codes = plane(frame, k + 1, np.float32), plane(frame, k + 2, np.uint8)
     return Saved(plane(frame, k, np.float64), tables, codes)
 
 
-@inline
+@jit
 def _context(frame, k):  # type: ignore[no-untyped-def]
     mass, moment = plane(frame, k, np.float32), plane(frame, k + 1, np.float32)
     mean, std = line(frame, k + 2, np.float32), line(frame, k + 3, np.float32)
     return mass, moment, mean, std, line(frame, k + 4, np.float32), line(frame, k + 5, np.float32)
 
 
-@Kernel
-def _forward_kernel(data):  # type: ignore[no-untyped-def]
+@inline
+def _run_forward(data, become):  # type: ignore[no-untyped-def]
     frame = opened(data)
     z, out, saved = cube(frame, 0), cube(frame, 1), _saved(frame, 2)
     rule, level, eps, rate = _unpack(frame, 17)
     first, last = share(frame, z.shape[1])
     affine, context = _affines(frame, 5), _context(frame, 11)
-    _forward(first, last, z, rule, level, affine, eps, saved, context, rate, out)
+    _forward(first, last, z, rule, level, become, affine, eps, saved, context, rate, out)
+
+
+@Kernel
+def _forward_kernel(data):  # type: ignore[no-untyped-def]
+    _run_forward(data, smooth)
+
+
+@Kernel
+def _steps_kernel(data):  # type: ignore[no-untyped-def]
+    _run_forward(data, step)
 
 
 @Kernel

@@ -6,39 +6,51 @@ import math
 
 import numpy as np
 
-from qact.kernels.columns import BINS, OFFSET, ONE, PARTS, WIDTH
+from qact.kernels.columns import BINS, MEAN, OFFSET, ONE, PARTS, STD, WIDTH
+from qact.kernels.cpu.bits import exponent_of, power_of_two
 from qact.kernels.cpu.jit import jit
-from qact.rank.moving import TRACE, TRIM
+from qact.kernels.cpu.rows import copy, fill
+from qact.rank.moving import FULL, TRACE, TRIM
 
 
 @jit
-def follow(hist, state, c, rate, context, scratch):  # type: ignore[no-untyped-def]
-    """``(1 - rate) stored + rate batch`` on a grid that holds both; a new channel is the batch."""
+def follow(hist, state, values, c, rate, context, scratch):  # type: ignore[no-untyped-def]
+    """``(1 - rate) stored + rate batch``, see `qact.rank.moving.moved`."""
     mass, moment, _, _, exponent, offset = context
     bins, old, begin = mass.shape[1], int(exponent[c]), int(offset[c])
-    mixed, inside = scratch[0, :bins], scratch[1, :bins]
-    mixed[:] = 0
-    inside[:] = 0
     total = _sum(mass[c])
-    if total <= 0:
-        rate = 1.0  # nothing is stored yet: the channel becomes its first batch
-    batch, start = int(math.frexp(state[WIDTH])[1]) - 1, int(state[OFFSET])
+    batch, start = exponent_of(state[WIDTH]), int(state[OFFSET])
     first, last = _occupied(hist, int(state[BINS]))
-    first, last = start + first, start + last
+    low, high = (start + first) * state[WIDTH], (start + last) * state[WIDTH]
+    if total > 0:
+        width = power_of_two(old)
+        inside = low >= begin * width and high <= (begin + bins) * width
+        # What is stored is asked only where the batch alone would allow finer bins.
+        coarse = high - low <= FULL * bins * width
+        if coarse or not inside:
+            left, right = _trimmed(mass[c], total)
+            low = min(low, (begin + left) * width)
+            high = max(high, (begin + right) * width)
+            coarse = high - low <= FULL * bins * width and _spanning(low, high, bins)[0] < old
+        if inside and not coarse:
+            _decay(mass[c], moment[c], 1 - rate)
+            _pour(hist, first, last, batch, start, rate, old, begin, mass[c], moment[c])
+            _join(state, c, (1 - rate) * total, rate * values, context)
+            return
     # The grid covers all of the batch, and all but the rarest of what is stored: a freak value of
     # long ago must not keep the bins wide.
-    width, low, high = state[WIDTH], first * state[WIDTH], last * state[WIDTH]
+    mixed, within = scratch[0, :bins], scratch[1, :bins]
+    fill(mixed, 0)
+    fill(within, 0)
+    e, zero = _spanning(low, high, bins)
     if total > 0:
-        width = math.ldexp(1.0, old)
-        left, right = _trimmed(mass[c], total)
-        low = min(low, (begin + left) * width)
-        high = max(high, (begin + right) * width)
-    e, first = _spanning(low, high, bins)
-    if total > 0:
-        _move(mass[c], moment[c], old, begin, 1 - rate, e, first, mixed, inside)
-    _pour(hist, int(state[BINS]), batch, start, rate, e, first, mixed, inside)
-    exponent[c], offset[c] = e, first
-    mass[c, :], moment[c, :] = mixed, inside
+        _move(mass[c], moment[c], old, begin, 1 - rate, e, zero, mixed, within)
+    # A channel of which nothing is stored yet becomes its first batch.
+    rate = rate if total > 0 else 1.0
+    _pour(hist, first, last, batch, start, rate, e, zero, mixed, within)
+    exponent[c], offset[c] = e, zero
+    copy(mixed, mass[c])
+    copy(within, moment[c])
     _recentre(context, c)
 
 
@@ -78,10 +90,8 @@ def _trimmed(mass, total):  # type: ignore[no-untyped-def]
 def _spanning(low, high, bins):  # type: ignore[no-untyped-def]
     """Exponent and first cell of the finest grid that covers both (`qact.rank.grid.spanning`)."""
     finest = max(max(abs(low), abs(high)) * 2.0**-23, 2.0**-120)
-    fraction, e = math.frexp(max((high - low) / bins, finest))
-    if fraction == 0.5:
-        e -= 1
-    width = math.ldexp(1.0, e)
+    e = exponent_of(max((high - low) / bins, finest))
+    width = power_of_two(e)
     if math.ceil(high / width) - math.floor(low / width) > bins:
         e += 1
         width *= 2
@@ -90,48 +100,50 @@ def _spanning(low, high, bins):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _decay(mass, moment, factor):  # type: ignore[no-untyped-def]
+    """The stored mass where it is; traces are forgotten before they become slow subnormals."""
+    factor, trace = np.float32(factor), np.float32(TRACE)
+    for k in range(mass.size):
+        kept = factor if mass[k] * factor >= trace else np.float32(0)
+        mass[k] *= kept
+        moment[k] *= kept
+
+
+@jit
 def _move(mass, moment, old, offset, factor, e, first, mixed, inside):  # type: ignore[no-untyped-def]
     """The stored mass on its new grid; what lies outside collects in the end bins."""
-    bins, factor, trace = mass.size, np.float32(factor), np.float32(TRACE)
-    shift = offset - first
-    if old == e:  # as a rule: the grid is only shifted, in two vectorised loops
-        begin, end = max(0, -shift), min(bins, bins - shift)
-        if begin < end:
-            m, p = mass[begin:end], moment[begin:end]
-            to, at = mixed[begin + shift : end + shift], inside[begin + shift : end + shift]
-            for k in range(m.size):
-                # Traces are forgotten before they become subnormal, which are slow.
-                kept = factor if m[k] * factor >= trace else np.float32(0)
-                to[k] = m[k] * kept
-                at[k] = p[k] * kept
-        for k in range(bins):
-            if (k < begin or k >= end) and mass[k] * factor >= trace:
-                _drop(k + shift, mass[k] * factor, moment[k] * factor, mixed, inside)
-        return
-    for k in range(bins):
-        if mass[k] * factor >= trace:
+    for k in range(mass.size):
+        weight = np.float64(mass[k]) * np.float32(factor)
+        if weight >= TRACE:
             cell, part = _resize(k + offset, moment[k] / mass[k], old, e)
-            weight = np.float64(mass[k]) * factor
             _drop(cell - first, weight, part * weight, mixed, inside)
 
 
 @jit
-def _pour(hist, bins, batch, start, rate, e, first, mixed, inside):  # type: ignore[no-untyped-def]
-    """The batch's counts, times ``rate``, on the same grid."""
+def _pour(hist, first, last, batch, start, rate, e, zero, mixed, inside):  # type: ignore[no-untyped-def]
+    """The batch's counts from ``first`` to ``last``, times ``rate``, on a grid that holds them."""
     # Beyond 62 halvings a bin is all of one side of zero, and shifts would overflow.
     halvings = min(e - batch, 62)
-    scale = math.ldexp(1.0, -halvings)
-    for k in range(bins + 1):
-        packed = hist[k]
-        if packed != 0:
-            n, parts = np.float64(packed >> 32), np.float64(packed & (ONE - 1)) / PARTS
-            if halvings >= 0:
-                cell = (k + start) >> halvings
-                moment = (n * ((k + start) - (cell << halvings)) + parts) * scale
-            else:
-                cell, part = _resize(k + start, parts / n, batch, e)
-                moment = n * part
-            _drop(cell - first, n * rate, moment * rate, mixed, inside)
+    if halvings < 0:
+        for k in range(first, last):
+            if hist[k] != 0:
+                n = np.float64(hist[k] >> 32)
+                place = np.float64(hist[k] & (ONE - 1)) / PARTS / n
+                cell, part = _resize(k + start, place, batch, e)
+                _drop(cell - zero, n * rate, part * n * rate, mixed, inside)
+        return
+    scale = rate * power_of_two(-halvings)
+    k = first
+    for cell in range((start + first) >> halvings, ((start + last - 1) >> halvings) + 1):
+        left, end = cell << halvings, min(((cell + 1) << halvings) - start, last)
+        packed, bins = np.int64(0), 0.0
+        while k < end:
+            packed += hist[k]
+            bins += np.float64(hist[k] >> 32) * np.float64(k + start - left)
+            k += 1
+        at = min(max(cell - zero, 0), mixed.size - 1)
+        mixed[at] += np.float32(np.float64(packed >> 32) * rate)
+        inside[at] += np.float32((bins + np.float64(packed & (ONE - 1)) / PARTS) * scale)
 
 
 @jit
@@ -140,9 +152,9 @@ def _resize(cell, part, old, new):  # type: ignore[no-untyped-def]
     if new >= old:
         halvings = min(new - old, 62)
         wide = cell >> halvings
-        return wide, ((cell - (wide << halvings)) + part) * math.ldexp(1.0, -halvings)
+        return wide, ((cell - (wide << halvings)) + part) * power_of_two(-halvings)
     doublings = min(old - new, 30)
-    fine = part * math.ldexp(1.0, doublings)
+    fine = part * power_of_two(doublings)
     jump = min(int(fine), (1 << doublings) - 1)
     return (cell << doublings) + jump, fine - jump
 
@@ -161,6 +173,16 @@ def _drop(cell, weight, moment, mixed, inside):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _join(state, c, own, fresh, context):  # type: ignore[no-untyped-def]
+    """Mean and spread of what is stored and of the batch, weighing ``own`` and ``fresh``."""
+    _, _, mean, std, _, _ = context
+    share, gap = fresh / (own + fresh), state[MEAN] - mean[c]
+    seen = state[STD] ** 2 + (1 - share) * gap**2
+    mean[c] += share * gap
+    std[c] = math.sqrt((1 - share) * np.float64(std[c]) ** 2 + share * seen)
+
+
+@jit
 def _recentre(context, c):  # type: ignore[no-untyped-def]
     """Mean and spread read off the bins."""
     mass, moment, mean, std, exponent, offset = context
@@ -174,6 +196,6 @@ def _recentre(context, c):  # type: ignore[no-untyped-def]
         # Relative to the middle bin: an offset of millions would take the digits of the spread.
         place = (k - half - centre) + p[k] / max(m[k], np.float32(1e-30))
         second += m[k] * place * place
-    width = math.ldexp(1.0, int(exponent[c]))
+    width = power_of_two(int(exponent[c]))
     mean[c] = (np.float64(offset[c]) + half + centre) * width
     std[c] = math.sqrt(max(second / total, 0.0)) * width

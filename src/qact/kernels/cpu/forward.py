@@ -22,7 +22,7 @@ from qact.kernels.cpu import steps as exact
 from qact.kernels.cpu.follow import follow as move
 from qact.kernels.cpu.jit import inline, jit
 from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
-from qact.kernels.cpu.rows import block, gather, interpolate, scatter, shift, stretch
+from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, scatter, shift, stretch
 from qact.kernels.cpu.table import lowest, table_moments
 
 # What a rank becomes: one of `qact.kernels.cpu.table`'s kinds, and how many steps it has.
@@ -34,9 +34,10 @@ Saved = namedtuple("Saved", "state tables codes")
 
 
 @inline
-def forward(first, last, z, rule, level, affine, eps, saved, context, rate, out):  # type: ignore[no-untyped-def]
+def forward(first, last, z, rule, level, become, affine, eps, saved, context, rate, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last``; ``eps`` of both norms, negative for none.
 
+    What a rank becomes, `smooth` or `step`, is compiled into it: few need both.
     The buffers of the running ``context`` move towards the batch if ``rate`` is positive.
     """
     n, width = z.shape[0] * z.shape[2], block(z.shape[2])
@@ -49,22 +50,18 @@ def forward(first, last, z, rule, level, affine, eps, saved, context, rate, out)
         for c in range(start, start + channels):
             row, goal, state = rows[c - start], goals[c - start], saved.state[c]
             if not observe(row, affine.in_weight[c], affine.in_bias[c], eps[0], rule, state, work):
-                goal[:] = np.nan
+                fill(goal, np.nan)
                 continue
             # Exact steps are found without the bins, which only a running context wants then.
             if level.kind != STEPS or rate > 0:
                 count_row(row, state, work)
-            if level.kind == STEPS:
-                codes = saved.codes[c] if saved.codes.shape[1] else order.codes
-                _step(row, rule, level.steps, affine, c, eps[1], state, work, order, codes, goal)
-            else:
-                _smooth(row, rule, level.kind, affine, c, eps[1], saved, work, goal)
+            become(row, rule, level, affine, c, eps[1], saved, work, order, goal)
             if rate > 0:
-                move(work.hist, state, c, rate, context, moved)
+                move(work.hist, state, n, c, rate, context, moved)
         scatter(goals, start, channels, out)
 
 
-@inline
+@jit
 def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # type: ignore[no-untyped-def]
     """Only the move of the running context, for channels whose ``states`` are known."""
     n, width = z.shape[0] * z.shape[2], block(z.shape[2])
@@ -81,19 +78,19 @@ def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # t
                     shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
                     stretch(row, in_weight[c], in_bias[c])
                 count_row(row, state, work)
-                move(work.hist, state, c, rate, context, moved)
+                move(work.hist, state, n, c, rate, context, moved)
 
 
 @jit
-def _smooth(row, rule, kind, affine, c, eps, saved, work, goal):  # type: ignore[no-untyped-def]
+def smooth(row, rule, level, affine, c, eps, saved, work, order, goal):  # type: ignore[no-untyped-def]
     """Interpolation in the table of levels, and the norm behind it."""
-    state, table, n = saved.state[c], work.table, row.size
+    state, table, n, kind = saved.state[c], work.table, row.size, level.kind
     tabulate(n, rule, kind, affine.weight[c], affine.bias[c], state, work)
     bins = int(state[BINS])
-    # Kept for the backward pass only where that is at most half as large as the input.
+    # Kept for the backward pass where that is small, beside the input or by itself.
     if saved.tables.shape[1] >= 2 * bins + 4:
-        saved.tables[c, : bins + 2] = work.rise[: bins + 2]
-        saved.tables[c, bins + 2 : 2 * bins + 4] = table[: bins + 2]
+        copy(work.rise[: bins + 2], saved.tables[c])
+        copy(table[: bins + 2], saved.tables[c, bins + 2 :])
     inverse, least = np.float32(1 / state[WIDTH]), lowest(kind)
     interpolate(row, inverse, int(state[OFFSET]), bins, table, least, work.cell, work.place, goal)
     if eps >= 0:
@@ -105,10 +102,11 @@ def _smooth(row, rule, kind, affine, c, eps, saved, work, goal):  # type: ignore
 
 
 @jit
-def _step(row, rule, steps, affine, c, eps, state, work, order, codes, goal):  # type: ignore[no-untyped-def]
+def step(row, rule, level, affine, c, eps, saved, work, order, goal):  # type: ignore[no-untyped-def]
     """The exact level of every value, and the norm behind it."""
-    exact.rank_codes(row, work, rule, steps, state, order, codes)
-    weight, bias = affine.weight[c] / np.float32(steps + 1), affine.bias[c]
+    state, codes = saved.state[c], saved.codes[c] if saved.codes.shape[1] else order.codes
+    exact.rank_codes(row, work, rule, level.steps, state, order, codes)
+    weight, bias = affine.weight[c] / np.float32(level.steps + 1), affine.bias[c]
     for i in range(goal.size):
         goal[i] = np.float32(codes[i]) * weight + bias
     if eps >= 0:

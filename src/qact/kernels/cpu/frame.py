@@ -15,7 +15,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from torch import Tensor
 
-from qact.kernels.cpu.jit import inline
+from qact.kernels.cpu.jit import jit
 
 # Integers in a frame; the first two are for `qact.kernels.cpu.pool`.
 SIZE, FIRST = 128, 2
@@ -45,34 +45,34 @@ def _pointer(typing: Any, address: Any) -> Any:
     return types.voidptr(types.int64), generate
 
 
-@inline
+@jit
 def opened(data):  # type: ignore[no-untyped-def]
     """The frame at an address."""
     return carray(data, (SIZE,), np.int64)
 
 
-@inline
+@jit
 def cube(frame, k):  # type: ignore[no-untyped-def]
     """The ``k``-th tensor, float32 of three dimensions."""
     at = FIRST + 4 * k
     return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2], frame[at + 3]), np.float32)
 
 
-@inline
+@jit
 def plane(frame, k, dtype):  # type: ignore[no-untyped-def]
     """The ``k``-th tensor, of two dimensions."""
     at = FIRST + 4 * k
     return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2]), dtype)
 
 
-@inline
+@jit
 def line(frame, k, dtype):  # type: ignore[no-untyped-def]
     """The ``k``-th tensor, of one dimension."""
     at = FIRST + 4 * k
     return carray(_pointer(frame[at]), (frame[at + 1],), dtype)
 
 
-@inline
+@jit
 def numbers(frame, tensors):  # type: ignore[no-untyped-def]
     """The numbers behind ``tensors`` tensors."""
     return frame[FIRST + 4 * tensors :].view(np.float64)

@@ -9,6 +9,7 @@ import torch
 
 from qact.kernels.columns import KERNEL, TAPS
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.rows import fill
 
 _STEP = 1024
 
@@ -49,7 +50,7 @@ def convolve(edges, bins, kernel, reach, out):  # type: ignore[no-untyped-def]
     ``edges`` carries `TAPS` + 2 zeros on either side of its ``bins + 1`` masses.
     """
     total = out[: bins + 2]
-    total[:] = 0
+    fill(total, 0)
     n = total.size
     for m in range(0, reach, 2):
         near, far = kernel[m], kernel[m + 1]

@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, cached_property
 from typing import Any
 
 from numba import njit, types
 from numba.core.ccallback import CFunc
+from numba.core.codegen import JITCodeLibrary
+from numba.core.compiler import Compiler
 from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
 
 # Sums may be taken in any order, so that they use the whole width of the processor; what is not a
 # number is found beforehand, on the bits.
 FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
-OPTIONS = {"error_model": "numpy", "fastmath": FAST, "no_cpython_wrapper": True}
+OPTIONS = {"error_model": "numpy", "fastmath": FAST}
 
-jit: Callable[..., Any] = njit(nogil=True, no_cfunc_wrapper=True, **OPTIONS)
-inline: Callable[..., Any] = njit(nogil=True, no_cfunc_wrapper=True, inline="always", **OPTIONS)
+
+class _Part(JITCodeLibrary):
+    """A function's code for the kernels that call it: never optimised, nor run, by itself."""
+
+    def finalize(self) -> None:
+        for library in dict.fromkeys(self._linking_libraries):
+            self._final_module.link_in(library._get_module_for_linking(), preserve=True)
+        self._finalized = True
+
+    def get_pointer_to_function(self, name: str) -> int:
+        return 0
+
+    @property
+    def codegen(self) -> Any:
+        return self
+
+    def set_env(self, name: str, env: Any) -> None:
+        """Nothing here raises an error, so nothing needs the objects that one would be made of."""
+
+
+class _Linked(Compiler):
+    """Compiles a function as a part of kernels.
+
+    Numba would optimise it and translate it by itself, then within each function that calls it, and
+    within each that calls those; only the last is ever run. That is half of a cold start.
+    """
+
+    def __init__(self, typing: Any, target: Any, library: Any, *rest: Any) -> None:
+        super().__init__(typing, target, library or _Part(target.codegen(), "part"), *rest)
+
+
+PART = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+jit: Callable[..., Any] = njit(pipeline_class=_Linked, **PART, **OPTIONS)
+# Only for what takes functions: every call of such a function is compiled once more.
+inline: Callable[..., Any] = njit(inline="always", pipeline_class=_Linked, **PART, **OPTIONS)
 
 
 class Kernel:
@@ -36,11 +73,11 @@ class Kernel:
     @cached_property
     def compiled(self) -> Any:
         """With ``address`` and ``ctypes``, its two doors."""
-        options = {"error_model": "numpy", "fastmath": FAST}
-        made: Any = _Announced(self.function, ((types.voidptr,), types.void), {}, options)
+        made: Any = _Announced(self.function, ((types.voidptr,), types.void), {}, OPTIONS)
         made.enable_caching()
         made._targetdescr = _Engine()
-        made.compile()
+        with _uncollected():
+            made.compile()
         if not made.cache_hits:  # it was compiled, and is on disk now
             made.compile()
         return made
@@ -54,12 +91,24 @@ class _Announced(CFunc):
         return super()._compile_uncached()
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """No search for dead cycles among the millions of objects that a compiler makes."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 @cache
 def announce(folder: str) -> None:
     """Say once, on stderr, that kernels are being compiled; ``QACT_QUIET=1`` keeps it silent."""
     if os.environ.get("QACT_QUIET", "") in ("", "0"):
         print(
-            f"qact: compiling CPU kernels, once; they are kept in {folder} "
+            f"qact: compiling CPU kernels, once, for some ten seconds; they are kept in {folder} "
             "(QACT_QUIET=1 silences this line)",
             file=sys.stderr,
             flush=True,

@@ -10,7 +10,7 @@ from qact.kernels.columns import PARTS
 from qact.kernels.cpu.frame import cube, line, opened, pack, plane
 from qact.kernels.cpu.jit import Kernel, jit
 from qact.kernels.cpu.pool import run, share
-from qact.kernels.cpu.rows import CHUNK, block, gather, interpolate, locate, scatter, stretch
+from qact.kernels.cpu.rows import CHUNK, block, copy, gather, interpolate, locate, scatter, stretch
 from qact.kernels.stored import Stored
 
 # Runs of this many neighbours are worked on where they stand; shorter ones are gathered first.
@@ -39,7 +39,7 @@ def _lookup_kernel(data):  # type: ignore[no-untyped-def]
     if inner >= RUN:
         for c in range(first, last):
             for n in range(outer):
-                line_[:] = z[n, c]
+                copy(z[n, c], line_)
                 goal = out[n, c]
                 _row(line_, c, table, place, inverse, offset, scale, shift, least, cell, part, goal)
         return

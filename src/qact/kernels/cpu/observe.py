@@ -24,7 +24,7 @@ from qact.kernels.columns import (
     WIDTH,
 )
 from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.rows import CHUNK, count, extent, moments, negatives, shift, stretch
+from qact.kernels.cpu.rows import CHUNK, count, extent, fill, moments, negatives, shift, stretch
 from qact.kernels.cpu.table import (
     choose_grid,
     edge_masses,
@@ -76,7 +76,7 @@ def observe(row, weight, bias, eps, rule, state, work):  # type: ignore[no-untyp
     """Norm, spread, sign and grid of a row into ``state``; whether all values are finite."""
     state[FINITE] = 1.0 if extent(row, work.ends) else 0.0
     if state[FINITE] == 0:
-        state[:] = np.nan
+        fill(state, np.nan)
         state[FINITE] = 0.0
         return False
     if eps >= 0:

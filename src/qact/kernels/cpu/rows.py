@@ -17,6 +17,20 @@ INFINITE = 0x7F800000
 
 
 @jit
+def fill(row, value):  # type: ignore[no-untyped-def]
+    """``value`` everywhere; a slice on the left of ``=`` takes long to compile."""
+    for i in range(row.size):
+        row[i] = value
+
+
+@jit
+def copy(row, to):  # type: ignore[no-untyped-def]
+    """The numbers of a row."""
+    for i in range(row.size):
+        to[i] = row[i]
+
+
+@jit
 def block(inner):  # type: ignore[no-untyped-def]
     """How many channels to gather at once: those that share a cache line."""
     return max(1, 16 // inner)
@@ -154,7 +168,7 @@ def locate(chunk, inverse, offset, bins, cell, place):  # type: ignore[no-untype
 @jit
 def count(row, inverse, offset, bins, hist, cell, place):  # type: ignore[no-untyped-def]
     """Counts and places of every bin, packed; the last entry holds what lies on the last edge."""
-    hist[: bins + 1] = 0
+    fill(hist[: bins + 1], 0)
     for start in range(0, row.size, CHUNK):
         chunk = row[start : start + CHUNK]
         locate(chunk, inverse, offset, bins, cell, place)

@@ -15,6 +15,7 @@ from torch import Tensor
 from qact.kernels.cpu.frame import numbers, opened, pack, plane
 from qact.kernels.cpu.jit import Kernel, jit
 from qact.kernels.cpu.pool import run, share
+from qact.kernels.cpu.rows import fill
 
 STEPS = 64
 TOLERANCE = np.float32(4e-7)
@@ -44,9 +45,9 @@ def _forward(data):  # type: ignore[no-untyped-def]
         row, goal = z[r], out[r]
         top = _top(row)
         if not _finite(row):
-            goal[:] = np.nan
+            fill(goal, np.nan)
         elif top == -np.inf:
-            goal[:] = 0
+            fill(goal, 0)
         elif square:
             _squares(row, top, _root(row, top, True), goal)
         else:

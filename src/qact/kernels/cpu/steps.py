@@ -14,7 +14,7 @@ import numpy as np
 
 from qact.kernels.columns import NEGATIVE
 from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.rows import CHUNK, locate
+from qact.kernels.cpu.rows import CHUNK, fill, locate
 
 # Cells of the fine grid, and levels: codes are bytes.
 FINEST, LEVELS = 4096, 255
@@ -99,7 +99,7 @@ def positions(n, below, grounded, sentinels, steps, position):  # type: ignore[n
 @jit
 def starts(row, inverse, offset, bins, start, cell, place):  # type: ignore[no-untyped-def]
     """``start[b]``: how many values lie in cells before ``b``."""
-    start[: bins + 2] = 0
+    fill(start[: bins + 2], 0)
     for at in range(0, row.size, CHUNK):
         chunk = row[at : at + CHUNK]
         locate(chunk, inverse, offset, bins, cell, place)

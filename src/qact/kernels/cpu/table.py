@@ -30,6 +30,7 @@ from qact.kernels.columns import (
 )
 from qact.kernels.cpu.gauss import convolve, normal_score, taps
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.rows import fill
 
 
 @jit
@@ -80,8 +81,8 @@ def edge_masses(hist, state, negative, positive, edges, part):  # type: ignore[n
     """The weight of every bin divided between its edges, with zeros on either side."""
     bins, pad = int(state[BINS]), TAPS + 2
     zero = min(max(-int(state[OFFSET]), 0), bins + 1)
-    edges[:pad] = 0
-    edges[pad + bins + 1 : bins + 2 * pad + 1] = 0
+    fill(edges[:pad], 0)
+    fill(edges[pad + bins + 1 : bins + 2 * pad + 1], 0)
     own, right = edges[pad : pad + bins + 1], part[: bins + 1]
     # A value gives its place's share to the right edge, the rest to the left one.
     for k in range(own.size):
@@ -204,6 +205,29 @@ def level(kind, rank, above, bins, values, weight, bias, tail, score, table):  #
 def lowest(kind):  # type: ignore[no-untyped-def]
     """The value that a level never falls below."""
     return np.float32(0) if kind == RELU else np.float32(-np.inf)
+
+
+@jit
+def crossing(table, bins, offset, upright):  # type: ignore[no-untyped-def]
+    """Where a level that rises (``upright``) or falls crosses zero, in bins; infinite if nowhere.
+
+    What lies beyond it, or below it if the level falls, is above zero as `interpolate` has it.
+    """
+    low, high = 0, bins + 1
+    while low < high:  # the first edge beyond
+        middle = (low + high) >> 1
+        if (table[middle] > 0) == upright:
+            high = middle
+        else:
+            low = middle + 1
+    if low == 0 or low == bins + 1:
+        return np.float32(-np.inf if low == 0 else np.inf)
+    before, edge = table[low - 1], np.float32(offset + low - 1)
+    cut, one = edge + before / (before - table[low]), np.float32(1)
+    # The edges are on the sides that the table says, however the sum is rounded.
+    if upright:
+        return min(cut, np.nextafter(edge + one, edge))
+    return max(cut, np.nextafter(edge, edge + one))
 
 
 @jit

@@ -25,6 +25,7 @@ KERNEL, TAPS = tl.constexpr(columns.KERNEL), tl.constexpr(columns.TAPS)
 PARTS, ONE = tl.constexpr(columns.PARTS), tl.constexpr(columns.ONE)
 
 TRACE, TRIM = tl.constexpr(moving.TRACE), tl.constexpr(moving.TRIM)
+FULL = tl.constexpr(moving.FULL)
 
 # What the programs of a channel hand on: columns of the forward pass's parts.
 COUNT, AVERAGE, SQUARE, LOW, HIGH, SOUND = map(tl.constexpr, range(6))

@@ -12,14 +12,17 @@ import triton.language as tl
 from qact.kernels.triton.constants import (
     BINS,
     FINITE,
+    FULL,
     IN_MEAN,
     IN_VAR,
+    MEAN,
     OFFSET,
     ONE,
     OUT_MEAN,
     OUT_VAR,
     PARTS,
     STATE,
+    STD,
     TRACE,
     TRIM,
     WIDTH,
@@ -81,7 +84,7 @@ def follow(
         if finite:
             row = c.to(tl.int64) * B
             _move(
-                hist, at, rate, mass + row, moment + row, mean + c, std + c, exponent + c,
+                hist, at, n, rate, mass + row, moment + row, mean + c, std + c, exponent + c,
                 offset + c, B, CELLS, BLOCK,
             )  # fmt: skip
         if COUNTED:
@@ -97,10 +100,10 @@ def follow(
 
 @triton.jit
 def _move(
-    hist, at, rate, mass, moment, mean, std, exponent, offset, B,
+    hist, at, n, rate, mass, moment, mean, std, exponent, offset, B,
     CELLS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """``(1 - rate) stored + rate batch`` on a grid that holds both; a new channel is the batch."""
+    """``(1 - rate) stored + rate batch``, see `qact.rank.moving.moved`."""
     k = tl.arange(0, CELLS)
     own = tl.load(mass + k, mask=k < B, other=0.0)
     total = tl.sum(own.to(tl.float64), 0)
@@ -114,23 +117,40 @@ def _move(
     old, begin = tl.load(exponent).to(tl.int32), tl.load(offset).to(tl.int64)
     left, right = _trimmed(own, k, total, B)
     wide = _power_of_two(old)
+    inside = (low >= begin.to(tl.float64) * wide) & (high <= (begin + B).to(tl.float64) * wide)
     low = tl.where(known, tl.minimum(low, (begin + left).to(tl.float64) * wide), low)
     high = tl.where(known, tl.maximum(high, (begin + right).to(tl.float64) * wide), high)
     e, zero = _spanning(low, high, B)
+    coarse = (high - low <= FULL * B * wide) & (e < old)
+    stays = known & inside & ~coarse
+    e, zero = tl.where(stays, old, e), tl.where(stays, begin, zero)
     # All that is stored is read before any of it is written.
     kept = tl.where(known, 1.0 - rate, 0.0).to(tl.float32)
     stored, place = _collect(mass, moment, False, kept, k, zero, B, begin, old, e, B)
     below, above = _outside(own, moment, kept, k, begin, old, e, zero, B)
-    fresh, inside = _collect(hist, hist, True, rate, k, zero, B, start, batch, e, bins + 1)
+    fresh, fresh_place = _collect(hist, hist, True, rate, k, zero, B, start, batch, e, bins + 1)
     stored += fresh + tl.where(k == 0, below, 0.0) + tl.where(k == B - 1, above, 0.0)
-    place += inside + tl.where(k == B - 1, above, 0.0)
+    place += fresh_place + tl.where(k == B - 1, above, 0.0)
     weight, part = stored.to(tl.float32), place.to(tl.float32)
     tl.debug_barrier()
     tl.store(mass + k, weight, mask=k < B)
     tl.store(moment + k, part, mask=k < B)
     tl.store(exponent, e.to(tl.float32))
     tl.store(offset, zero.to(tl.float32))
-    _recentre(weight, part, k, mean, std, _power_of_two(e), zero, B)
+    centre, spread = _joint(at, mean, std, (1.0 - rate) * total, rate * n)
+    read, width = _centred(weight, part, k, _power_of_two(e), zero, B)
+    tl.store(mean, tl.where(stays, centre, read).to(tl.float32))
+    tl.store(std, tl.where(stays, spread, width).to(tl.float32))
+
+
+@triton.jit
+def _joint(at, mean, std, own, fresh):
+    """Mean and spread of what is stored and of the batch, weighing ``own`` and ``fresh``."""
+    before, spread = tl.load(mean).to(tl.float64), tl.load(std).to(tl.float64)
+    share, gap = fresh / (own + fresh), tl.load(at + MEAN) - before
+    seen = tl.load(at + STD)
+    variance = (1 - share) * spread * spread + share * (seen * seen + (1 - share) * gap * gap)
+    return before + share * gap, tl.sqrt(variance)
 
 
 @triton.jit
@@ -235,7 +255,7 @@ def _outside(own, moment, factor, k, begin, old, new, zero, B):
 
 
 @triton.jit
-def _recentre(mass, moment, k, mean, std, width, offset, B):
+def _centred(mass, moment, k, width, offset, B):
     """Mean and spread read off the bins."""
     m, half = mass.to(tl.float64), tl.cast(B // 2, tl.float64)
     total = tl.maximum(tl.sum(m, 0), 1e-300)
@@ -243,5 +263,4 @@ def _recentre(mass, moment, k, mean, std, width, offset, B):
     centre = tl.sum(m * left + moment.to(tl.float64), 0) / total
     place = left - centre + moment.to(tl.float64) / tl.maximum(m, 1e-30)
     second = tl.sum(m * place * place, 0) / total
-    tl.store(mean, ((offset.to(tl.float64) + half + centre) * width).to(tl.float32))
-    tl.store(std, (tl.sqrt(second) * width).to(tl.float32))
+    return (offset.to(tl.float64) + half + centre) * width, tl.sqrt(second) * width
