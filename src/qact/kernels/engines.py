@@ -104,7 +104,7 @@ def _lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], 
         return import_module("qact.kernels.triton.recall").lookup
     if passes(engine, z) is plain:
         return stored.lookup
-    return import_module("qact.kernels.cpu.lookup").lookup
+    return _imported("qact.kernels.cpu.lookup").lookup  # type: ignore[union-attr]
 
 
 def settling(mass: Tensor) -> Settle:

@@ -52,9 +52,9 @@ def held(module: nn.Module) -> list[Tensor]:
 
 def versions(tensors: Sequence[Tensor]) -> tuple | None:
     """What differs after any change to the tensors; None where torch does not count changes."""
-    if any(t.is_inference() for t in tensors):
+    if True in [t.is_inference() for t in tensors]:
         return None
-    return tuple((t.data_ptr(), t._version, t.dtype) for t in tensors)
+    return tuple([(t.data_ptr(), t._version, t.dtype) for t in tensors])
 
 
 @custom_op("qact::recall", mutates_args=())

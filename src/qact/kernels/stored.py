@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -37,6 +39,11 @@ class Stored:
     shift: Tensor
     least: Tensor
     after: Callable[[Tensor], Tensor] | None = None
+
+    @cached_property
+    def made(self) -> dict[str, Any]:
+        """What an engine makes of it once, by the engine's word."""
+        return {}
 
     @property
     def tensors(self) -> tuple[Tensor, ...]:

@@ -16,7 +16,7 @@ from qact.kernels.following import Norm
 from qact.kernels.nearest import Nearest, exported, of_tensors
 from qact.kernels.plan import Plan, fuse, planned
 from qact.kernels.recall import held, versions
-from qact.kernels.stored import Stored, storable
+from qact.kernels.stored import Stored
 from qact.nn.layer import QAct
 from qact.rank import levels as _levels
 from qact.rank.layout import Channels, fold, unfold
@@ -114,7 +114,7 @@ class NormedQAct(nn.Module):
         self.norm_out = ChannelNorm(num_features, affine=scaled, **place) if after else None
         # In tuples, which are no modules: the state stays that of a tree.
         self.norm_in._beside, self.quantile._beside = (self.quantile,), (self.norm_in,)
-        self._stored: tuple[Stored, tuple | None, Stored] | None = None
+        self._stored: tuple[tuple | None, Stored] | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Norm, quantile, norm."""
@@ -136,12 +136,16 @@ class NormedQAct(nn.Module):
 
     def _plan(self) -> Plan | None:
         """What to fuse, if every part is as this class made it and in training."""
+        if not self.quantile.training:
+            return None
         parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
         ours = ours and self.quantile.context.single  # as fused kernels have it
         if not ours or not all(part.training and untouched(part, RULE) for part in parts):
             return None
-        plan = fuse(self.quantile.rule, self.quantile.level)
+        # Scale and shift of the score, which are the block's own, do not matter to what is fused.
+        quantile = self.quantile
+        plan = fuse(quantile.rule, quantile._level if quantile.table is None else quantile.level)
         if plan is None:
             return None
         after = None if self.norm_out is None else self.norm_out.eps
@@ -166,7 +170,7 @@ class NormedQAct(nn.Module):
         ours = all(vars(type(part)).get("same_in_eval", False) for part in parts)
         plain = ours and all(untouched(part, RULE) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
-        return plain and known and storable(self.quantile.rule, self.quantile.level)
+        return plain and known and self.quantile._storable
 
     def reset_running_stats(self) -> None:
         """Forget the statistics of the norms, and the context."""
@@ -181,12 +185,10 @@ class NormedQAct(nn.Module):
         return self._kept()
 
     def _kept(self) -> Stored:
-        norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
-        middle, key = self.quantile._kept(), versions([t for n in norms for t in held(n)])
-        kept = self._stored
-        if kept is None or kept[0] is not middle or key is None or kept[1] != key:
-            kept = self._stored = middle, key, self._fold(middle)
-        return kept[2]
+        kept, key = self._stored, versions(held(self))
+        if kept is None or key is None or kept[0] != key:
+            kept = self._stored = key, self._fold(self.quantile._kept())
+        return kept[1]
 
     def _table(self) -> tuple[Tensor, ...]:
         return exported(self._kept())

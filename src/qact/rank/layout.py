@@ -63,7 +63,7 @@ class Channels:
     @property
     def z(self) -> Tensor:
         """The values as (N, C, L)."""
-        return fold(self.input, self.dim)
+        return _fold(self.input, self.dim)
 
     @property
     def wide(self) -> Tensor:
@@ -72,7 +72,7 @@ class Channels:
 
     def back(self, folded: Tensor) -> Tensor:
         """Give (N, C, L) the shape, memory order and dtype of the input."""
-        return unfold(folded.to(self.input.dtype), self.input, self.dim)
+        return _unfold(folded.to(self.input.dtype), self.input, self.dim)
 
     def filled(self) -> Channels:
         """Itself, or ValueError if it holds no value."""
@@ -105,7 +105,10 @@ def fold(input: Tensor, dim: int) -> Tensor:
     >>> fold(torch.zeros(2, 7, 3), -1).shape
     torch.Size([14, 3, 1])
     """
-    dim = channel_dim(input, dim)
+    return _fold(input, channel_dim(input, dim))
+
+
+def _fold(input: Tensor, dim: int) -> Tensor:
     channels = input.shape[dim]
     if not input.is_contiguous() and _channels_last(input, dim):
         return input.movedim(dim, -1).reshape(-1, channels, 1)
@@ -116,7 +119,11 @@ def fold(input: Tensor, dim: int) -> Tensor:
 
 def unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
     """Undo :func:`fold`: give ``folded`` the shape (and memory order) of ``like``."""
-    dim, folded = channel_dim(like, dim), folded.contiguous()
+    return _unfold(folded, like, channel_dim(like, dim))
+
+
+def _unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
+    folded = folded.contiguous()
     if not like.is_contiguous() and _channels_last(like, dim):
         shape = (*like.shape[:dim], *like.shape[dim + 1 :], like.shape[dim])
         return folded.reshape(shape).movedim(-1, dim)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -36,7 +38,7 @@ def forward(
     dtype, z = z.dtype, z.detach().float()
     out = torch.empty_like(z)
     state = torch.zeros(channels, STATE, dtype=torch.float64)
-    tables = torch.empty(channels, table_columns(n, plan) if keep else 0)
+    tables = torch.zeros(channels, table_columns(n, plan) if keep else 0)
     codes = torch.empty(channels, code_columns(n, plan) if keep else 0, dtype=torch.uint8)
     buffers, rate = _no_context(), 0.0
     if following is not None:
@@ -77,11 +79,16 @@ def follow(
 
 def _affine(affine: tuple[Tensor | None, ...], channels: int) -> list[Tensor]:
     """All six, in float32: scales are one and shifts zero where there are none."""
-    filled = []
-    for tensor, default in zip(affine, (1.0, 0.0) * 3, strict=True):
-        given = tensor.detach().float() if tensor is not None else torch.full((channels,), default)
-        filled.append(given.contiguous())
-    return filled
+    return [
+        _absent(channels)[k % 2] if tensor is None else tensor.detach().float().contiguous()
+        for k, tensor in enumerate(affine)
+    ]
+
+
+@lru_cache(maxsize=64)
+def _absent(channels: int) -> tuple[Tensor, Tensor]:
+    with torch.inference_mode(False):  # they outlive it
+        return torch.ones(channels, dtype=torch.float32), torch.zeros(channels)
 
 
 def _no_context() -> tuple[Tensor, ...]:

@@ -7,6 +7,7 @@ kernel reads or writes is described in a `frame`, four integers each, and option
 from __future__ import annotations
 
 import struct
+from array import array
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,28 @@ from qact.kernels.cpu.jit import jit
 SIZE, FIRST = 128, 2
 
 
-def pack(tensors: list[Tensor], numbers: list[float]) -> np.ndarray:
+def pack(tensors: list[Tensor], numbers: list[float]) -> array[int]:
     """The frame of tensors (at most three dimensions, contiguous) and of numbers.
 
     It holds addresses: the tensors must outlive the call.
     """
-    frame: list[int] = [0, 0]
+    frame = [0] * FIRST
     for tensor in tensors:
-        if not tensor.is_contiguous():
-            raise AssertionError(f"a kernel reads contiguous memory, not strides {tensor.stride()}")
-        frame += (tensor.data_ptr(), *(*tensor.shape, 1, 1, 1)[:3])
+        frame += _described(tensor)
     frame += struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
-    return np.array(frame + [0] * (SIZE - len(frame)), np.int64)
+    return array("q", frame + [0] * (SIZE - len(frame)))
+
+
+def put(frame: array[int], k: int, tensor: Tensor) -> None:
+    """Write where the ``k``-th tensor is, and its shape."""
+    at = FIRST + 4 * k
+    frame[at : at + 4] = array("q", _described(tensor))
+
+
+def _described(tensor: Tensor) -> tuple[int, ...]:
+    if not tensor.is_contiguous():
+        raise AssertionError(f"a kernel reads contiguous memory, not strides {tensor.stride()}")
+    return (tensor.data_ptr(), *tensor.shape, 1, 1, 1)[:4]
 
 
 @intrinsic

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from qact.kernels.columns import PARTS
-from qact.kernels.cpu.frame import cube, line, opened, pack, plane
+from qact.kernels.cpu.frame import cube, line, opened, pack, plane, put
 from qact.kernels.cpu.jit import Kernel, jit
 from qact.kernels.cpu.pool import run, share
 from qact.kernels.cpu.rows import CHUNK, block, copy, gather, interpolate, locate, scatter, stretch
@@ -21,8 +21,11 @@ def lookup(z: Tensor, stored: Stored) -> Tensor:
     """The activation of ``z`` (N, C, L) in a stored context, float32."""
     z = z.float().contiguous()
     out = torch.empty_like(z)
-    tensors = [z, out, stored.table, stored.place, stored.inverse, stored.offset]
-    frame = pack([*tensors, stored.scale, stored.shift, stored.least], [])
+    if "cpu" not in stored.made:
+        stored.made["cpu"] = pack([z, out, *stored.tensors], [])
+    frame = stored.made["cpu"][:]
+    put(frame, 0, z)
+    put(frame, 1, out)
     run(_lookup_kernel, frame, z.shape[1], z.numel())
     return out
 

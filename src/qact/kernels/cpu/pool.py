@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import os
 import re
+from array import array
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
@@ -29,7 +30,7 @@ from qact.kernels.cpu.jit import Kernel, jit
 SERIAL = 4096
 
 
-def run(kernel: Kernel, frame: np.ndarray, channels: int, values: int) -> None:
+def run(kernel: Kernel, frame: array[int], channels: int, values: int) -> None:
     """Run a kernel on all threads that ``values`` are worth.
 
     The first two integers of the frame say which thread of how many this is; none, that the
@@ -37,16 +38,16 @@ def run(kernel: Kernel, frame: np.ndarray, channels: int, values: int) -> None:
     """
     threads, entry = min(torch.get_num_threads(), channels), kernel.compiled
     if threads == 1 or values < SERIAL:
-        frame[:2] = 0, 1
-        entry.ctypes(frame.ctypes.data)
+        frame[0], frame[1] = 0, 1
+        entry.ctypes(frame.buffer_info()[0])
     elif _TEAM is not None:
-        frame[:2] = 0, 0
-        _TEAM(entry.address, frame.ctypes.data, threads, 0)
+        frame[0], frame[1] = 0, 0
+        _TEAM(entry.address, frame.buffer_info()[0], threads, 0)
     else:
-        copies = [frame.copy() for _ in range(threads)]
+        copies = [frame[:] for _ in range(threads)]
         for i, copy in enumerate(copies):
-            copy[:2] = i, threads
-        jobs = [_pool(threads).submit(entry.ctypes, copy.ctypes.data) for copy in copies]
+            copy[0], copy[1] = i, threads
+        jobs = [_pool(threads).submit(entry.ctypes, copy.buffer_info()[0]) for copy in copies]
         for job in jobs:
             job.result()
 
