@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from qact import checks
 from qact.activations.sparse import topk
 from qact.files import load_tensors, save_tensors
-from qact.taps.steering import fingerprint
+from qact.taps.steering import same_model
 
 FORMAT = "qact.autoencoder.1"
 
@@ -119,13 +119,7 @@ class Autoencoder(nn.Module):
 
     def check(self, model: nn.Module | None) -> None:
         """Refuse a model that it was not trained on."""
-        if model is None or self.fingerprint is None:
-            return
-        if (own := fingerprint(model)) != self.fingerprint:
-            raise ValueError(
-                f"the autoencoder was trained on a model of fingerprint {self.fingerprint}, and "
-                f"this one has {own}: its weights are others. Train it anew"
-            )
+        same_model("autoencoder", self.fingerprint, model)
 
 
 @dataclass(frozen=True)

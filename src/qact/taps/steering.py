@@ -98,12 +98,7 @@ class Direction:
 
     def check(self, model: nn.Module | None) -> None:
         """Refuse a model that the direction was not made with."""
-        own = None if model is None or self.fingerprint is None else fingerprint(model)
-        if own != self.fingerprint and own is not None:
-            raise ValueError(
-                f"the direction was made with a model of fingerprint {self.fingerprint}, and this "
-                f"one has {own}: its weights are others. Make the direction anew"
-            )
+        same_model("direction", self.fingerprint, model)
 
 
 def steer(
@@ -234,6 +229,16 @@ def fingerprint(model: nn.Module) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def same_model(what: str, made_with: str | None, model: nn.Module | None) -> None:
+    """Refuse a model of another fingerprint than something was made with; None fits all."""
+    own = None if model is None or made_with is None else fingerprint(model)
+    if own is not None and own != made_with:
+        raise ValueError(
+            f"the {what} was made with a model of fingerprint {made_with}, and this one has {own}: "
+            f"its weights are others. Make the {what} anew"
+        )
 
 
 class Question:
