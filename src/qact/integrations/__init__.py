@@ -1,1 +1,4 @@
-"""Other people's frameworks: scikit-learn, Lightning, torchmetrics, imported when asked for."""
+"""Other people's frameworks: scikit-learn, Lightning, torchmetrics, onnxruntime, torchao.
+
+Each is imported when it is asked for.
+"""
