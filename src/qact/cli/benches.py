@@ -37,6 +37,10 @@ Faults = Annotated[
 Scores = Annotated[
     bool, typer.Option("--scores", help="How well scores tell outliers, instead of shifts.")
 ]
+Drift = Annotated[
+    bool,
+    typer.Option("--drift", help="Which layer costs accuracy, by corruption; in report.html too."),
+]
 Outliers = Annotated[
     list[str] | None,
     typer.Option("--outliers", help="With --scores: a data set of outliers; repeat for more."),
@@ -65,6 +69,7 @@ def bench(
     jobs: Jobs = None,
     faults: Faults = False,
     scores: Scores = False,
+    drift: Drift = False,
     outliers: Outliers = None,
 ) -> None:
     """Train a network with each activation; measure all under shift.
@@ -84,8 +89,8 @@ def bench(
     base = quick(Recipe()) if quick_run else Recipe()
     asked = recipe_of(base, recipe, preset, flags)
     devices = devices_of(device)
-    if faults and scores:
-        raise typer.BadParameter("--faults and --scores are two measurements; ask for one")
+    if faults + scores + drift > 1:
+        raise typer.BadParameter("--faults, --scores and --drift are measurements; ask for one")
     if outliers and not scores:
         raise typer.BadParameter("--outliers are for --scores")
     asked = trainable(asked, recipe_of(base, None, preset, {}), console)
@@ -98,6 +103,8 @@ def bench(
         _faults(asked, folder, 5 if quick_run else 20, console)
     elif scores:
         _scores(asked, folder, tuple(outliers or ()), console)
+    elif drift:
+        _drift(asked, folder, console)
     else:
         _bench(asked, folder, devices, jobs, tuple(module or ()), console)
 
@@ -173,6 +180,24 @@ def _scores(recipe: Recipe, folder: Path, outliers: tuple[str, ...], console: Co
     rows = measure_scores(recipe, folder, outliers, tell=lambda text: console.print(f"  {text}"))
     print_scores(rows, console)
     console.print(f"\n{folder / 'scores.json'}", soft_wrap=True, highlight=False)
+
+
+def _drift(recipe: Recipe, folder: Path, console: Console) -> None:
+    from qact.bench.measure.drift import FILE, measure_drift
+    from qact.bench.report.terminal import print_drift
+    from qact.bench.store.files import make_folder
+
+    make_folder(folder)
+    rows = measure_drift(recipe, folder, tell=lambda text: console.print(f"  {text}"))
+    print_drift(rows, console)
+    console.print(f"\n{folder / FILE}", soft_wrap=True, highlight=False)
+    if (folder / "results.json").exists():  # of a bench: its page has a section more
+        from qact.bench.report.html import write_report
+        from qact.bench.report.summary import Summary
+        from qact.bench.store.results import load_results
+
+        page = write_report(Summary(load_results(folder)), folder)
+        console.print(f"{page}", soft_wrap=True, highlight=False)
 
 
 def _matching(pattern: str | None) -> list[str]:

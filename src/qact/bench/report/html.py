@@ -6,6 +6,7 @@ from :mod:`figures`. Everything that comes from a file or a user is escaped by t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -15,6 +16,7 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from qact.bench.errors import BenchError
+from qact.bench.measure.drift import load_drift
 from qact.bench.recipe.adaptations import describe
 from qact.bench.recipe.training import Training
 from qact.bench.report import figures, tables
@@ -49,7 +51,7 @@ _SAID = {"epochs", "batch", "optimizer", "lr", "weight_decay", "loss", "label_sm
 def write_report(summary: Summary, folder: Path) -> Path:
     """Write ``report.html`` and ``curves.svg`` for the rows that exist; return the page's path."""
     path = folder / "report.html"
-    write_atomically(path, render(summary).encode())
+    write_atomically(path, render(summary, load_drift(folder)).encode())
     write_atomically(folder / "curves.svg", picture(summary).encode())
     return path
 
@@ -61,8 +63,8 @@ def picture(summary: Summary) -> str:
     return f"{head}><style>{colours} svg {{ color: var(--ink); }}</style>{body}"
 
 
-def render(summary: Summary) -> str:
-    """Return the page as text.
+def render(summary: Summary, drift: Sequence[dict[str, Any]] = ()) -> str:
+    """Return the page as text; ``drift`` are the rows of ``qact bench --drift``.
 
     Raises:
         BenchError: there are no rows yet.
@@ -83,6 +85,7 @@ def render(summary: Summary) -> str:
             legend=legend(streamed) if streamed.columns else "",
             published=tables.with_published(summary),
             published_note=NOTE,
+            drift=list(tables.by_drift(list(drift))),
             costs=tables.costs(summary),
             leaking=summary.leaking(),
             facts=_facts(summary),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from qact.bench.measure.drift import Row as DriftRow
+from qact.bench.measure.drift import by_layer, correlations
 from qact.bench.recipe.adaptations import heading
 from qact.bench.report import published
 from qact.bench.report.ranking import FEW
@@ -275,3 +277,24 @@ def _marked(rows: list[list[Stat | None]], metric: Metric) -> list[list[Cell]]:
 
 def _colour(summary: Summary, activation: str) -> int:
     return summary.activations.index(activation) % FEW
+
+
+def by_drift(rows: list[DriftRow]) -> Iterator[Table]:
+    """Yield per activation the points of accuracy that each layer brings back, by corruption."""
+    told = correlations(rows)
+    for name, layers in by_layer(rows).items():
+        corruptions = list(dict.fromkeys(c for found in layers.values() for c in found))
+        most = {c: max(found.get(c, -1.0) for found in layers.values()) for c in corruptions}
+        lines = [
+            Row(layer, [_brought(found.get(c), most[c]) for c in corruptions])
+            for layer, found in layers.items()
+        ]
+        last = Row("rank correlation", [Cell(fixed(told[name][c], 2)) for c in corruptions])
+        columns = [Cell("layer"), *(Cell(c.replace("_", " ")) for c in corruptions)]
+        yield Table(columns, [*lines, last], name, dense=len(columns) > _MANY)
+
+
+def _brought(value: float | None, most: float) -> Cell:
+    if value is None:
+        return Cell(MISSING)
+    return Cell(signed(value), kind="best" if value == most > 0 else "")

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from qact.bench.measure.drift import by_layer, correlations
 from qact.bench.measure.faults import WHERE, by_rate
 from qact.bench.measure.scores import by_score
 from qact.bench.recipe.adaptations import describe
@@ -294,6 +295,17 @@ def print_scores(rows: list[dict[str, Any]], console: Console) -> None:
         title = f"AUROC, %, test images against {strange}; mean of {seeds} seeds"
         names = {row["activation"]: row["activation"] for row in here}
         _print_means(title, names, by_score(here), console)
+
+
+def print_drift(rows: list[dict[str, Any]], console: Console) -> None:
+    """Print one table per activation: the points of accuracy that each layer brings back."""
+    seeds, told = len({row["seed"] for row in rows}), correlations(rows)
+    for name, layers in by_layer(rows).items():
+        title = f"{name}: accuracy, points, that a layer's context put right brings back"
+        corruptions = {c: c.replace("_", " ") for found in layers.values() for c in found}
+        _print_means(f"{title}; mean of {seeds} seeds", corruptions, layers, console)
+        shown = ", ".join(f"{words} {told[name][c]:.2f}" for c, words in corruptions.items())
+        console.print(Text(f"rank correlation with distance: {shown}", style="dim"))
 
 
 def _print_means(
