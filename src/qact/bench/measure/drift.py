@@ -20,7 +20,7 @@ from qact.bench.runner.grid import place_of
 from qact.bench.store.files import write_atomically
 from qact.bench.train.network import train_cell
 from qact.taps import explain_drift
-from qact.taps.explain import spearman
+from qact.taps.report import spearman
 
 FILE, BATCH = "drift.json", 100
 Row = dict[str, Any]

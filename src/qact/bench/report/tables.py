@@ -289,7 +289,10 @@ def by_drift(rows: list[DriftRow]) -> Iterator[Table]:
             Row(layer, [_brought(found.get(c), most[c]) for c in corruptions])
             for layer, found in layers.items()
         ]
-        last = Row("rank correlation", [Cell(fixed(told[name][c], 2)) for c in corruptions])
+        last = Row(
+            "rank correlation",
+            [Cell(fixed(told[name][c], 2).replace("-", "−")) for c in corruptions],
+        )
         columns = [Cell("layer"), *(Cell(c.replace("_", " ")) for c in corruptions)]
         yield Table(columns, [*lines, last], name, dense=len(columns) > _MANY)
 
