@@ -115,6 +115,26 @@ def test_refusals():
         Bounds(Strange())(x, x + 1)
 
 
+def test_layers_as_functions():
+    class Functions(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.norm, self.head = nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Linear(3, 2)
+            self.shift = nn.Parameter(torch.ones(1, 3))
+
+        def forward(self, x):
+            x = F.conv2d(x, self.conv.weight, self.conv.bias, 1, 1)
+            norm = self.norm
+            x = F.batch_norm(x, norm.running_mean, norm.running_var, norm.weight, training=False)
+            x = F.relu(x).mean((2, 3)) + self.shift.expand(x.shape[0], -1)
+            return F.linear(x, self.head.weight, bias=self.head.bias)
+
+    torch.manual_seed(0)
+    net = Functions().eval()
+    nn.init.normal_(net.norm.weight)
+    holds(net, Box.about(torch.randn(3, 2, 5, 5), 0.3))
+
+
 def test_what_works_in_place():
     class Block(nn.Module):
         """A residual sum whose branch begins with an activation in place."""

@@ -35,6 +35,7 @@ GROWING_CALLS = {
     *("flatten", "view", "reshape", "mean", "sum", "contiguous", "squeeze", "unsqueeze"),
     *("permute", "transpose", "amax", "clone", "float", "double"),
 }
+LINEAR_CALLS = {F.linear, F.conv1d, F.conv2d, F.conv3d}
 SUMS = {operator.add, torch.add, operator.iadd, "add", "add_"}
 DIFFERENCES = {operator.sub, torch.sub, operator.isub, "sub", "sub_"}
 PRODUCTS = {operator.mul, torch.mul, operator.imul, "mul", "mul_"}
@@ -88,6 +89,13 @@ def _standardised(module: Any, box: Box) -> Box:
         t if column is None else t.reshape(column) for t in (module.weight, module.bias)
     )
     return enclosed(lambda z: z * weight + bias, box)
+
+
+def _linear_call(
+    function: Any, box: Box, weight: Tensor, bias: Tensor | None = None, *args: Any, **kwargs: Any
+) -> Box:
+    middle = function(box.middle, weight, bias, *args, **kwargs)
+    return Box.about(middle, function(box.radius, weight.abs(), None, *args, **kwargs))
 
 
 class Tracer(fx.Tracer):
@@ -164,6 +172,7 @@ class Bounds(fx.Interpreter):
         self._inner = surgery.inner(model)
         graph = traced(self._inner)
         super().__init__(fx.GraphModule(self._inner, graph))
+        self.extra_traceback = False  # what cannot be bounded is said in one line
         self.seen: dict[str, Box] = {}
         self._stop: str | None = None
         self._given, self._asked = dict(given or {}), torch.empty(0, dtype=torch.int64)
@@ -206,6 +215,10 @@ class Bounds(fx.Interpreter):
             return target(*args, **kwargs)
         if target in SUMS | DIFFERENCES | PRODUCTS:
             return _arithmetic(target, *args)
+        if target in LINEAR_CALLS:
+            return _linear_call(target, *args, **kwargs)
+        if target is F.batch_norm and not kwargs.get("training"):
+            return enclosed(_named(target, *args[1:], **kwargs), args[0])
         if target in CALLS:
             return interval(CALLS[target](*args[1:], **kwargs), args[0])
         if target in GROWING_CALLS:
@@ -218,6 +231,8 @@ class Bounds(fx.Interpreter):
 
     def call_method(self, target: Any, args: Any, kwargs: Any) -> Any:
         """A method of a tensor: its size, or what stands among the functions."""
+        if not isinstance(args[0], Box):
+            return super().call_method(target, args, kwargs)
         if target in ("size", "dim"):
             return getattr(args[0].low, str(target))(*args[1:], **kwargs)
         return self.call_function(target, args, kwargs)
