@@ -15,6 +15,7 @@ from qact.taps import (
     divergence,
     intrinsic_dimension,
     massive,
+    probe,
     procrustes,
     redundancy,
     tcav,
@@ -39,6 +40,45 @@ def test_a_linear_head_answers_by_the_sign_of_its_weight():
         assert found.p < 0.05
     nothing = tcav(net, "0", 0, drawn(30, 4, seed=9), drawn(60, 4, seed=20), random)
     assert nothing.p > 0.05
+
+
+def test_scores_are_those_of_captum(tmp_path):
+    concept = pytest.importorskip("captum.concept")
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Linear(6, 12), nn.ReLU(), nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 3)
+    ).eval()
+    x, positive = torch.randn(60, 6), torch.randn(40, 6) + torch.eye(6)[0]
+    random = [torch.randn(40, 6) for _ in range(3)]
+
+    class Ours(concept.Classifier):
+        """The probe in the place of captum's, so that the scores can be compared."""
+
+        def __init__(self):
+            pass
+
+        def train_and_eval(self, dataloader, **options):
+            pairs = [(z.flatten(1), y) for z, y in dataloader]
+            z, y = torch.cat([z for z, _ in pairs]), torch.cat([y for _, y in pairs])
+            self._classes = y.unique().tolist()
+            weight = probe(z, (y == self._classes[1]).long()).weight
+            self._weight = weight[:1] - weight[1:]  # of the first class against the second
+
+        def weights(self):
+            return torch.cat([self._weight, -self._weight])
+
+        def classes(self):
+            return self._classes
+
+    sets = [
+        concept.Concept(i, f"c{i}", torch.utils.data.DataLoader(part, 20))
+        for i, part in enumerate([positive, *random])
+    ]
+    tested = concept.TCAV(net, ["2"], classifier=Ours(), save_path=str(tmp_path))
+    theirs = tested.interpret(x, [[sets[0], other] for other in sets[1:]], target=1)
+    found = [float(one["2"]["sign_count"][0]) for one in theirs.values()]
+    assert found == pytest.approx(list(tcav(net, "2", 1, x, positive, random).scores), abs=0.02)
+    assert min(found) > 0.5
 
 
 def test_directional_derivatives_are_those_of_captum():
