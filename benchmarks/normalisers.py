@@ -157,6 +157,8 @@ def over(rows: list[dict[str, str]], metric: str = "accuracy", **where: str) -> 
 def table(found: Rows) -> list[str]:
     """Ranked by accuracy under shift, the mean of all regimes that every normaliser has."""
     acts = [a for a in ADAPTED if all((n, a, s) in found for n in NORMALISERS for s in SEEDS)]
+    if not acts:
+        return [f"Not measured yet: {len(found)} networks are in."]
     regimes = [(a, how) for a in acts for how in ("frozen", ADAPTED[a])]
     strides = {int(row["stride"]) for row in next(iter(found.values()))}
     usual, *denser = sorted(strides, reverse=True)
