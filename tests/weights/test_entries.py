@@ -308,7 +308,7 @@ def test_a_nan_is_seen_in_its_row_and_nowhere_else(name):
 
 
 @pytest.mark.parametrize("unit", [1e-30, 1e-10, 1e10, 1e30])
-@pytest.mark.parametrize("name", [n for n in NAMES if n != "context_rank"])  # a context of its own
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("context_rank", "gumbel")])
 def test_float32_reaches_as_far_as_its_numbers(name, unit):
     z = unit * data(20, N, dtype=torch.float32)
     wide, narrow = call(made(name, torch.float64), z.double()), call(made(name), z)
