@@ -227,9 +227,9 @@ def sdm(
         tensor([0.6667, 0.3333])
     """
     z, keep = opened(scores, dim, mask)
-    if isinstance(q, int | float):
+    if isinstance(q, (int, float)):
         checks.within("q", q, 0)
-    if isinstance(d, int | float) and not 0 <= d <= 1:
+    if isinstance(d, (int, float)) and not 0 <= d <= 1:
         raise ValueError(f"d={d!r} must lie in [0, 1]")
     q, d = (torch.as_tensor(v, dtype=z.dtype, device=z.device) for v in (q, d))
     base = d * torch.log(2 + q)

@@ -40,7 +40,7 @@ def entmax(scores: Tensor, dim: int = -1, mask: Tensor | None = None, alpha: flo
         >>> entmax(torch.tensor([1.0, 0.0]))
         tensor([0.8307, 0.1693])
     """
-    if not isinstance(alpha, int | float) or not 1 <= alpha < torch.inf:
+    if not isinstance(alpha, (int, float)) or not 1 <= alpha < torch.inf:
         raise ValueError(f"alpha={alpha!r} must be a number of at least 1 (1 is softmax)")
     if alpha == 1:
         return softmax(scores, dim, mask)
