@@ -18,12 +18,13 @@ import json
 import statistics
 import sys
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy import stats
+from sklearn.metrics import pairwise_distances
+from sklearn.metrics.pairwise import rbf_kernel
 from torch import nn
 from torch.nn import functional as F
 
@@ -40,7 +41,7 @@ MOST = 50  # windows of a stream
 def rows_of(model, x, batch=100):
     """Sampled rows of every signal of all images."""
     parts = []
-    collector = Collector(model, None, lambda rows, size: parts.append(rows))
+    collector = Collector(model, None, lambda rows, *_: parts.append(rows))
     collector.attach()
     with torch.no_grad():
         for part in x.split(batch):
@@ -80,8 +81,8 @@ def small_net(channels, classes):
     )
 
 
-def pool(data, root=None):
-    """A trained network and held-out images with labels."""
+def pool(data, root=None, net=True):
+    """A trained network, or None, and held-out images with labels."""
     if data == "digits":
         from sklearn.datasets import load_digits
 
@@ -90,7 +91,7 @@ def pool(data, root=None):
         x = torch.from_numpy(digits.images).float()[:, None][order] / 16
         x, y = F.interpolate(x, 32, mode="bilinear"), torch.from_numpy(digits.target)[order]
         torch.manual_seed(0)
-        return trained(small_net(1, 10), x[:300], y[:300]), x[300:], y[300:]
+        return net and trained(small_net(1, 10), x[:300], y[:300]), x[300:], y[300:]
     if data == "table":
         from sklearn.datasets import make_classification
 
@@ -172,52 +173,95 @@ def rivals(x, z, source, source_z):
     }
 
 
-def mmd(source):
-    """MMD of pixels by frouros, p by permutations; None where it is not installed."""
-    try:
-        from frouros.callbacks import PermutationTestDistanceBased
-        from frouros.detectors.data_drift import MMD
-    except ImportError:
-        return None
-    test = PermutationTestDistanceBased(num_permutations=199, random_state=0, num_jobs=1, name="p")
-    detector = MMD(callbacks=[test])
-    detector.fit(X=source)
-    return lambda x: float(detector.compare(X=x)[1]["p"]["p_value"])
+def mmd(source, permutations=499):
+    """MMD with the kernel and width of Gretton et al. 2012 (median), p by permutations."""
+    gamma = 1 / np.median(pairwise_distances(source, metric="sqeuclidean"))
+    draw = np.random.default_rng(0)
+    own = rbf_kernel(source, gamma=gamma)
+
+    def p_value(x):
+        both = len(source) + len(x)
+        kernel = np.empty((both, both))
+        kernel[: len(source), : len(source)] = own
+        kernel[len(source) :] = rbf_kernel(x, np.concatenate([source, x]), gamma=gamma)
+        kernel[: len(source), len(source) :] = kernel[len(source) :, : len(source)].T
+        weight = np.full(both, 1 / len(source))
+        weight[len(source) :] = -1 / len(x)
+        weights = np.stack([weight, *(draw.permutation(weight) for _ in range(permutations))], 1)
+        found = np.einsum("ip,ip->p", weights, kernel @ weights)
+        return float((found >= found[0] - 1e-12).sum() / (permutations + 1))
+
+    return p_value
 
 
-def power(size=64, repeats=3, rate=0.01, peers=False):
+def streams(shifted, size, repeats, windows):
+    """Indices of the windows of each stream; the same for every test."""
+    for repeat in range(repeats):
+        draw = torch.Generator().manual_seed(repeat)
+        yield (torch.randint(len(shifted), (size,), generator=draw) for _ in range(windows))
+
+
+def cells():
+    return [(name, s) for s in range(1, 6) for name in qact.shift.corruptions("standard")]
+
+
+def moved(x, name, severity):
+    return qact.shift.corrupt(x, name, severity) if severity else x
+
+
+def pixels_of(x):
+    """64 pixels, in favour of the rivals."""
+    return F.avg_pool2d(x, 4).flatten(1).numpy()
+
+
+def power_of_mmd(size=64, repeats=3, rate=0.01, kept=800):
+    """MMD on the very windows of :func:`power`; it needs no network."""
+    _, x, _ = pool("digits", net=False)
+    test = mmd(pixels_of(x[:kept]))
+    done = {(r["corruption"], r["severity"]) for r in read("mmd")}
+    for name, severity in [("none", 0), *cells()]:
+        if (name, severity) in done:
+            continue
+        pixels = pixels_of(moved(x[kept:], name, severity))
+        runs, p = [], []
+        for stream in streams(pixels, size, repeats, MOST if severity else 40):
+            found = []
+            for index in stream:
+                found.append(test(pixels[index]))
+                if severity and found[-1] <= rate:
+                    break
+            runs.append(next((k + 1 for k, one in enumerate(found) if one <= rate), None))
+            p += found if not severity else []
+        row = {"corruption": name, "severity": severity, "runs": {"MMD of pixels": runs}}
+        write({"kind": "mmd", **row, **({"p": p} if p else {})})
+
+
+def power(size=64, repeats=3, rate=0.01, kept=800):
     model, x, y = pool("digits")
     with torch.no_grad():
         softmax = torch.cat([model(part).softmax(1) for part in x.split(250)]).numpy()
-    rows, kept = rows_of(model, x), 800
-    reference = Reference.of([picked(rows, torch.arange(kept))])
+    reference = Reference.of([rows_of(model, x[:kept])])
     best = softmax[:kept].max(1), softmax[:kept].argmax(1) == y[:kept].numpy()
     reference.confidence, reference.hits = (torch.from_numpy(part) for part in best)
-    flat = F.avg_pool2d(x, 4).flatten(1).numpy()  # 64 pixels, in favour of the rivals
-    distance = mmd(flat[:256]) if peers else None
+    flat = pixels_of(x)
     done = {(r["corruption"], r["severity"]) for r in read("power")}
-    cells = [(name, s) for s in range(1, 6) for name in qact.shift.corruptions("standard")]
-    for name, severity in [("none", 0), *cells]:
+    for name, severity in [("none", 0), *cells()]:
         if (name, severity) in done:
             continue
-        shifted = x[kept:] if not severity else qact.shift.corrupt(x[kept:], name, severity)
-        seen, pixels = rows_of(model, shifted), F.avg_pool2d(shifted, 4).flatten(1).numpy()
+        shifted = moved(x[kept:], name, severity)
+        seen, pixels = rows_of(model, shifted), pixels_of(shifted)
         with torch.no_grad():
             z = torch.cat([model(part).softmax(1) for part in shifted.split(250)])
         runs, estimates = {}, {}
         right = (z.argmax(1) == y[kept:]).float()
-        for repeat in range(repeats):
-            draw = torch.Generator().manual_seed(repeat)
+        for stream in streams(shifted, size, repeats, MOST if severity else 10):
             detectors = {n: create(n, rate) for n in ("window", "cusum", "martingale")}
             first: dict[str, int] = {}
-            for step in range(1, (MOST if severity else 10) + 1):
-                index = torch.randint(len(shifted), (size,), generator=draw)
+            for step, index in enumerate(stream, 1):
                 window = window_of(seen, index, reference)
                 p = reference.test(window).p
                 fired = {n: d.update(p) for n, d in detectors.items()}
                 others = rivals(pixels[index], z[index].numpy(), flat[:kept], softmax[:kept])
-                if distance is not None and "MMD of pixels" not in first and step <= 8:
-                    others["MMD of pixels"] = distance(pixels[index])
                 fired |= {n: p <= rate for n, p in others.items()}
                 for n, one in fired.items():
                     if one:
@@ -228,8 +272,7 @@ def power(size=64, repeats=3, rate=0.01, peers=False):
                         estimates.setdefault(n, []).append(guess - truth)
                 if severity and set(fired) <= set(first):
                     break
-            columns = [*detectors, "KS of pixels", "KS of softmax"]
-            for n in columns + ["MMD of pixels"] * (distance is not None):
+            for n in fired:
                 runs.setdefault(n, []).append(first.get(n))
         errors = {n: [round(e, 4) for e in part] for n, part in estimates.items()}
         row = {"corruption": name, "severity": severity, "accuracy": round(float(right.mean()), 4)}
@@ -307,16 +350,14 @@ def tables():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("overhead", "rates", "power", "table"))
+    parser.add_argument("what", choices=("overhead", "rates", "power", "mmd", "table"))
     parser.add_argument("--data", choices=("digits", "cifar10", "table"), default="digits")
     parser.add_argument("--root")
     parser.add_argument("--splits", type=int, default=150)
     parser.add_argument("--draws", type=int, default=2000)
-    parser.add_argument("--peers", action="store_true", help="MMD by frouros too, slowly")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.what == "rates":
         rates(asked.data, asked.root, asked.splits, asked.draws)
     else:
-        power_ = partial(power, peers=asked.peers)
-        {"overhead": overhead, "power": power_, "table": tables}[asked.what]()
+        {"overhead": overhead, "power": power, "mmd": power_of_mmd, "table": tables}[asked.what]()

@@ -27,7 +27,7 @@ def window(seed: int = 0, images: int = 7, *, scale: float = 1.0, start: float =
     one = torch.rand(images, 1, 1, generator=draw)
     frames = {"layer": FRAME, "confidence": Frame(FRAME.exponent[:1], FRAME.middle[:1])}
     found = {name: sketch(z, frames[name]) for name, z in (("layer", layer), ("confidence", one))}
-    return Window(found, images, 2 * images, 1, start, start + 9, **words)
+    return Window(found, images, 2 * images, 1, start, start + 9, **words, calls=3)
 
 
 def same(a: Window, b: Window) -> None:
@@ -37,7 +37,7 @@ def same(a: Window, b: Window) -> None:
         one, other = a.context(name), b.context(name)
         for key, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[key]), key
-    for name in ("images", "seen", "broken", "start", "end", "version", "machine"):
+    for name in ("images", "seen", "broken", "calls", "start", "end", "version", "machine"):
         assert getattr(a, name) == getattr(b, name)
 
 
@@ -145,7 +145,7 @@ store = Store(sys.argv[1])
 grid = Plain(exponent=np.zeros(2, int), offset=np.zeros(2, int))
 one = np.ones((2, 64))
 window = Plain(histograms={"x": Plain(mass=one, moment=one / 2, grid=grid)}, version="", machine="",
-               start=0.0, end=1.0, images=64, seen=64, broken=0)
+               start=0.0, end=1.0, images=64, seen=64, broken=0, calls=1)
 """
 APPENDS = "for _ in range(5): store.append(window)"
 KILLS = """

@@ -14,8 +14,11 @@ if TYPE_CHECKING:
     from qact.monitor.detectors import Detector, create, names, register
     from qact.monitor.guard import Guard
     from qact.monitor.monitor import Monitor
-    from qact.monitor.reference import Reference, Verdict, record
-    from qact.monitor.store import Store, StoreError
+    from qact.monitor.recording import record
+    from qact.monitor.reference import Reference, Verdict
+    from qact.monitor.rows import StoreError
+    from qact.monitor.store import Store
+    from qact.monitor.suggestion import Suggestion, suggest
     from qact.monitor.window import Window, total
 
 # Imported when first asked for: the store works without torch.
@@ -25,14 +28,16 @@ _HOMES = {
     "Monitor": "monitor",
     "Reference": "reference",
     "Store": "store",
-    "StoreError": "store",
+    "StoreError": "rows",
+    "Suggestion": "suggestion",
     "Verdict": "reference",
     "Window": "window",
     "create": "detectors",
     "estimate": "accuracy",
     "names": "detectors",
-    "record": "reference",
+    "record": "recording",
     "register": "detectors",
+    "suggest": "suggestion",
     "total": "window",
 }
 
@@ -43,6 +48,7 @@ __all__ = [
     "Reference",
     "Store",
     "StoreError",
+    "Suggestion",
     "Verdict",
     "Window",
     "create",
@@ -50,6 +56,7 @@ __all__ = [
     "names",
     "record",
     "register",
+    "suggest",
     "total",
 ]
 

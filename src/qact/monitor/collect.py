@@ -17,18 +17,20 @@ from qact.surgery import Where, hooked, hooking, inner, tapped
 from qact.surgery.wrapped import compiled
 
 Rows = dict[str, Tensor]
-Keep = Callable[[Rows, int], None]
+Keep = Callable[[Rows, int, int], None]
 
 
 class Call:
     """What one call of the model has shown so far."""
 
-    def __init__(self, size: int, sampler: Sampler) -> None:
+    def __init__(self, size: int, sampler: Sampler | None) -> None:
         self.size, self.sampler = size, sampler
         self.parts: dict[str, list[Tensor]] = {}
 
     def see(self, name: str, z: Tensor, dim: int) -> None:
-        """Keep the sampled rows of an activation."""
+        """Keep the sampled rows of an activation, if any of the call are looked at."""
+        if self.sampler is None:
+            return
         if z.shape[0] != self.size:
             raise ValueError(
                 f"at {name!r}: {z.shape[0]} rows for a batch of {self.size}; only layers that keep "
@@ -50,7 +52,8 @@ class Collector:
     Args:
         model: any module, called with a batch as its first tensor.
         where: which layers, see :func:`qact.monitor.signals.layers`.
-        keep: called with the rows and the size of the batch, in the thread of the call.
+        keep: called with the rows, and with how many images and calls have passed since the last
+            time, in the thread of the call.
         sample: share of the images to look at.
         positions: per image and channel, see :class:`Sampler`.
         seed: of the sampling.
@@ -76,6 +79,7 @@ class Collector:
         self.sample, self.positions = sample, positions
         self._random = torch.Generator().manual_seed(seed)
         self._owed, self._lock = 0.0, threading.Lock()
+        self._missed = [0, 0]  # images and calls that passed without one that was looked at
         self._open = threading.local()
         self._hooks: ExitStack | None = None
 
@@ -107,9 +111,9 @@ class Collector:
         found = [leaf for leaf in tree_leaves((args, named)) if _is_batch(leaf)]
         call = None
         own = module is self.model and not module.training  # a copy has copies of the hooks
-        if own and found and (sampler := self._chosen(len(found[0]))):
+        if own and found:
             batch: Tensor = found[0]
-            call = Call(len(batch), sampler)
+            call = Call(len(batch), self._chosen(len(batch)))
             if batch.is_floating_point() and batch.dim() > 1:
                 call.see(INPUT, batch, 1)
         self._calls().append(call)
@@ -140,11 +144,16 @@ class Collector:
         call = calls.pop() if calls else None
         if call is None or output is None:
             return
+        with self._lock:
+            images, count = self._missed[0] + call.size, self._missed[1] + 1
+            self._missed = [0, 0] if call.sampler else [images, count]
+        if call.sampler is None:
+            return
         if isinstance(output, Tensor) and output.dim() == 2 and output.is_floating_point():
             call.see(LOGITS, output, 1)
             logits = call.parts[LOGITS][0][:, :, 0]
             call.parts[CONFIDENCE] = [logits.softmax(1).amax(1)[:, None, None]]
-        self.keep(call.rows(), call.size)
+        self.keep(call.rows(), images, count)
 
 
 def _is_batch(leaf: Any) -> bool:

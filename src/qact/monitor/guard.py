@@ -12,6 +12,9 @@ from qact import adapt
 from qact.adapt import Method
 from qact.monitor.monitor import Monitor
 
+SUGGESTED = "suggested"
+ADAPTS = {"batch": "batch", "safe": "safe", "recalibrate": "safe"}
+
 
 class Guard(nn.Module):
     """Serve the monitored model, and a method of :mod:`qact.adapt` only while an alarm stands.
@@ -22,7 +25,9 @@ class Guard(nn.Module):
 
     Args:
         monitor: with at least one alarm.
-        method: a name of :func:`qact.adapt.methods`, or a class.
+        method: a name of :func:`qact.adapt.methods`, a class, or ``"suggested"``: that which the
+            latest window suggests, ``"batch"`` or ``"safe"`` (which stands in for
+            ``"recalibrate"``, as it needs no source), and the model as it is for the other two.
         options: of the method.
 
     Raises:
@@ -48,13 +53,23 @@ class Guard(nn.Module):
         if not monitor.detectors:
             raise ValueError("the monitor has no alarm to wait for: monitor.alarm(rate=0.01)")
         self.monitor = monitor
-        self.method = adapt.create(method, monitor.model, **options)
+        self._suggested = method == SUGGESTED
+        wanted: set[Any] = set(ADAPTS.values()) if self._suggested else {method}
+        self._methods = {one: adapt.create(one, monitor.model, **options) for one in wanted}
         self._lock, self._used = threading.Lock(), False
+
+    @property
+    def method(self) -> Method | None:
+        """What the next batch is adapted by, if it is; None if the model as it is was suggested."""
+        if not self._suggested:
+            return next(iter(self._methods.values()))
+        suggestion = self.monitor.suggestion()
+        return None if suggestion is None else self._methods.get(ADAPTS.get(suggestion.action, ""))
 
     @property
     def adapting(self) -> bool:
         """Whether the next batch is adapted to."""
-        return self.monitor.standing
+        return self.monitor.standing and self.method is not None
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, C): of the model, or of the adapted copy if the alarm stands after ``x``."""
@@ -63,8 +78,9 @@ class Guard(nn.Module):
         with self._lock:
             if not self.monitor.standing:
                 if self._used:
-                    self.method.reset()
+                    for method in self._methods.values():
+                        method.reset()
                     self._used = False
                 return logits
-            self._used = True
-        return self.method(x)
+            self._used, chosen = True, self.method
+        return logits if chosen is None else chosen(x)

@@ -19,6 +19,7 @@ from qact.monitor.collect import Collector, Rows
 from qact.monitor.detectors import Detector
 from qact.monitor.reference import Reference, Verdict
 from qact.monitor.signals import RESERVED
+from qact.monitor.suggestion import Suggestion, suggest
 from qact.monitor.window import CHUNK, Open, Window
 from qact.surgery import Where
 
@@ -145,6 +146,19 @@ class Monitor:
         """Whether some alarm stands."""
         return any(detector.standing for detector in self.detectors)
 
+    def suggestion(self, rate: float | None = None) -> Suggestion | None:
+        """What to do about the latest window, and why; None as long as none was judged.
+
+        Args:
+            rate: p-values up to it count as moved; None is that of the first alarm, or 0.01.
+        """
+        with self._lock:
+            if not self.verdicts or self.verdicts[-1] is None:
+                return None
+            verdict, window = self.verdicts[-1], self.windows[-1]
+            rates = [detector.rate for detector in self.detectors]
+        return suggest(verdict, window, self.reference, rate=rate or (rates or [0.01])[0])
+
     def listen(self, listener: Callable[[Window, Verdict | None], Any]) -> None:
         """Call ``listener(window, verdict)`` at every window that closes, after the alarms."""
         self._listeners.append(listener)
@@ -190,7 +204,7 @@ class Monitor:
 
         return watched  # type: ignore[return-value]
 
-    def _keep(self, rows: Rows, size: int) -> None:
+    def _keep(self, rows: Rows, size: int, calls: int) -> None:
         """Take in the sampled rows of a call, at the borders of windows divided."""
         missing = [layer.name for layer in self._collector.layers if layer.name not in rows]
         if missing:
@@ -198,6 +212,7 @@ class Monitor:
         rows = {name: z.cpu() for name, z in rows.items()}
         count = len(next(iter(rows.values())))
         with self._lock:
+            self._current().calls += calls
             place, seen = 0, 0
             while place < count:
                 window = self._current()

@@ -12,8 +12,11 @@ import torch
 from qact import atomic
 from qact.extras import needed
 from qact.monitor import sketch
-from qact.monitor.reference import Reference, Signal
-from qact.monitor.store import Store, Stored, StoreError
+from qact.monitor.distance import Signal
+from qact.monitor.reference import Reference
+from qact.monitor.rows import Stored, StoreError
+from qact.monitor.store import Store
+from qact.monitor.suggestion import Suggestion, suggest
 from qact.monitor.window import Window
 
 with needed("a report", "bench"):
@@ -72,6 +75,14 @@ class Seen:
         """When each window began."""
         return [datetime.fromtimestamp(o.window.start, timezone.utc) for o in self.windows]
 
+    def suggestion(self, rate: float) -> Suggestion | None:
+        """What to do about the latest window, if it was tested."""
+        latest = self.windows[-1]
+        verdict = latest.verdict
+        return (
+            None if verdict is None else suggest(verdict, latest.window, self.reference, rate=rate)
+        )
+
     def alarms(self, rate: float) -> int:
         """How many of the windows that were tested are alarms at this rate."""
         return sum(one.p is not None and one.p <= rate for one in self.windows)
@@ -108,6 +119,7 @@ def render(seen: Seen, rate: float) -> str:
             tested=sum(one.p is not None for one in seen.windows),
             alarms=seen.alarms(rate),
             p=None if latest.p is None else f"{latest.p:.2g}",
+            suggestion=seen.suggestion(rate),
             rows=_rows(seen),
             lines=Markup(_lines(seen, rate)) if known else None,
             map=Markup(_map(seen)) if known else None,

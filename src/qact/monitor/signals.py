@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,15 @@ INPUT, LOGITS, CONFIDENCE = RESERVED = ("input", "logits", "confidence")
 MOST = 8  # layers, if none are asked for: more cost more and see the same drift
 
 Quantile = (QAct, NormedQAct)
+
+
+def appearance(signals: Sequence[str]) -> list[str]:
+    """Of signals in order the first, in which images look alike whatever they show.
+
+    The input, if the model takes numbers, and the first layer.
+    """
+    layers = [name for name in signals if name not in RESERVED]
+    return [name for name in signals if name == INPUT] + layers[:1]
 
 
 class Layer(Site):

@@ -41,8 +41,12 @@ def view(seen: Seen, rate: float) -> Table:
     p = "not tested" if latest.p is None else f"p = {latest.p:.2g}"
     standing = latest.p is not None and latest.p <= rate
     state = "[bold red]alarm[/]" if standing else "sound" if latest.p is not None else ""
+    suggestion = seen.suggestion(rate)
     table = Table(
-        title=f"{seen.times()[-1]:%Y-%m-%d %H:%M:%S} UTC  {p}  {state}", box=None, pad_edge=False
+        title=f"{seen.times()[-1]:%Y-%m-%d %H:%M:%S} UTC  {p}  {state}",
+        caption=f"{suggestion.action}: {escape(suggestion.reason)}" if suggestion else None,
+        box=None,
+        pad_edge=False,
     )
     table.add_column("signal")
     for head in ("distance", "p"):

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from qact.context import Context
 from qact.monitor import sketch
+from qact.monitor.grouping import Grouping
 from qact.monitor.sketch import Frame
 from qact.rank.grid import union
 from qact.rank.histogram import Histogram
@@ -32,6 +33,8 @@ class Window:
         end: ``start`` and the seconds of a clock that never steps back.
         version: of the model, a user's word; several are joined by commas.
         machine: that served; several are joined by commas.
+        calls: in which the ``seen`` images came.
+        grouping: who came with whom; a sum of windows has none, nor has one that was stored.
 
     Example:
         >>> frame = Frame.around(torch.randn(8, 1, 1))
@@ -48,6 +51,8 @@ class Window:
     end: float = 0.0
     version: str = ""
     machine: str = ""
+    calls: int = 0
+    grouping: Grouping | None = field(default=None, compare=False, repr=False)
 
     @property
     def signals(self) -> dict[str, int]:
@@ -83,6 +88,7 @@ class Window:
             max(self.end, other.end),
             _joined(self.version, other.version),
             _joined(self.machine, other.machine),
+            self.calls + other.calls,
         )
 
 
@@ -120,6 +126,8 @@ class Open:
     images: int = 0
     seen: int = 0
     broken: int = 0
+    calls: int = 0
+    grouping: Grouping = field(default_factory=Grouping)
 
     @property
     def size(self) -> int:
@@ -136,6 +144,7 @@ class Open:
         if good < len(sound):
             rows = {name: z[sound] for name, z in rows.items()}
         self._fit(rows)
+        self.grouping.add(rows)
         self.images += good
         if self.waiting + good > CHUNK:
             self.flush()
@@ -170,7 +179,9 @@ class Open:
             name: self.histograms.get(name) or sketch.nothing(frame)
             for name, frame in self.frames.items()
         }
-        return Window(order, self.images, self.seen, self.broken, self.start, end, version, machine)
+        counts = (self.images, self.seen, self.broken)
+        words = (version, machine)
+        return Window(order, *counts, self.start, end, *words, self.calls, self.grouping)
 
 
 def from_cells(

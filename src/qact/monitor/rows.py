@@ -1,0 +1,286 @@
+"""A window as rows of a table, one per channel of a signal, and back to the bit.
+
+Masses are integers and moments multiples of powers of two, so sums of them are exact in any order,
+in memory and in a database. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from qact import checks
+from qact.extras import needed
+
+if TYPE_CHECKING:
+    from qact.monitor.reference import Verdict
+    from qact.monitor.window import Window
+
+FORMAT = "qact.monitor.store/1"
+SCHEMA = {
+    "window": "string",  # unique name of the window
+    "level": "string",  # one of LEVELS: what it was merged to
+    "model": "string",  # digest of the names and channels of the signals
+    "version": "string",
+    "machine": "string",
+    "start": "double",  # seconds since 1970, UTC
+    "end": "double",
+    "images": "int64",  # sampled and counted
+    "seen": "int64",  # passed by
+    "broken": "int64",  # sampled, but not finite
+    "calls": "int64",  # in which the seen ones came
+    "alike": "double",  # correlation of images of one call, and variance between images in terms of
+    "spread": "double",  # the reference's; null where it is not known, or merged
+    "p": "double",  # of the whole window; null where it was not tested, or merged
+    "signal": "string",
+    "place": "int32",  # order of the signals
+    "distance": "double",  # of the signal to its reference, and how often a sound one is as far
+    "p_value": "double",
+    "channel": "int32",
+    "exponent": "int32",  # cells are 2^exponent wide
+    "first": "int64",  # the first cell, [first, first + 1) 2^exponent
+    "mass": "list<int64>",  # values in each cell from there on
+    "moment": "list<double>",  # sum of their places in it, each in [0, 1]
+}
+
+# Cells on the coarsest grid of their channel: what a coarser cell gets is exact in float64.
+MERGE = """
+WITH cells AS (
+  SELECT signal, place, channel, exponent, unnest(mass) AS mass, unnest(moment) AS moment,
+         first + unnest(range(len(mass))) AS cell
+  FROM rows),
+joint AS (SELECT signal, channel, max(exponent) AS wide FROM cells WHERE mass > 0 GROUP BY ALL),
+moved AS (
+  SELECT place, signal, channel, wide, mass, moment, cell,
+         CAST(floor(cell / power(2, wide - exponent)) AS BIGINT) AS target,
+         power(2, wide - exponent) AS size
+  FROM cells JOIN joint USING (signal, channel) WHERE mass > 0)
+SELECT place, signal, channel, wide AS exponent, target AS cell, CAST(sum(mass) AS BIGINT) AS mass,
+       sum((mass * (cell - target * size) + moment) / size) AS moment
+FROM moved GROUP BY ALL ORDER BY place, channel, cell
+"""
+
+
+class StoreError(ValueError):
+    """A folder or file is no store of windows, or is damaged."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A window of the store: its name, level and model, and what its test said."""
+
+    name: str
+    level: str
+    model: str
+    window: Window
+    p: float | None
+    distances: Mapping[str, float | None] = field(default_factory=dict)
+    p_values: Mapping[str, float | None] = field(default_factory=dict)
+    alike: float | None = None
+    spread: float | None = None
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """All that its test said; None where it was not tested, or merged."""
+        from qact.monitor.reference import Verdict
+
+        if self.p is None:
+            return None
+        window = self.window
+        distances, p_values = (
+            {name: value for name, value in part.items() if value is not None}
+            for part in (self.distances, self.p_values)
+        )
+        broken = window.broken / max(window.images + window.broken, 1)
+        batch = window.seen / window.calls if window.calls else None
+        company = (batch, self.alike, self.spread)
+        return Verdict(window.images, distances, p_values, self.p, broken, *company)
+
+
+class Head:
+    """What all rows of a window share."""
+
+    def __init__(self, table: Any) -> None:
+        self.row = table.slice(0, 1).to_pylist()[0]
+        self.window = self
+
+    def __getattr__(self, name: str) -> Any:
+        return self.row[name]
+
+
+def _schema() -> Any:
+    import pyarrow as pa
+
+    lists = {"list<int64>": pa.list_(pa.int64()), "list<double>": pa.list_(pa.float64())}
+    names = {"string": pa.string(), "double": pa.float64(), "int64": pa.int64()}
+    kinds = {**lists, **names, "int32": pa.int32()}
+    return pa.schema([(name, kinds[kind]) for name, kind in SCHEMA.items()])
+
+
+def digest(signals: Mapping[str, int]) -> str:
+    """Of the names and channels of signals: tells windows of different models apart."""
+    text = json.dumps(list(signals.items()))
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def packed(window: Any, verdict: Any, name: str, level: str, sources: Sequence[str]) -> bytes:
+    """A Parquet file of one window, which says what it was merged from."""
+    with needed("a store of windows", "monitor"):
+        import pyarrow as pa
+        from pyarrow import parquet
+
+    schema = _schema().with_metadata({"qact": json.dumps([FORMAT, list(sources)])})
+    buffer = io.BytesIO()
+    columns = _columns(window, verdict, {"window": name, "level": level})
+    parquet.write_table(pa.table(columns, schema), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def _columns(window: Any, verdict: Any, fixed: dict[str, Any]) -> dict[str, list[Any]]:
+    shared = {
+        **fixed,
+        **{n: getattr(window, n) for n in ("version", "machine", "start", "end")},
+        **{n: getattr(window, n) for n in ("images", "seen", "broken", "calls")},
+        **{n: getattr(verdict, n, None) for n in ("alike", "spread")},
+        "model": digest({n: len(h.mass) for n, h in window.histograms.items()}),
+        "p": None if verdict is None else verdict.p,
+    }
+    columns: dict[str, list[Any]] = {name: [] for name in SCHEMA}
+    for place, (signal, histogram) in enumerate(window.histograms.items()):
+        arrays = [np.asarray(a) for a in (histogram.mass, histogram.moment)]
+        exponents, offsets = np.asarray(histogram.grid.exponent), np.asarray(histogram.grid.offset)
+        for channel, (mass, moment) in enumerate(zip(*arrays, strict=True)):
+            full = np.flatnonzero(mass)
+            low, high = (full[0], full[-1] + 1) if len(full) else (0, 0)
+            row = {
+                **shared,
+                "signal": signal,
+                "place": place,
+                "distance": None if verdict is None else verdict.distances[signal],
+                "p_value": None if verdict is None else verdict.p_values[signal],
+                "channel": channel,
+                "exponent": int(exponents[channel]),
+                "first": int(offsets[channel] + low),
+                "mass": mass[low:high].astype(np.int64),
+                "moment": moment[low:high].astype(np.float64),
+            }
+            for name, value in row.items():
+                columns[name].append(value)
+    return columns
+
+
+def table(path: Path) -> Any:
+    """The rows of a file.
+
+    Raises:
+        StoreError: it is damaged, or foreign. FileNotFoundError: it is gone.
+    """
+    with needed("a store of windows", "monitor"):
+        import pyarrow as pa
+        from pyarrow import parquet
+
+    try:
+        found = parquet.read_table(path)
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError) as error:
+        raise StoreError(f"{path} is damaged: {checks.reason(error)}; move it away") from error
+    if found.schema.remove_metadata() != _schema() or not len(found):
+        raise StoreError(f"{path} has other columns than a window has; move it away")
+    return found
+
+
+def sources(path: Path) -> list[str]:
+    """Names of the windows that a file was merged from."""
+    with needed("a store of windows", "monitor"):
+        import pyarrow as pa
+        from pyarrow import parquet
+
+    try:
+        _, names = json.loads(parquet.read_schema(path).metadata[b"qact"])
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{path} is damaged: {checks.reason(error)}; move it away") from error
+    return names
+
+
+def stored(table: Any) -> Stored:
+    """The window in a table of one."""
+    head = Head(table)
+    cells = {
+        "place": np.repeat(table["place"].to_numpy(), _lengths(table)),
+        "channel": np.repeat(table["channel"].to_numpy(), _lengths(table)),
+        "exponent": np.repeat(table["exponent"].to_numpy(), _lengths(table)),
+        "cell": np.repeat(table["first"].to_numpy(), _lengths(table)) + _steps(_lengths(table)),
+        "mass": _flat(table["mass"]),
+        "moment": _flat(table["moment"]),
+    }
+    rows = {r["signal"]: r for r in table.select(["signal", "distance", "p_value"]).to_pylist()}
+    return Stored(
+        head.row["window"],
+        head.level,
+        head.model,
+        merged([table], cells),
+        head.p,
+        {name: row["distance"] for name, row in rows.items()},
+        {name: row["p_value"] for name, row in rows.items()},
+        head.row["alike"],
+        head.row["spread"],
+    )
+
+
+def _lengths(table: Any) -> np.ndarray:
+    import pyarrow.compute as pc
+
+    return pc.list_value_length(table["mass"]).to_numpy().astype(np.int64)
+
+
+def _steps(lengths: np.ndarray) -> np.ndarray:
+    """0, 1, ... within each of consecutive runs."""
+    starts = np.cumsum(lengths) - lengths
+    return np.arange(lengths.sum()) - np.repeat(starts, lengths)
+
+
+def _flat(column: Any) -> np.ndarray:
+    return column.combine_chunks().flatten().to_numpy(zero_copy_only=False)
+
+
+def merged(tables: list[Any], cells: Mapping[str, Any]) -> Window:
+    """One window of cells, each channel's on one grid, coarsened until it has room."""
+    from qact.monitor.window import Window, from_cells
+
+    heads = [Head(table) for table in tables]
+    channels: dict[str, int] = {}
+    for row in tables[0].select(["signal", "channel"]).to_pylist():
+        channels[row["signal"]] = max(channels.get(row["signal"], 0), row["channel"] + 1)
+    histograms = {}
+    grids = {(r["signal"], r["channel"]): (r["exponent"], r["first"]) for r in _grids(tables)}
+    for place, (signal, count) in enumerate(channels.items()):
+        here = np.asarray(cells["place"]) == place
+        part = {
+            k: np.asarray(cells[k])[here] for k in ("channel", "exponent", "cell", "mass", "moment")
+        }
+        empty = [grids[signal, channel] for channel in range(count)]
+        histograms[signal] = from_cells(count, empty, **part)
+    images, seen, broken, calls = (
+        sum(getattr(head, name) for head in heads) for name in ("images", "seen", "broken", "calls")
+    )
+    start, end = min(head.start for head in heads), max(head.end for head in heads)
+    version, machine = (_words(heads, name) for name in ("version", "machine"))
+    return Window(histograms, images, seen, broken, start, end, version, machine, calls)
+
+
+def _grids(tables: list[Any]) -> list[dict[str, Any]]:
+    return tables[0].select(["signal", "channel", "exponent", "first"]).to_pylist()
+
+
+def _words(heads: list[Head], name: str) -> str:
+    return ",".join(sorted({w for head in heads for w in getattr(head, name).split(",")} - {""}))
