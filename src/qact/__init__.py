@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from qact.adapt import adapting, drift
     from qact.context import Context
     from qact.conversion import convert, convert_, layer, summary
-    from qact.integrations import lightning, sklearn
+    from qact.integrations import cluster, lightning, sklearn
     from qact.kernels.nearest import fast_export
     from qact.nn.distributed import SyncQAct, convert_sync_
     from qact.nn.layer import QAct
@@ -76,6 +76,7 @@ _HOMES = {
     "update_stats": "statistics.update",
 }
 _MODULES = {
+    "cluster": "integrations.cluster",
     "levels": "rank.levels",
     "lightning": "integrations.lightning",
     "sklearn": "integrations.sklearn",
@@ -114,6 +115,7 @@ __all__ = [
     "attention",
     "calibration",
     "certify",
+    "cluster",
     "convert",
     "convert_",
     "convert_sync_",

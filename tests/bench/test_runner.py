@@ -4,8 +4,6 @@ import signal
 import subprocess
 import sys
 import time
-from concurrent.futures import Future
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import pytest
@@ -16,7 +14,6 @@ from qact.activations.registry import ACTIVATIONS
 from qact.bench import Rival, load_results, run
 from qact.bench.errors import CellError, DamagedFileError, RecipeError
 from qact.bench.measure.metrics import COSTS, METRICS
-from qact.bench.runner import workers
 from qact.bench.store.files import load_tensors
 
 
@@ -168,14 +165,6 @@ def test_one_failing_cell_does_not_cost_the_others(tiny, tmp_path, register):
     with pytest.raises(CellError, match=r"broken/0: ZeroDivisionError: no luck"):
         run(recipe, tmp_path)
     assert {row["activation"] for row in load_results(tmp_path).rows} == {"relu"}
-
-
-def test_a_killed_worker_is_said_to_have_been_killed():
-    future = Future()
-    future.set_exception(BrokenProcessPool("terminated abruptly"))
-    outcome = workers._outcome(future)
-    assert isinstance(outcome, CellError)
-    assert str(outcome).startswith("a worker was killed, for want of memory perhaps")
 
 
 def test_another_recipe_in_the_same_folder_is_refused(tiny, tmp_path, register):

@@ -168,3 +168,13 @@ def test_states_without_tails_are_added_on_the_union_of_their_grids():
     assert same(loaded.add(z + 1), Context(2).add(z).add(z + 1))
     assert loaded.decay(1.0).tails is not None
     assert loaded.decay(0.5).tails is None
+
+
+def test_adding_nothing_rounds_nothing():
+    """Mean and spread went through a square root of their square, which moved the last bit."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.rand(16, 64, 6, generator=generator) * 0.01 + 0.3
+    once = Context(64, 128).add(z)
+    for twice in (Context(64, 128).merge(once), once.clone().merge(Context(64, 128))):
+        for name, value in once.state_dict().items():
+            assert torch.equal(twice.state_dict()[name], value), name

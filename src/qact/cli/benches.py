@@ -67,6 +67,7 @@ def bench(
     module: o.Imports = None,
     device: Devices = "cpu",
     jobs: Jobs = None,
+    on: o.On = None,
     faults: Faults = False,
     scores: Scores = False,
     drift: Drift = False,
@@ -88,7 +89,11 @@ def bench(
     flags["activations"] = list(dict.fromkeys([*(activation or []), *_matching(activations)]))
     base = quick(Recipe()) if quick_run else Recipe()
     asked = recipe_of(base, recipe, preset, flags)
-    devices = devices_of(device)
+    devices = devices_of(device, on)
+    if on is not None and (jobs is not None or faults or scores or drift):
+        raise typer.BadParameter(
+            "--on is a bench's, in the place of --jobs; not of --faults, --scores, --drift"
+        )
     if faults + scores + drift > 1:
         raise typer.BadParameter("--faults, --scores and --drift are measurements; ask for one")
     if outliers and not scores:
@@ -106,7 +111,7 @@ def bench(
     elif drift:
         _drift(asked, folder, console)
     else:
-        _bench(asked, folder, devices, jobs, tuple(module or ()), console)
+        _bench(asked, folder, devices, jobs, on, tuple(module or ()), console)
 
 
 def _bench(
@@ -114,6 +119,7 @@ def _bench(
     folder: Path,
     devices: tuple[str, ...],
     jobs: int | None,
+    on: str | None,
     imports: tuple[str, ...],
     console: Console,
 ) -> None:
@@ -130,6 +136,7 @@ def _bench(
             jobs=usual if jobs is None else jobs,
             devices=devices,
             imports=imports,
+            on=on,
             command=o.command_line(),
             display=lambda total: display(console, total),
         )

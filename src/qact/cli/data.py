@@ -30,6 +30,7 @@ def corrupt(
         Path | None, typer.Option("--root", help="Folder of the data; or QACT_DATA.")
     ] = None,
     device: o.Device = "cpu",
+    on: o.On = None,
     module: o.Imports = None,
 ) -> None:
     """Write corrupted copies of a test set, laid out as CIFAR-10-C.
@@ -43,12 +44,14 @@ def corrupt(
         from qact.corruptions.registry import expanded
         from qact.datasets.data import load
         from qact.datasets.writer import write_corrupted
+        from qact.integrations.cluster import connect
 
         names = expanded(corruption or ["all"])
-        _try(device)
+        if on is None:
+            _try(device)
         splits = load(data, size=size, root=root)
         images, labels = (part[:limit] for part in splits.test)
-        with _bars() as bars:
+        with connect(on or "here") as cluster, _bars() as bars:
             tasks = {name: bars.add_task(name, total=5 * len(images)) for name in names}
             folder = write_corrupted(
                 images,
@@ -57,6 +60,7 @@ def corrupt(
                 names,
                 seed=seed,
                 device=device,
+                on=cluster if on else None,
                 tell=lambda name, done, _: bars.update(tasks[name], completed=done),
             )
             for task in tasks.values():  # those that were there already

@@ -35,6 +35,10 @@ Imports = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+On = Annotated[
+    str | None,
+    typer.Option("--on", help="processes:N, dask://HOST:PORT, ray://HOST:PORT or ray://auto."),
+]
 DATA = "Data set of `qact list`, a folder with one folder of images per class, or an .npz file."
 
 

@@ -6,8 +6,10 @@ import hashlib
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -18,8 +20,12 @@ from qact.corruptions.registry import corruptions, known
 from qact.datasets import manifest
 from qact.datasets.download import digest
 
+if TYPE_CHECKING:
+    from qact.integrations.cluster import Cluster
+
 SEVERITIES = (1, 2, 3, 4, 5)
 _BATCH = 512
+_Block = tuple[str, int, Tensor]  # a corruption, the index of the first image, images
 
 
 def write_corrupted(
@@ -30,6 +36,7 @@ def write_corrupted(
     *,
     seed: int = 0,
     device: torch.device | str = "cpu",
+    on: Cluster | None = None,
     tell: Callable[[str, int, int], None] | None = None,
 ) -> Path:
     """Write ``<corruption>.npy``, uint8 (5 N, H, W, C), one after the other, and ``labels.npy``.
@@ -45,6 +52,7 @@ def write_corrupted(
         names: corruptions, by default the 19 of CIFAR-10-C.
         seed: see :func:`qact.shift.corrupt`.
         device: where to compute.
+        on: a cluster of :func:`qact.cluster.connect`, to whose workers blocks of images go.
         tell: called with (corruption, images done, images in all).
 
     Returns:
@@ -64,9 +72,9 @@ def write_corrupted(
     state = _state(path, made_of)
     if "labels.npy" not in state["files"]:
         _save(path, "labels.npy", np.tile(labels.numpy(), len(SEVERITIES)), state)
-    for name in names:
-        if f"{name}.npy" not in state["files"]:
-            _write_one(path, name, images, seed, device, state, tell or (lambda *_: None))
+    todo = [name for name in names if f"{name}.npy" not in state["files"]]
+    levels = partial(_levels, int(seed), device)
+    _write(path, todo, images, levels, state, on, tell or (lambda *_: None))
     return path
 
 
@@ -109,36 +117,73 @@ def _state(folder: Path, made_of: dict[str, Any]) -> dict[str, Any]:
     return {**found, "files": whole}
 
 
-def _write_one(
+def _write(
     folder: Path,
-    name: str,
+    names: Sequence[str],
     images: Tensor,
-    seed: int,
-    device: torch.device | str,
+    levels: Callable[[_Block], np.ndarray],
     state: dict[str, Any],
+    on: Cluster | None,
     tell: Callable[[str, int, int], None],
 ) -> None:
-    n, c, h, w = images.shape
-    total = len(SEVERITIES) * n
-    if shutil.disk_usage(folder).free < total * c * h * w + (1 << 16):
-        raise OSError(f"no room for {folder / name}.npy: it needs {total * c * h * w} bytes")
-    part = folder / f".{name}.npy.part"
-    try:
-        out = np.lib.format.open_memmap(part, "w+", np.uint8, (total, h, w, c))
-        for severity in SEVERITIES:
-            for start in range(0, n, _BATCH):
-                index = torch.arange(start, min(start + _BATCH, n))
-                batch = images[start : start + _BATCH].to(device).float().div_(255)
-                result = corrupt(batch, name, severity, seed=seed, index=index)
-                levels = result.mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu()
-                first = (severity - 1) * n + start
-                out[first : first + len(levels)] = levels.numpy()
-                tell(name, first + len(levels), total)
-        out.flush()
-        del out
-        _finish(folder, f"{name}.npy", part, state)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write all blocks of all corruptions, in whatever order they come."""
+    starts = range(0, len(images), _BATCH)
+    blocks = ((name, k, images[k : k + _BATCH]) for name in names for k in starts)
+    made = enumerate(map(levels, blocks)) if on is None else on.run(levels, blocks)
+    with ExitStack() as stack:
+        files: dict[str, _Part] = {}
+        for index, found in made:
+            if isinstance(found, Exception):
+                raise found
+            name, start = names[index // len(starts)], starts[index % len(starts)]
+            if name not in files:
+                files[name] = stack.enter_context(_Part(folder, name, images))
+            done, total = files[name].put(start, found)
+            tell(name, done, total)
+            if done == total:
+                _finish(folder, f"{name}.npy", files.pop(name).path, state)
+
+
+def _levels(seed: int, device: torch.device | str, block: _Block) -> np.ndarray:
+    """A block of images at every severity: uint8 (5, n, H, W, C)."""
+    name, start, images = block
+    batch = images.to(device).float().div_(255)
+    index = torch.arange(start, start + len(images))
+    return np.stack([_bytes(corrupt(batch, name, k, seed=seed, index=index)) for k in SEVERITIES])
+
+
+def _bytes(images: Tensor) -> np.ndarray:
+    return images.mul_(255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+
+
+class _Part:
+    """The file of one corruption while it is written: removed, unless it was given its name."""
+
+    def __init__(self, folder: Path, name: str, images: Tensor) -> None:
+        n, c, h, w = images.shape
+        self.path, size = folder / f".{name}.npy.part", len(SEVERITIES) * images.numel()
+        if shutil.disk_usage(folder).free < size + (1 << 16):
+            raise OSError(f"no room for {folder / name}.npy: it needs {size} bytes")
+        self._out = np.lib.format.open_memmap(
+            self.path, "w+", np.uint8, (len(SEVERITIES) * n, h, w, c)
+        )
+        self._done = 0
+
+    def __enter__(self) -> _Part:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.path.unlink(missing_ok=True)
+
+    def put(self, start: int, block: np.ndarray) -> tuple[int, int]:
+        """Take a block; return how many images there are, and how many there will be."""
+        k, n = block.shape[:2]
+        self._out.reshape(k, -1, *block.shape[2:])[:, start : start + n] = block
+        self._done += k * n
+        total = len(self._out)
+        if self._done == total:
+            self._out.flush()
+        return self._done, total
 
 
 def _save(folder: Path, file: str, array: np.ndarray, state: dict[str, Any]) -> None:

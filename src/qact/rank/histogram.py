@@ -122,6 +122,8 @@ def _merge_tailed(
         core = settle(part, own, count, grid)
         mass, moment = mass.add_(core[0]), moment.add_(core[1])
     mean, std = (t.to(a.mean.dtype) for t in _joint_moments(a, b, count_a, count_b))
+    for none, full in ((count_a == 0, b), (count_b == 0, a)):  # no rounding by adding nothing
+        mean, std = torch.where(none, full.mean, mean), torch.where(none, full.std, std)
     return Histogram(mass, moment, grid, mean, std, joint)
 
 

@@ -4,13 +4,15 @@ Adaptive Quantile Recalibration (Mehrbod et al. 2025, arXiv 2511.03148) on merge
 """
 
 from qact.recalibrate.block import recalibrated
+from qact.recalibrate.counting import BINS, Counter
 from qact.recalibrate.mapping import rank_map
-from qact.recalibrate.recording import BINS, attach, record, remove
+from qact.recalibrate.recording import attach, record, remove
 from qact.recalibrate.transfer import Stream, by_rank
 from qact.surgery import Where
 
 __all__ = [
     "BINS",
+    "Counter",
     "Stream",
     "Where",
     "attach",

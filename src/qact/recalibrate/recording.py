@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
+from qact import surgery
 from qact.context import Context
-from qact.recalibrate.sites import INPUTS, NAME, Site, entrances, sites
-from qact.surgery import Where, call_all, evaluating, hooking, lasting
+from qact.recalibrate.counting import (
+    BINS,
+    Counter,
+    blank,
+    chosen_sites,
+    counted,
+    counting,
+    refuse_unseen,
+)
+from qact.recalibrate.sites import INPUTS, NAME, sites
+from qact.surgery import Where, lasting
 
-BINS = 128  # 1 kB per channel
+if TYPE_CHECKING:
+    from qact.integrations.cluster import Cluster
 
 
 @lasting
@@ -25,6 +34,8 @@ def record(
     where: Where = None,
     bins: int = BINS,
     inputs: bool = False,
+    load: Callable[[Any], Any] | None = None,
+    on: Cluster | None = None,
 ) -> nn.Module:
     """Store in ``model`` what its pre-activations look like on source data; returns ``model``.
 
@@ -44,22 +55,34 @@ def record(
         bins: resolution of the contexts.
         inputs: record what enters the chosen linear layers instead, as the child ``input_context``:
             of the last one, the features that :mod:`qact.scores` reads.
+        load: ``source_loader`` holds shards instead, names of files say, and ``load(shard)`` gives
+            the batches of one. Shards are counted each by itself and merged in their
+            order, so that the same shards give the same bits wherever they are counted.
+        on: a cluster of :func:`qact.cluster.connect`, to whose workers batches or shards go.
 
     Raises:
         ValueError: no layer fits, the loader is empty, or an activation is not finite.
         RuntimeError: a chosen layer is never called.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU())
         >>> _ = record(model, [torch.randn(64, 4)])
         >>> model[1].source_context
         Context(8, bins=128)
     """
-    chosen = entrances(model, where) if inputs else sites(model, where)
-    contexts = [_blank(site, bins) for site in chosen]
-    with torch.no_grad(), evaluating(model), _counting(model, chosen, contexts):
-        if not call_all(model, source_loader, "source_loader"):
-            raise ValueError("the source loader is empty: there is nothing to record")
+    chosen = chosen_sites(model, where, inputs)
+    if on is None and load is None:
+        contexts = [blank(site, bins) for site in chosen]
+        batches = counted(model, chosen, contexts, source_loader)
+    else:
+        counter = Counter(model, where, bins, inputs, load)
+        shards = surgery.batches(source_loader, "source_loader")
+        packs = map(counter, shards) if on is None else on.in_order(counter, shards)
+        contexts, batches = counter.total(packs)
+    if not batches:
+        raise ValueError("the source loader is empty: there is nothing to record")
+    refuse_unseen(chosen, contexts)
     for site, context in zip(chosen, contexts, strict=True):
         setattr(site.module, site.keeps, context.compact())
     return model
@@ -83,23 +106,10 @@ def present(model: nn.Module) -> Iterator[dict[str, Context]]:
         yield {}
         return
     chosen = sites(model, None, lambda m: isinstance(getattr(m, NAME, None), Context))
-    contexts = [_blank(site, kept[site.name].bins) for site in chosen]
-    with _counting(model, chosen, contexts):
+    contexts = [blank(site, kept[site.name].bins) for site in chosen]
+    with counting(model, chosen, contexts):
         yield {site.name: context for site, context in zip(chosen, contexts, strict=True)}
-
-
-@contextmanager
-def _counting(
-    model: nn.Module, chosen: Sequence[Site], contexts: Sequence[Context]
-) -> Iterator[None]:
-    """Count what passes the sites in a block, each in its context."""
-    with hooking(model) as hooks:
-        for site, context in zip(chosen, contexts, strict=True):
-            hooks.enter_context(site.hook(partial(_count, site=site, context=context)))
-        yield
-    unseen = [s.name for s, c in zip(chosen, contexts, strict=True) if c.is_empty]
-    if unseen:
-        raise RuntimeError(f"never called: {', '.join(unseen)}; leave these out with where=")
+    refuse_unseen(chosen, contexts)
 
 
 @lasting
@@ -111,14 +121,15 @@ def attach(
     Layers that have a context keep it. Arguments as :func:`record` had them.
 
     Example:
+        >>> import torch
         >>> build = lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
         >>> recorded = record(build(), [torch.randn(64, 4)])
         >>> attach(build()).load_state_dict(recorded.state_dict())
         <All keys matched successfully>
     """
-    for site in entrances(model, where) if inputs else sites(model, where):
+    for site in chosen_sites(model, where, inputs):
         if site.context is None:
-            setattr(site.module, site.keeps, _blank(site, bins))
+            setattr(site.module, site.keeps, blank(site, bins))
     return model
 
 
@@ -129,16 +140,3 @@ def remove(model: nn.Module) -> nn.Module:
             if isinstance(getattr(module, name, None), Context):
                 delattr(module, name)
     return model
-
-
-def _blank(site: Site, bins: int) -> Context:
-    own = next(site.module.parameters(), next(site.module.buffers(), torch.empty(0)))
-    dtype = torch.float64 if own.dtype == torch.float64 else torch.float32
-    return Context(site.channels, bins, device=own.device, dtype=dtype)
-
-
-def _count(z: Tensor, site: Site, context: Context) -> None:
-    try:
-        context.add(z.detach(), dim=site.dim)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"at layer {site.name!r}: {error}") from error

@@ -6,6 +6,7 @@ import importlib
 import os
 import platform
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from qact.bench.runner.workers import run_cells
 from qact.bench.store.files import alone, make_folder
 from qact.bench.store.results import Book, Results
 from qact.bench.train.checkpoint import val_scores
+from qact.integrations.cluster import using
 
 
 def _silent(total: int) -> Display:
@@ -34,6 +36,7 @@ def run(
     jobs: int = 1,
     devices: tuple[str, ...] = ("cpu",),
     imports: tuple[str, ...] = (),
+    on: Any = None,
     command: str = "qact.bench.run(...)",
     display: Callable[[int], Display] = _silent,
 ) -> Results:
@@ -49,6 +52,9 @@ def run(
         jobs: processes side by side, one thread each; the numbers do not depend on it.
         devices: where; the processes take them in turn.
         imports: modules to import first, which register rivals.
+        on: a cluster of :func:`qact.cluster.connect`, or its address, instead of ``jobs``. Its
+            workers need the data and ``imports``, and see nothing of ``out``: trained weights and
+            rows come back to this process, which writes them.
         command: what the report should say to reproduce the numbers.
         display: ``display(total)`` returns what shows the progress over ``total`` units of work.
 
@@ -56,6 +62,7 @@ def run(
         RecipeError: the recipe is impossible, or ``out`` holds another one.
         DamagedFileError: a file in ``out`` is damaged.
         CellError: some cells failed; the rows of the others are written.
+        ClusterError: ``on`` is no cluster, nobody answers, or workers have other versions.
     """
     if jobs < 1:
         raise RecipeError(f"jobs must be at least 1, got {jobs!r}")
@@ -69,13 +76,24 @@ def run(
         if cells:
             inputs = checked_inputs(recipe)
             sizes = inputs.sizes()
-            results.environment = _environment(command, jobs, devices, inputs, results.environment)
-            with display(sum(cell.work(sizes) for cell in cells)) as shown:
+            with (
+                using(_here(min(jobs, len(cells))) if on is None else on) as cluster,
+                display(sum(cell.work(sizes) for cell in cells)) as shown,
+            ):
+                results.environment = {
+                    **_environment(command, jobs, devices, inputs, results.environment),
+                    **({} if on is None else {"on": cluster.name}),
+                }
                 book = Book(results, folder)
-                outcomes = run_cells(cells, jobs, shown, sizes, devices, book.keep)
-                _collect(book, outcomes, shown)
+                found = run_cells(cells, cluster, shown, sizes, devices, book.keep)
+                with closing(found) as outcomes:
+                    _collect(book, outcomes, shown)
         results.save(folder)
     return results
+
+
+def _here(jobs: int) -> str:
+    return "here" if jobs == 1 else f"processes:{jobs}"
 
 
 def _collect(

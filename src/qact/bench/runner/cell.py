@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from qact.bench.data import load_inputs
+from qact.bench.data import Inputs, load_inputs
 from qact.bench.measure.cost import costs
 from qact.bench.measure.evaluate import evaluate, single_sample_gap
 from qact.bench.measure.metrics import Row
@@ -44,6 +44,12 @@ class Cell:
     def name(self) -> str:
         """The cell as tables and folders call it."""
         return f"{network(self.activation, self.loss)}/{self.seed}"
+
+    def inputs(self) -> Inputs:
+        """Return the data, after importing what a user registers: data sets, rivals."""
+        for module in self.imports:
+            importlib.import_module(module)
+        return load_inputs(self.recipe.data)
 
     def work(self, sizes: dict[str, int]) -> int:
         """Return the units of work that are left: images, those of training counted three times.
@@ -81,9 +87,7 @@ def run_cell(
         device: where.
         keep: called with rows as they come.
     """
-    for module in cell.imports:  # rivals that a user registers
-        importlib.import_module(module)
-    inputs = load_inputs(cell.recipe.data).to(device)
+    inputs = cell.inputs().to(device)
     recipe = cell.recipe.of_loss(cell.loss)
     trained = train_cell(
         recipe,

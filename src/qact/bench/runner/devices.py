@@ -7,8 +7,12 @@ import torch
 from qact.bench.errors import RecipeError
 
 
-def devices_of(name: str) -> tuple[str, ...]:
+def devices_of(name: str, on: str | None = None) -> tuple[str, ...]:
     """Return the devices of ``"cpu"``, ``"cuda"`` (all GPUs), ``"cuda:1"``, or a list with commas.
+
+    Args:
+        name: as above.
+        on: the address of a cluster, of whose workers each has its own: ``"cpu"`` or ``"cuda"``.
 
     Raises:
         RecipeError: no such device, or one that this machine lacks.
@@ -17,6 +21,10 @@ def devices_of(name: str) -> tuple[str, ...]:
         >>> devices_of("cpu")
         ('cpu',)
     """
+    if on is not None and on.partition(":")[0] not in ("here", "processes"):
+        if name not in ("cpu", "cuda"):
+            raise RecipeError(f"device is cpu or cuda, of each worker of {on}, got {name!r}")
+        return (name,)
     found: list[str] = []
     for part in name.split(","):
         try:

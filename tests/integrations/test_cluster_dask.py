@@ -1,0 +1,61 @@
+"""Dask: four worker processes on this machine, some of which are killed."""
+
+from __future__ import annotations
+
+import os
+
+import cluster_checks as checks
+import pytest
+import torch
+
+from qact import cluster
+from qact.integrations.cluster.task import versions
+
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def scheduler(tmp_path_factory):
+    """A scheduler with four workers that see the tests' helpers."""
+    marks = tmp_path_factory.mktemp("marks")
+    os.environ["QACT_MARKS"] = str(marks)
+    options = {"n_workers": 4, "threads_per_worker": 1, "dashboard_address": None}
+    with distributed.LocalCluster(**options, silence_logs=50) as local:
+        yield local.scheduler_address, marks
+    del os.environ["QACT_MARKS"]
+
+
+def test_four_workers_give_the_bits_of_one_process(scheduler, tmp_path, rivals):
+    address, marks = scheduler
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with cluster.connect(address.replace("tcp", "dask")) as on:
+            assert (on.room(), on.shares_files) == (8, False)
+            checks.check_record(on, marks)
+            checks.check_batches(on)
+            checks.check_corrupt(on, tmp_path)
+            checks.check_bench(on, tmp_path, marks)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_client_stays_its_owners_and_other_versions_are_refused(scheduler, monkeypatch):
+    with distributed.Client(scheduler[0]) as client:
+        with cluster.connect(client) as on:
+            assert list(on.in_order(len, ["a", "bc"])) == [1, 2]
+        assert client.status == "running"
+        monkeypatch.setattr(torch, "__version__", "9.9.9")
+        with pytest.raises(
+            cluster.ClusterError, match=r"worker tcp://.* has torch .*, not 9\.9\.9"
+        ):
+            cluster.connect(client)
+        monkeypatch.undo()
+        assert versions()["torch"] != "9.9.9"
+
+
+def test_a_scheduler_without_workers_is_said_to_have_none():
+    empty = distributed.LocalCluster(n_workers=0, dashboard_address=":0", processes=False)
+    refused = pytest.raises(cluster.ClusterError, match=r"has no workers; start some with `dask")
+    with empty, distributed.Client(empty) as client, refused:
+        cluster.connect(client)
