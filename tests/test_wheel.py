@@ -101,6 +101,14 @@ with Monitor(model, reference, window=32, store="windows") as monitor:
         model(x)
 assert Store("windows").total().images == 128
 """
+DASK = """
+import distributed, qact
+with distributed.Client(n_workers=1, processes=False, dashboard_address=None) as client:
+    with qact.cluster.connect(client) as cluster:
+        assert list(cluster.in_order(abs, [-2, 1])) == [2, 1]
+"""
+RAY = "import ray, qact.integrations.cluster.ray"
+TORCHAO = "from qact.integrations.torchao import context_observer"
 TRITON = "import qact.kernels.triton.block"
 
 # Per extra: what is run, beside the use that needs none.
@@ -116,6 +124,9 @@ RUNS: dict[str | None, list[str]] = {
     "onnx": [ONNX],
     "torchmetrics": [TORCHMETRICS],
     "monitor": [MONITOR],
+    "dask": [DASK],
+    "ray": [RAY],
+    "torchao": [TORCHAO],
 }
 
 
