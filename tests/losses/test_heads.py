@@ -283,3 +283,26 @@ def test_shared_parameters_have_autograds_gradients(reduction, rows_at_a_time, m
             found, torch.autograd.grad((right * share).sum(), list(head.parameters())), strict=True
         ):
             torch.testing.assert_close(a, b)
+
+
+ANGULAR = ["arcface", "cosface", "normalised_softmax", "sphereface2", "wrapped_cauchy"]
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("name", ANGULAR)
+def test_a_loss_of_angles_does_not_see_the_unit(name, unit):
+    torch.manual_seed(0)
+    head = losses.create(name, embedding_size=6, classes=5)
+    x, y = torch.randn(8, 6), torch.randint(5, (8,))
+    torch.testing.assert_close(head(unit * x, y), head(x, y), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sphereface", "noisy_softmax"])
+def test_lengths_of_embeddings_do_not_overflow(name):
+    torch.manual_seed(0)
+    head = losses.create(name, embedding_size=6, classes=5)
+    x, y = torch.randn(8, 6).requires_grad_(), torch.randint(5, (8,))
+    found = head(1e20 * x, y)
+    found.backward()
+    assert found.isfinite()
+    assert x.grad.isfinite().all()

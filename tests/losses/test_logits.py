@@ -276,3 +276,17 @@ def test_many_classes_have_the_gradient_of_the_value(name):
     with torch.no_grad():
         found = (loss(z + step * along, y) - loss(z - step * along, y)).item() / (2 * step)
     assert slope == pytest.approx(found, rel=1e-5, abs=1e-7)
+
+
+@pytest.mark.parametrize("unit", [1e-30, 1e-20, 1e20, 1e30])
+@pytest.mark.parametrize("name", ["logit_norm", "z_loss"])
+def test_a_normalised_loss_does_not_see_the_unit(name, unit):
+    torch.manual_seed(0)
+    z, y = torch.randn(8, 5), torch.randint(5, (8,))
+    loss = losses.create(name)
+    torch.testing.assert_close(loss(unit * z, y), loss(z, y), rtol=1e-4, atol=1e-6)
+
+
+def test_quantile_huber_says_which_shapes_do_not_fit():
+    with pytest.raises(ValueError, match=r"target of shape \(4,\) must broadcast .* \(4, 5\)"):
+        losses.create("quantile_huber")(torch.zeros(4, 5), torch.zeros(4))

@@ -17,7 +17,7 @@ from qact.losses import margins
 from qact.losses.distances import unit_rows
 from qact.losses.heads import Head
 from qact.losses.registry import register
-from qact.losses.rows import rowwise
+from qact.losses.rows import lengths, rowwise
 from qact.losses.softmax import comp_sum_loss
 
 
@@ -154,7 +154,7 @@ class SphereFace(Head):
         """Return the loss of embeddings and targets that are classes."""
         weight = unit_rows(self.weight)
         own = (embeddings * weight.index_select(0, target)).sum(1, keepdim=True)
-        lift = _Lift.apply(own, embeddings.norm(dim=1, keepdim=True), self.margin)
+        lift = _Lift.apply(own, lengths(embeddings), self.margin)
         # Into the fresh product, so that no second array of its size is made.
         logits = linear(embeddings, weight).scatter_add_(1, target[:, None], lift)
         return self._of(comp_sum_loss, logits, target)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import normalize
 
+from qact.losses.rows import lengths
 from qact.rank.grid import power_of_two
 
 _FEW = 16  # columns of so many points are walked through one by one; more are one matrix product
@@ -64,8 +65,10 @@ def measured(x: Tensor, references: Tensor | None = None, metric: str = "euclide
         [1.4142, 2.0, 0.2828, 0.04]
     """
     if metric in ("normalised", "cosine"):
-        x = normalize(x)
-        references = references if references is None else normalize(references)
+        x = normalize(x / unit_of(x))
+        references = (
+            references if references is None else normalize(references / unit_of(references))
+        )
     if metric == "cosine":
         return 1 - x @ (x if references is None else references).T
     d = pairwise_distances(x) if references is None else distances_between(x, references)
@@ -229,7 +232,8 @@ def unit_rows(x: Tensor) -> Tensor:
 class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = x.norm(dim=1, keepdim=True).clamp_min_(1e-12)  # as torch's normalize
+        length = lengths(x)
+        length = torch.where(length > 0, length, 1)
         unit = x / length
         ctx.save_for_backward(unit, length)
         return unit

@@ -18,7 +18,7 @@ from torch.nn.functional import dropout, linear
 from qact import checks
 from qact.losses.checks import embedded
 from qact.losses.registry import register
-from qact.losses.rows import REDUCTIONS, kept_rows
+from qact.losses.rows import REDUCTIONS, kept_rows, lengths
 from qact.losses.softmax import comp_sum_loss
 
 
@@ -126,7 +126,7 @@ class NoisySoftmax(Head):
         logits = self.logits(embeddings)
         if self.training and self.alpha:
             own = self.weight.index_select(0, target)
-            gap = own.norm(dim=1) * embeddings.norm(dim=1) - (own * embeddings).sum(1)
+            gap = (lengths(own) * lengths(embeddings))[:, 0] - (own * embeddings).sum(1)
             noise = gap * torch.randn_like(gap).abs_().mul_(-self.alpha)
             logits = logits.scatter_add_(1, target[:, None], noise[:, None])
         return self._of(comp_sum_loss, logits, target)

@@ -10,7 +10,7 @@ from torch.nn.functional import softplus
 
 from qact import checks
 from qact.losses.registry import logit_loss
-from qact.losses.rows import less_one, rowwise, softmax_at
+from qact.losses.rows import lengths, less_one, rowwise, softmax_at
 
 
 @logit_loss("z_loss", paper="de Brebisson and Vincent 2016, arXiv 1604.08859")
@@ -40,7 +40,7 @@ def z_loss(
         at = y[:, None]
         classes, mean = z.shape[1], z.mean(1, keepdim=True)
         scores = z - mean
-        length = scores.norm(dim=1, keepdim=True)
+        length = lengths(scores)
         # Equal logits may miss their mean by its rounding, of which a deviation must not be made.
         rounding = classes * torch.finfo(z.dtype).eps * mean.abs()
         inverse = torch.where(length <= rounding, 0, classes**0.5 / length)
@@ -77,7 +77,7 @@ def logit_norm_loss(
     checks.number("temperature", temperature, "a positive number", 0)
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, length = y[:, None], z.norm(dim=1, keepdim=True)
+        at, length = y[:, None], lengths(z)
         inverse = torch.where(length > 0, 1 / length, 0)
         scaled = z * (inverse / temperature)
         p, t = softmax_at(scaled, at)

@@ -33,6 +33,9 @@ def quantile_huber_loss(
         kappa: at least 0.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
+    Raises:
+        ValueError: shapes that do not fit, a level beyond (0, 1), a negative ``kappa``.
+
     Example:
         >>> quantile_huber_loss(torch.tensor([0.0]), torch.tensor([2.0]), levels=0.9, kappa=0.0)
         tensor(1.8000)
@@ -42,7 +45,13 @@ def quantile_huber_loss(
     tau = torch.as_tensor(levels, dtype=quantiles.dtype, device=quantiles.device)
     if not ((tau > 0) & (tau < 1)).all():
         raise ValueError(f"levels={levels!r} must be in (0, 1)")
-    d = target - quantiles
+    try:
+        d = target - quantiles
+    except RuntimeError:
+        raise ValueError(
+            f"target of shape {tuple(target.shape)} must broadcast against quantiles of shape "
+            f"{tuple(quantiles.shape)}"
+        ) from None
     size = d.abs()
     if kappa:
         inner = size.clamp_max(kappa)
