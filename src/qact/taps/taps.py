@@ -110,6 +110,7 @@ def tap(
 
     Example:
         >>> import qact
+        >>> import torch
         >>> net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2))
         >>> x = torch.randn(5, 4)
         >>> with qact.tap(net, "1") as seen:
