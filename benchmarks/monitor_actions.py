@@ -9,7 +9,8 @@ of what images show (turned, mirrored, moved, negative; a long tail of classes).
 256 images gives the suggestion; then the stream is served by every action. A suggestion is right if
 its accuracy is within 2 points of the best action's, and ``retrain`` if no action comes within 10
 points of the accuracy without a shift. Rules were written with the four corruptions for validation
-and with a look at the other content; they are counted on the fifteen of the benchmark and on that. Rows go to benchmarks/data/monitor-actions.jsonl.
+and with a look at the other content; they are counted on the fifteen of the benchmark and
+on that. Rows go to benchmarks/data/monitor-actions.jsonl.
 """
 
 import argparse
