@@ -23,5 +23,6 @@ def rivals(monkeypatch):
     from qact.activations.registry import ACTIVATIONS
 
     ACTIVATIONS.names()
-    monkeypatch.setattr(ACTIVATIONS, "_entries", dict(ACTIVATIONS._entries))
+    others = {name: entry for name, entry in ACTIVATIONS._entries.items() if name != "once"}
+    monkeypatch.setattr(ACTIVATIONS, "_entries", others)
     monkeypatch.delitem(sys.modules, "cluster_rivals", raising=False)
