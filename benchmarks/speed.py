@@ -34,11 +34,10 @@ import speed_cuda
 from published import Published
 from qact.models import resnet18
 from qact.nn.normed import NormedQAct
+from speed_cuda import CONTROL, MAPS, one_pass
 
 HERE = Path(__file__).resolve().parent
-CONTROL = "BatchNorm + ReLU"
-# ResNet-18 on CIFAR at batch 128 and 512, an MLP's features, a ViT's tokens.
-MAPS = [(128, 64, 32, 32), (128, 128, 16, 16), (128, 256, 8, 8), (128, 512, 4, 4), (128, 512)]
+# Beside the shapes of batch 128.
 MORE = [(512, 64, 32, 32), (512, 512, 4, 4), (1024, 512), (32, 384, 197)]
 Rivals = dict[str, Callable[[int], nn.Module]]
 
@@ -104,20 +103,6 @@ def failures(works: dict[str, Callable[[], object]]) -> dict[str, str]:
     return failed
 
 
-def works(module: nn.Module, x: Tensor, mode: str) -> Callable[[], object]:
-    grad = torch.randn_like(x)
-
-    def both() -> None:
-        x.grad = None
-        module(x).backward(grad)
-
-    def forward() -> None:
-        with torch.no_grad():
-            module(x)
-
-    return both if mode == "both" else forward
-
-
 def kept(module: nn.Module, x: Tensor) -> int:
     """Bytes that autograd keeps for the backward pass, beside the input."""
     sizes: dict[int, int] = {}
@@ -146,7 +131,7 @@ def compare(rivals: Rivals, shape: tuple[int, ...], dtype: torch.dtype, args) ->
     for mode in ("forward", "both", "eval"):
         for module in modules.values():
             module.train(mode != "eval")
-        chosen = {n: works(m, x, mode) for n, m in modules.items()}
+        chosen = {n: one_pass(m, x, mode) for n, m in modules.items()}
         for name, reason in failures(chosen).items():
             del chosen[name]
             results.append(
@@ -190,7 +175,9 @@ def engines(args) -> list[dict]:
         if shape == (128, 512):  # sums over all pairs: n^2 numbers for every channel
             slow["reference"] = lambda c: qact.QAct(c, engine="reference")
         x = torch.randn(folded(shape), device=args.device, requires_grad=True)
-        chosen_works = {n: works(m(shape[1]).to(args.device), x, "both") for n, m in slow.items()}
+        chosen_works = {
+            n: one_pass(m(shape[1]).to(args.device), x, "both") for n, m in slow.items()
+        }
         for name, numbers in rounds(chosen_works, args.device, args.seconds).items():
             rows.append({"rival": name, "mode": "both", "shape": shape} | numbers)
         show(rows[-len(slow) :], f"{shape}: against the published formulation")
@@ -206,7 +193,7 @@ def growth(args) -> list[dict]:
         chosen = {}
         for n in sizes:
             x = torch.randn(batch[n], 64, 256, device=args.device, requires_grad=True)
-            chosen[f"{n} {axis}"] = works(base[axis](n).to(args.device), x, "both")
+            chosen[f"{n} {axis}"] = one_pass(base[axis](n).to(args.device), x, "both")
         for (name, numbers), n in zip(
             rounds(chosen, args.device, args.seconds).items(), sizes, strict=True
         ):

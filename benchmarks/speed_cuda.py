@@ -32,6 +32,7 @@ from qact.models import resnet18
 from qact.nn.normed import NormedQAct
 
 CONTROL = "BatchNorm + ReLU"
+# ResNet-18 on CIFAR at batch 128, and an MLP's features.
 MAPS = [(128, 64, 32, 32), (128, 128, 16, 16), (128, 256, 8, 8), (128, 512, 4, 4), (128, 512)]
 LARGE = [(512, 64, 32, 32), (512, 512, 4, 4)]
 SLOW = (128, 512, 4, 4)  # the published formulation keeps 1,000 numbers for every value
@@ -86,7 +87,7 @@ def compared(shape: tuple[int, ...], dtype: torch.dtype, layout: str, args: Any)
     modules = {name: RIVALS[name](shape[1]).to(args.device) for name in names}
     rows = []
     for mode in PASSES:
-        works = {n: work(m.train(mode != "eval"), x, mode) for n, m in modules.items()}
+        works = {n: one_pass(m.train(mode != "eval"), x, mode) for n, m in modules.items()}
         about = {"mode": mode, "shape": shape, "dtype": str(dtype)[6:], "layout": layout}
         found = measured(works, args)
         floor = PASSES[mode] * x.numel() * x.element_size() / args.copy
@@ -97,7 +98,7 @@ def compared(shape: tuple[int, ...], dtype: torch.dtype, layout: str, args: Any)
     return rows
 
 
-def work(module: nn.Module, x: Tensor, mode: str) -> Work:
+def one_pass(module: nn.Module, x: Tensor, mode: str) -> Work:
     """One call of a layer."""
     grad = torch.randn_like(x)
 

@@ -344,3 +344,12 @@ def test_channel_norm_follows_like_batch_norm():
         torch.testing.assert_close(ours.running_mean, theirs.running_mean)
         torch.testing.assert_close(ours.running_var, theirs.running_var)
         assert ours.num_batches_tracked == theirs.num_batches_tracked
+
+
+def test_an_operator_tells_how_large_its_outputs_are():
+    """Inductor keeps graphs by arguments alone, and must not take those of another table size."""
+    from qact.kernels import plan as plans
+
+    one = plans.Plan(plans.Rule(), "relu", eps_in=1e-5, eps_out=1e-3)
+    assert plans.Plan.of(one.arguments()) == plans.Plan.of(one.numbers()) == one
+    assert one.arguments()[len(one.numbers()) :] == [plans.LEAST]

@@ -46,7 +46,7 @@ def block(
         following = Following(context.tensors, context.batches, momentum, *norms)
     keep = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (z, *affine))
     if torch.compiler.is_compiling():
-        numbers = plan.numbers()
+        numbers = plan.arguments()
         out, state, _, _ = torch.ops.qact.block(z, *affine, numbers)
         if following is not None:
             rest = (*following.context, following.batches, momentum, numbers)

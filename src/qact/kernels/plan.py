@@ -36,27 +36,35 @@ class Plan:
     eps_out: float | None = None
 
     def numbers(self) -> list[float]:
-        """The plan for a compiled function or an operator's schema."""
+        """The plan for a compiled function."""
         rule, h = self.rule, self.rule.bandwidth
         full = rule.gradient == "full"
         options = (rule.grounding, h.absolute, h.relative, h.power, rule.sentinels, full)
         eps = (-1.0 if e is None else e for e in (self.eps_in, self.eps_out))
         return [*map(float, options), float(KINDS.index(self.kind)), float(self.steps), *eps]
 
+    def arguments(self) -> list[float]:
+        """The plan for an operator of a graph: the numbers, and what decides its outputs' shapes.
+
+        Compilers keep graphs on disk by the arguments of their operators, and not by how large an
+        operator's outputs were: a version that keeps tables of another size must be told apart.
+        """
+        return [*self.numbers(), float(LEAST)]
+
     @classmethod
     def of(cls, numbers: Sequence[float]) -> Plan:
-        """The inverse of :meth:`numbers`.
+        """The inverse of :meth:`numbers` and of :meth:`arguments`.
 
         >>> plan = Plan(Rule(), "relu", eps_in=1e-5)
         >>> Plan.of(plan.numbers()) == plan
         True
         """
-        grounded, absolute, relative, power, sentinels, full, kind, steps, *eps = numbers
+        grounded, absolute, relative, power, sentinels, full, kind, steps, *rest = numbers
         word = KINDS[int(kind)]
         bandwidth = Bandwidth(absolute, relative, power)
         gradient = "full" if full else "density"
         rule = Rule(GROUNDINGS[int(grounded)], word != "steps", bandwidth, gradient, sentinels)
-        return cls(rule, word, int(steps), *(None if e < 0 else e for e in eps))
+        return cls(rule, word, int(steps), *(None if e < 0 else e for e in rest[:2]))
 
 
 def fuse(rule: Rule, level: Level) -> Plan | None:

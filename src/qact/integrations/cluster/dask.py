@@ -61,6 +61,7 @@ class Dask(Remote):
 
     def _begin(self, job: Job, heard: Heard, gpus: int) -> None:
         self._topic = f"qact-{uuid.uuid4().hex}"
+        # Pickles, as are the results that come from the same scheduler: whoever connects trusts it.
         self._client.subscribe_topic(self._topic, lambda event: heard(*pickle.loads(event[1])))
         # The result of a task, and not scattered: what is lost with its worker is made again.
         self._job = self._submitted(_same, job, key=f"{self._topic}-job")
