@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from qact.monitor import Guard, Monitor, accuracy, record
+import qact
+from qact.monitor import Guard, Monitor, Suggestion, accuracy, record
 
 
 class Logits(nn.Module):
@@ -108,3 +109,31 @@ def test_the_guard_adapts_while_the_alarm_stands_and_never_else():
         assert torch.equal(served(calm), net(calm))
         served.method.reset()
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_a_guard_of_suggestions_follows_each_of_them(monkeypatch):
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)).eval()
+    monitor = Monitor(net, record(net, torch.randn(512, 4), draws=199), window=32)
+    monitor.alarm(rate=0.01)
+    far = torch.randn(32, 4) + 4
+    by_hand = {}
+    for name in ("batch", "safe"):
+        with qact.adapt.create(name, net) as method:
+            by_hand[name] = method(far)
+    by_hand |= {"recalibrate": by_hand["safe"], "source": net(far), "retrain": net(far)}
+    with monitor:
+        served = Guard(monitor, "suggested")
+        assert served.method is None  # no window has closed yet
+        served(far)
+        assert monitor.suggestion().action == "batch"
+        assert served.adapting
+        served.method.reset()
+        assert torch.equal(served(far), by_hand["batch"])
+        for action, expected in by_hand.items():
+            for method in served._methods.values():
+                method.reset()
+            said = Suggestion(action, "by hand", {})
+            monkeypatch.setattr(monitor, "suggestion", lambda rate=None, said=said: said)
+            assert torch.equal(served(far), expected), action
+            assert served.adapting == (action not in ("source", "retrain"))

@@ -10,6 +10,7 @@ from torch import nn
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("jinja2")
+from markupsafe import escape
 from typer.testing import CliRunner
 
 from qact.cli.commands import commands
@@ -46,10 +47,55 @@ def test_the_page_says_what_the_store_holds(served, tmp_path):
     assert "prefers-color-scheme: dark" in page
     alarms = sum(v.p <= 0.01 for v in monitor.verdicts)
     assert f"{alarms} of 6" in page
-    assert page.count("<svg ") == 3
-    for name, distance in monitor.verdicts[-1].distances.items():
+    signals = monitor.verdicts[-1].distances
+    widths = [float(w) for w in re.findall(r'<svg [^>]*width="([\d.]+)pt"', page)]
+    assert len(widths) == 2 + len(signals)  # time lines, map, and a density of each
+    assert max(widths) <= 303  # points of which a phone shows all without scrolling
+    for name, distance in signals.items():
         assert f">{name}<" in page
         assert f"{distance:.3g}" in page
+
+
+def test_page_terminal_and_store_suggest_what_the_monitor_does(served):
+    monitor, folder = served
+    said = monitor.suggestion()
+    assert said is not None
+    assert said.action == "batch"
+    latest = Store(folder).read()[-1]
+    assert latest.verdict == monitor.verdicts[-1]
+    assert (latest.verdict.batch, latest.verdict.alike) == (32, None)  # of a single call
+    assert latest.verdict.spread is not None
+    seen = Seen.of(Store(folder))
+    assert seen.suggestion(0.01) == said
+    page = " ".join(render(seen, 0.01).split())
+    assert f"<b>{said.action}</b><span>suggested: {escape(said.advice)}</span>" in page
+    assert f"<p>Why: {escape(said.reason)}.</p>" in page
+    assert view(seen, 0.01).caption == f"{said.action}: {said.reason}"
+
+
+class Long(nn.Module):
+    """Two layers with the long names that transformers have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        block = lambda: nn.ModuleDict({"output_layernorm_after": nn.LayerNorm(4)})  # noqa: E731
+        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(block() for _ in range(2))})
+
+    def forward(self, x):
+        for layer in self.encoder["layers"]:
+            x = layer["output_layernorm_after"](x)
+        return x
+
+
+def test_long_names_are_cut_in_figures_alone(tmp_path):
+    net, x = Long().eval(), torch.randn(64, 4)
+    with Monitor(net, record(net, x, draws=19), window=8, store=tmp_path / "s"):
+        net(x[:8])
+    page = write_report(tmp_path / "s", tmp_path / "m.html").read_text()
+    figures, table = page.split("The latest window</h2>")
+    for layer in "01":
+        assert f">encoder.layers.{layer}.output_layernorm_after<" in table
+        assert f"encod.layer.{layer}.outpu" in figures  # still told apart
 
 
 def test_merged_windows_have_distances_and_no_p(served, tmp_path):

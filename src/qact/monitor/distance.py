@@ -57,7 +57,7 @@ class Signal:
         cells = torch.cat([cell, cell + 1], 1) + grid.offset[channels, None]
         exponent = grid.exponent[channels]
         edges = (cells * torch.exp2(exponent.double())[:, None]).float()
-        below = torch.stack([_below(image, edges) for image in z[:, channels]])
+        below = torch.cat([_below(part, edges) for part in z[:, channels].split(64)])
         variance = z.double().mean(2).var(0)
         return cls(frame, histogram, channels, exponent, cells, below, z.shape[2], variance)
 
@@ -101,17 +101,14 @@ class Signal:
             part["variance"],
         )
 
-    def drawn(self, window: Tensor, again: Tensor, shrink: float) -> Tensor:
+    def drawn(self, weights: Tensor) -> Tensor:
         """The mean distance of drawn windows to drawn references, (B,).
 
         Args:
-            window: how often each kept image is in each window, divided by its size, (B, N).
-            again: the same for references of N images.
-            shrink: spread of a reference of all images, in terms of one of N.
+            weights: of each kept image in each window, less those in its reference, (B, N).
         """
         share = self.below.flatten(1).float() / self.values
-        share = share - share.mean(0)
-        gap = window @ share - shrink * (again @ share)
+        gap = weights @ (share - share.mean(0))
         return gap.abs().unflatten(1, self.cells.shape).amax(2).mean(1)
 
 
@@ -121,9 +118,10 @@ def _spread(count: int, most: int) -> Tensor:
     return (torch.arange(some) * count) // some
 
 
-def _below(image: Tensor, edges: Tensor) -> Tensor:
-    """How many values of an image (C, L) lie below each edge (C, K)."""
-    return torch.searchsorted(image.contiguous().sort(1).values, edges).to(torch.int32)
+def _below(z: Tensor, edges: Tensor) -> Tensor:
+    """How many values of each image (N, C, L) lie below each edge (C, K): (N, C, K)."""
+    each = edges.expand(len(z), -1, -1).contiguous()
+    return torch.searchsorted(z.contiguous().sort(2).values, each).to(torch.int32)
 
 
 def _channels(histogram: Histogram, index: Tensor) -> Histogram:

@@ -31,13 +31,14 @@ class Null:
         """Draw windows of ``size`` images, and references of ``images``."""
         generator = torch.Generator().manual_seed(seed)
         kept = len(signals[0].below)
-        shrink = (kept / images) ** 0.5
+        shrink = (kept / images) ** 0.5  # spread of a reference of all images, by one of the kept
         parts = []
         for start in range(0, draws, 500):
             count = min(500, draws - start)
             window = _counts(count, size, kept, generator) / size
             again = _counts(count, kept, kept, generator) / kept
-            parts.append(torch.stack([signal.drawn(window, again, shrink) for signal in signals]))
+            weights = window - shrink * again
+            parts.append(torch.stack([signal.drawn(weights) for signal in signals]))
         found = torch.cat(parts, 1)
         ordered = found.sort(1).values
         return cls(ordered, _furthest(ordered, found).sort().values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ with needed("a report", "bench"):
 
 MOST = 120  # windows that are shown
 LINES = 8  # signals in the time line, as there are colours
+WIDTH = 4.2  # inches of a figure: the width of a phone, and half of a screen
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def render(seen: Seen, rate: float) -> str:
             rows=_rows(seen),
             lines=Markup(_lines(seen, rate)) if known else None,
             map=Markup(_map(seen)) if known else None,
-            densities=Markup(_densities(seen)) if known and latest.window.images else None,
+            densities=_densities(seen) if known and latest.window.images else (),
         )
     )
 
@@ -141,6 +142,8 @@ def _rows(seen: Seen) -> list[list[str]]:
 
 def _lines(seen: Seen, rate: float) -> str:
     """Distance of each signal, and the p-value of the window, over time."""
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     times, distances = seen.times(), seen.distances()
     spread = sorted(seen.signals, key=lambda n: -(distances[-1].get(n) or 0.0))[:LINES]
 
@@ -148,7 +151,8 @@ def _lines(seen: Seen, rate: float) -> str:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
         for index, name in enumerate(n for n in seen.signals if n in spread):
             known = [(t, d[name]) for t, d in zip(times, distances, strict=True) if d.get(name)]
-            figures.line(upper, [t for t, _ in known], [v or 0.0 for _, v in known], index, name)
+            label = _short(name)
+            figures.line(upper, [t for t, _ in known], [v or 0.0 for _, v in known], index, label)
         upper.set_ylabel("distance")
         upper.set_ylim(bottom=0)
         tested = [(t, o.p) for t, o in zip(times, seen.windows, strict=True) if o.p is not None]
@@ -158,11 +162,14 @@ def _lines(seen: Seen, rate: float) -> str:
         lower.axhline(rate, color=SERIES[0], linestyle="--", linewidth=1)
         lower.set_yscale("log")
         lower.set_ylabel("p")
-        lower.tick_params(axis="x", rotation=20)
-        handles, names = upper.get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=4)
+        if times[0] == times[-1]:  # a single window: a minute around it, not years
+            lower.set_xlim(times[0] - timedelta(minutes=1), times[0] + timedelta(minutes=1))
+        ticks = AutoDateLocator(minticks=2, maxticks=6)
+        lower.xaxis.set_major_locator(ticks)
+        lower.xaxis.set_major_formatter(ConciseDateFormatter(ticks))
+        figures.legend(figure, upper)
 
-    return figures.drawn_as_svg(draw, (7.6, 4.6), "Distance of every signal and p-value over time")
+    return figures.drawn_as_svg(draw, (WIDTH, 4.0), "Distance of signals and p-value over time")
 
 
 def _map(seen: Seen) -> str:
@@ -180,34 +187,29 @@ def _map(seen: Seen) -> str:
                 cell = Rectangle((x, y), 1, 1, facecolor=SERIES[0], alpha=share, linewidth=0)
                 axes.add_patch(cell)
         axes.set(xlim=(0, len(distances)), ylim=(len(names), 0), xlabel="window, oldest first")
-        axes.set_yticks([y + 0.5 for y in range(len(names))], names)
+        axes.set_yticks([y + 0.5 for y in range(len(names))], [_short(name) for name in names])
         axes.grid(False)
 
-    size = (7.6, 0.9 + 0.26 * len(names))
+    size = (WIDTH, 0.9 + 0.26 * len(names))
     return figures.drawn_as_svg(draw, size, "Distance of every signal in every window")
 
 
-def _densities(seen: Seen) -> str:
+def _densities(seen: Seen) -> list[Markup]:
     """The channel of each signal that has moved most: the reference, and the latest window."""
     reference, window = seen.reference, seen.windows[-1].window
     assert reference is not None
-    gaps = reference.distances(window)
-    columns = 3
-    rows = -(-len(gaps) // columns)
+    gaps, found = reference.distances(window), []
+    for name, signal in reference.signals.items():
+        channel = int(signal.channels[int(gaps[name].argmax())])
 
-    def draw(figure: Any) -> None:
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        for axes, (name, signal) in zip(grid, reference.signals.items(), strict=False):
-            read = int(gaps[name].argmax())
-            _density(axes, signal, window, name, int(signal.channels[read]))
-            axes.set_title(f"{name} [{int(signal.channels[read])}]", loc="left")
-        for axes in grid[len(gaps) :]:
-            axes.set_visible(False)
-        handles, names = grid[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper left", ncols=2)
+        def draw(figure: Any, name: str = name, signal: Signal = signal, c: int = channel) -> None:
+            axes = figure.subplots()
+            _density(axes, signal, window, name, c)
+            axes.set_title(f"{_short(name)} [{c}]", loc="left")
 
-    size = (7.6, 0.5 + 1.7 * rows)
-    return figures.drawn_as_svg(draw, size, "Densities of the reference and of the latest window")
+        title = f"Densities of {name}, reference and latest window"
+        found.append(Markup(figures.drawn_as_svg(draw, (WIDTH / 2, 1.6), title)))
+    return found
 
 
 def _density(axes: Any, signal: Signal, window: Window, name: str, channel: int) -> None:
@@ -219,9 +221,19 @@ def _density(axes: Any, signal: Signal, window: Window, name: str, channel: int)
     edges = torch.linspace(low, high if high > low else low + 1, 49)
     grid = edges[:, None].expand(-1, len(signal.histogram.mass))
     width = float(edges[1] - edges[0])
-    for index, (context, label) in enumerate(zip(contexts, ("reference", "now"), strict=True)):
+    for index, context in enumerate(contexts):
         rank = context.rank(grid.contiguous(), grounded=False, smooth=False)[:, channel]
-        axes.stairs((rank.diff() / width).tolist(), edges.tolist(), fill=index == 0, label=label,
+        axes.stairs((rank.diff() / width).tolist(), edges.tolist(), fill=index == 0,
                     color=MUTED if index == 0 else SERIES[0], alpha=0.35 if index == 0 else 1.0,
                     linewidth=1.4)  # fmt: skip
     axes.set_yticks([])
+    axes.locator_params(axis="x", nbins=4)
+
+
+def _short(name: str) -> str:
+    """A name that a figure has room for: words between dots are cut alike, numbers stay."""
+    for letters in range(len(name), 0, -1):
+        parts = (part if part.isdigit() else part[:letters] for part in name.split("."))
+        if len(short := ".".join(parts)) <= 20:
+            return short
+    return short

@@ -71,7 +71,7 @@ def curves(summary: Summary) -> str:
         for axes in grid[-1]:
             axes.set_xlabel("severity (0 = clean)")
             axes.set_xticks(summary.severities)
-        _legend(figure, grid[0][0])
+        legend(figure, grid[0][0])
 
     return drawn_as_svg(draw, size, "Accuracy, NLL and debiased calibration error over severity")
 
@@ -91,7 +91,7 @@ def _curve(
     line(axes, x, y, index, method[0])
 
 
-def _legend(figure: Any, axes: Any) -> None:
+def legend(figure: Any, axes: Any) -> None:
     """Name the lines above the panels, in as many columns as have room."""
     handles, names = axes.get_legend_handles_labels()
     wide = 0.6 + 0.068 * max(map(len, names), default=0)  # inches: the sample, then the letters
@@ -186,7 +186,7 @@ def _draw_risks(canvas: Any, summary: Summary, severities: list[int]) -> None:
         axes.set_title(adaptation, loc="left")
     for axes in grid[-1]:
         axes.set_xlabel("coverage, %")
-    _legend(canvas, grid[0][0])
+    legend(canvas, grid[0][0])
 
 
 def drawn_as_svg(draw: Callable[[Any], None], size: tuple[float, float], title: str) -> str:
