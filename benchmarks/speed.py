@@ -1,27 +1,30 @@
 """What a QAct layer costs: time and memory, as ratios to BatchNorm + ReLU.
 
-    python benchmarks/speed.py                    # everything, about 15 minutes on 2 cores
-    python benchmarks/speed.py --part blocks      # or: engines, growth, step
+    python benchmarks/speed.py                    # one thread, then all: about 11 minutes
+    python benchmarks/speed.py --part cold        # a part; engines, growth: only so
     python benchmarks/speed.py --device cuda      # on a GPU: see speed_cuda.py for its columns
-    python benchmarks/speed.py --markdown         # the recorded figures, as the docs have them
+    python benchmarks/speed.py --table            # the recorded figures, as the docs have them
 
-One protocol: every rival is warmed up, then all run in turn, A B C A B C, in one process; a ratio
-is the median over rounds of the rival's time to the control's in the same round. `forward` and
+How rivals are timed, and when a machine is too busy for ratios, is in `rounds.py`. `forward` and
 `both` (forward and backward) are training with the running context following; `eval` reads the
-stored context. Memory is what autograd keeps beside the input. Results are written after every
-part to `benchmarks/data/speed-<device>.json`, with device and versions.
+stored context. Rows are written as they come to `benchmarks/data/speed-<device>.json`; the same
+command goes on where it was stopped, and measures again what another load had disturbed.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
+import os
 import platform
-import statistics
+import resource
+import subprocess
+import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numba
 import torch
@@ -34,11 +37,16 @@ import speed_cuda
 from published import Published
 from qact.models import resnet18
 from qact.nn.normed import NormedQAct
+from rounds import Record, Row, Work, in_turn, refusal, rows_of
 from speed_cuda import CONTROL, MAPS, one_pass
 
-HERE = Path(__file__).resolve().parent
-# Beside the shapes of batch 128.
-MORE = [(512, 64, 32, 32), (512, 512, 4, 4), (1024, 512), (32, 384, 197)]
+ROOT = Path(__file__).resolve().parents[1]
+TOKENS = (32, 384, 197)  # of a ViT
+TINY = (4, 8)  # nothing to compute: what a call costs by itself
+COPY = "copy of the input"
+# What a block moves to and from memory, in copies of its input: read and written once; backward the
+# input and the gradient read, and one written.
+COPIES = {"forward": 1.0, "both": 2.5, "eval": 1.0}
 Rivals = dict[str, Callable[[int], nn.Module]]
 
 
@@ -49,12 +57,12 @@ BLOCKS: Rivals = {
     "QAct": qact.QAct,
     "QAct.paper": qact.QAct.paper,
 }
+PUBLISHED: Rivals = {"QAct.paper": qact.QAct.paper, "published formulation": Published}
 ENGINES: Rivals = {
     CONTROL: BLOCKS[CONTROL],
     "fused": BLOCKS["NormedQAct"],
     "five Numba passes": lambda c: general(c, None),
     "eager PyTorch": lambda c: general(c, "eager"),
-    "eager, torch.compile": lambda c: torch.compile(general(c, "eager"), dynamic=False),
 }
 
 
@@ -64,47 +72,140 @@ def general(channels: int, engine: str | None) -> nn.Module:
     return nn.Sequential(nn.BatchNorm1d(channels), act)
 
 
-def timed(work: Callable[[], object], device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-    begin = time.perf_counter()
-    work()
-    if device == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - begin
+class Job(NamedTuple):
+    """One table: what all of its rows say, and its rivals, made when it is their turn."""
+
+    about: Row
+    works: Callable[[], dict[str, Work]]
 
 
-def rounds(works: dict[str, Callable[[], object]], device: str, budget: float) -> dict[str, dict]:
-    """Milliseconds and ratio to the first, as many rounds as the budget in seconds allows."""
-    for work in works.values():
-        work()
-    once = {name: timed(work, device) for name, work in works.items()}
-    count = max(3, min(50, int(budget / sum(once.values()))))
-    times = [{name: timed(work, device) for name, work in works.items()} for _ in range(count)]
-    control = next(iter(works))
-    return {
-        name: {
-            "ms": round(1e3 * statistics.median(t[name] for t in times), 4),
-            "ratio": round(statistics.median(t[name] / t[control] for t in times), 3),
-            "rounds": count,
-        }
-        for name in works
+def layers(
+    rivals: Rivals, shape: tuple[int, ...], mode: str, dtype: torch.dtype = torch.float32
+) -> Job:
+    """Rivals at one shape, beside a copy of the input."""
+
+    def works() -> dict[str, Work]:
+        torch.manual_seed(0)
+        x = torch.randn(folded(shape)).mul_(2).add_(0.5).to(dtype).requires_grad_()
+        made = {}
+        for name, make in rivals.items():
+            module = make(shape[1]).to(dtype)
+            module(x)  # a context, which eval reads
+            made[name] = one_pass(module.train(mode != "eval"), x, mode)
+        out, source = torch.empty_like(x), x.detach()
+        return made | {COPY: lambda: out.detach().copy_(source)}
+
+    return Job({"shape": list(shape), "dtype": str(dtype)[6:], "mode": mode}, works)
+
+
+def folded(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """All positions in one dimension, so that one BatchNorm serves every shape."""
+    return (*shape[:2], math.prod(shape[2:])) if len(shape) > 2 else shape
+
+
+def blocks() -> Iterator[Job]:
+    """Every shape in float32, two in bfloat16, and a tensor of nothing."""
+    shapes = [(shape, torch.float32) for shape in (*MAPS, TOKENS, TINY)]
+    for shape, dtype in shapes + [(shape, torch.bfloat16) for shape in MAPS[::3]]:
+        for mode in COPIES:
+            yield layers(BLOCKS, shape, mode, dtype)
+
+
+def published() -> Iterator[Job]:
+    """The paper's layer, as its code has it and as here."""
+    for shape in MAPS[::3]:
+        yield layers(PUBLISHED, shape, "both")
+
+
+def engines() -> Iterator[Job]:
+    """Other ways to compute the same, down to the definition."""
+    for shape in (MAPS[0], MAPS[3], MAPS[4]):
+        chosen = dict(ENGINES)
+        if shape == MAPS[4]:  # sums over all pairs: n^2 numbers for every channel
+            chosen["reference"] = lambda c: qact.QAct(c, engine="reference")
+        yield layers(chosen, shape, "both")
+
+
+def growth() -> Iterator[Job]:
+    """Time per value must not grow with the number of levels, nor with the batch."""
+    for axis, sizes in (("levels", (10, 50, 100, 250)), ("batch", (32, 128, 512))):
+
+        def works(axis: str = axis, sizes: tuple[int, ...] = sizes) -> dict[str, Work]:
+            made = {}
+            for n in sizes:
+                module = paper_like(n) if axis == "levels" else qact.QAct(64)
+                x = torch.randn(n if axis == "batch" else 128, 64, 256, requires_grad=True)
+                made[f"{n} {axis}"] = one_pass(module, x, "both")
+            return made
+
+        yield Job({"shape": [128, 64, 16, 16], "axis": axis, "mode": "both"}, works)
+
+
+def paper_like(n: int) -> nn.Module:
+    """QAct.paper with another number of steps."""
+    level = qact.rank.levels.steps(n)
+    options = {"smooth": False, "bandwidth": 0.5, "gradient": "density", "affine": False}
+    return NormedQAct(64, after=True, levels=level, **options)
+
+
+def step() -> Iterator[Job]:
+    """A whole training step of ResNet-18 on CIFAR images."""
+    acts = {
+        CONTROL: lambda c: nn.ReLU(inplace=True),
+        "BatchNorm + GELU": lambda c: nn.GELU(),
+        "QAct behind BatchNorm": qact.QAct,
+        "NormedQAct in their place": qact.QAct,
+        "QAct.paper behind BatchNorm": qact.QAct.paper,
     }
+    shape = (32, 3, 32, 32)
+
+    def works() -> dict[str, Work]:
+        torch.manual_seed(0)
+        x, y = torch.randn(shape), torch.randint(10, shape[:1])
+        made = {}
+        for name, act in acts.items():
+            model = resnet18(act=act)
+            model = merged(model) if "place" in name else model
+            made[name] = train_step(model, torch.optim.SGD(model.parameters(), 1e-3), x, y)
+        return made
+
+    yield Job({"shape": list(shape), "mode": "step"}, works)
 
 
-def failures(works: dict[str, Callable[[], object]]) -> dict[str, str]:
-    """What does not run here, and why: a compiler may be missing, or refuse."""
-    failed = {}
-    for name, work in works.items():
-        try:
-            work()
-        except Exception as error:  # any compiler's
-            failed[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:100]}"
-    return failed
+def merged(model: nn.Module) -> nn.Module:
+    """One block where a BatchNorm stands right before an activation."""
+    for block in model.modules():
+        if hasattr(block, "bn1"):
+            channels = block.bn1.num_features
+            block.bn1, block.act1 = nn.Identity(), NormedQAct(channels)
+    return model
 
 
-def kept(module: nn.Module, x: Tensor) -> int:
-    """Bytes that autograd keeps for the backward pass, beside the input."""
+def train_step(model: nn.Module, optimizer, x: Tensor, y: Tensor) -> Work:
+    """Forward, backward and update."""
+
+    def work() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+    return work
+
+
+def kept() -> Iterator[tuple[Row, Callable[[], list[Row]]]]:
+    """Bytes that autograd keeps for the backward pass beside the input, to the control's."""
+    for shape in (*MAPS, TOKENS):
+
+        def measure(shape: tuple[int, ...] = shape) -> list[Row]:
+            x = torch.randn(folded(shape), requires_grad=True)
+            sizes = {name: saved(make(shape[1]), x) for name, make in BLOCKS.items()}
+            return [{name: round(size / sizes[CONTROL], 3) for name, size in sizes.items()}]
+
+        yield {"shape": list(shape)}, measure
+
+
+def saved(module: nn.Module, x: Tensor) -> int:
+    """Bytes that autograd keeps beside the input."""
     sizes: dict[int, int] = {}
 
     def pack(t: Tensor) -> Tensor:
@@ -118,199 +219,175 @@ def kept(module: nn.Module, x: Tensor) -> int:
     return sum(sizes.values())
 
 
-def folded(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """All positions in one dimension, so that one BatchNorm serves every shape."""
-    return (*shape[:2], math.prod(shape[2:])) if len(shape) > 2 else shape
+def cold() -> Iterator[tuple[Row, Callable[[], list[Row]]]]:
+    """The first forward, backward and eval of a process, with nothing compiled and again."""
+    yield {"what": "first calls"}, speed_cuda.first_calls
 
 
-def compare(rivals: Rivals, shape: tuple[int, ...], dtype: torch.dtype, args) -> list[dict]:
-    x = torch.randn(folded(shape), device=args.device, dtype=dtype)
-    x = x.mul_(2).add_(0.5).requires_grad_()
-    modules = {n: make(shape[1]).to(args.device, dtype) for n, make in rivals.items()}
-    results = []
-    for mode in ("forward", "both", "eval"):
-        for module in modules.values():
-            module.train(mode != "eval")
-        chosen = {n: one_pass(m, x, mode) for n, m in modules.items()}
-        for name, reason in failures(chosen).items():
-            del chosen[name]
-            results.append(
-                {"rival": name, "mode": mode, "ms": None, "ratio": None, "error": reason}
-            )
-        for name, numbers in rounds(chosen, args.device, args.seconds).items():
-            results.append({"rival": name, "mode": mode} | numbers)
-    for module in modules.values():
-        module.train()
-    ran = [row["rival"] for row in results if row["mode"] == "both" and row["ms"] is not None]
-    memory = {name: kept(modules[name], x) for name in ran}
-    for row in results:
-        row |= {"shape": shape, "dtype": str(dtype).removeprefix("torch.")}
-        if row["rival"] in memory:
-            row["kept"] = round(memory[row["rival"]] / memory[CONTROL], 3)
-    return results
+# Run in a folder of their own; the first compiles, the second finds what the first has kept.
+COMMANDS = {
+    "qact --help": ["--help"],
+    "qact bench --help": ["bench", "--help"],
+    "qact corrupt --data nothing": ["corrupt", "--data", "nothing", "--out", "x"],
+    "qact corrupt, one corruption of 100 digits": [
+        *("corrupt", "--data", "digits", "--limit", "100", "--corruption", "motion_blur"),
+        *("--out", "{folder}"),
+    ],
+    "qact bench --quick": ["bench", "--quick", "--out", "{folder}"],
+}
 
 
-def blocks(args) -> list[dict]:
-    rows = []
-    for shape in MAPS + ([] if args.quick else MORE):
-        rows += compare(BLOCKS, shape, torch.float32, args)
-        show(rows[-len(BLOCKS) * 3 :], f"{shape}, float32")
-    for shape in MAPS[::3]:
-        rows += compare(BLOCKS, shape, torch.bfloat16, args)
-        show(rows[-len(BLOCKS) * 3 :], f"{shape}, bfloat16")
-    return rows
+def commands() -> Iterator[tuple[Row, Callable[[], list[Row]]]]:
+    """Seconds of the console's commands."""
+    for name, words in COMMANDS.items():
+
+        def measure(words: list[str] = words) -> list[Row]:
+            with tempfile.TemporaryDirectory() as empty:
+                rows = []
+                for cache in ("empty cache", "kept cache"):
+                    line = [word.format(folder=Path(empty) / cache) for word in words]
+                    rows.append({"cache": cache} | ran(line, empty))
+            return rows
+
+        yield {"what": name}, measure
 
 
-def engines(args) -> list[dict]:
-    rows = []
-    for shape in (MAPS[0], MAPS[3], MAPS[4]):
-        chosen = dict(ENGINES)
-        if args.device == "cuda":
-            del chosen["five Numba passes"]
-        if shape != MAPS[3]:  # a minute each to compile
-            del chosen["eager, torch.compile"]
-        rows += compare(chosen, shape, torch.float32, args)
-        show(rows[-len(chosen) * 3 :], f"{shape}: engines")
-        slow: Rivals = {"fused": BLOCKS["QAct.paper"], "published formulation": Published}
-        if shape == (128, 512):  # sums over all pairs: n^2 numbers for every channel
-            slow["reference"] = lambda c: qact.QAct(c, engine="reference")
-        x = torch.randn(folded(shape), device=args.device, requires_grad=True)
-        chosen_works = {
-            n: one_pass(m(shape[1]).to(args.device), x, "both") for n, m in slow.items()
-        }
-        for name, numbers in rounds(chosen_works, args.device, args.seconds).items():
-            rows.append({"rival": name, "mode": "both", "shape": shape} | numbers)
-        show(rows[-len(slow) :], f"{shape}: against the published formulation")
-    return rows
+def ran(line: list[str], folder: str) -> Row:
+    """Seconds of one command, by the clock and of the processor, its own processes' included."""
+    before, begin = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-m", "qact.cli", *line],
+        env=os.environ | {"NUMBA_CACHE_DIR": str(Path(folder) / "numba"), "QACT_QUIET": "1"},
+        cwd=folder,
+        capture_output=True,
+        check=False,  # a refusal is a command too
+    )
+    wall, after = time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": round(wall, 2), "processor": round(spent, 2)}
 
 
-def growth(args) -> list[dict]:
-    """Time per value must not grow with the number of levels, nor with the batch."""
-    rows = []
-    base = {"levels": lambda n: paper_like(n), "batch": lambda n: BLOCKS["QAct"](64)}
-    for axis, sizes in (("levels", (10, 50, 100, 250)), ("batch", (32, 128, 512))):
-        batch = {n: n if axis == "batch" else 128 for n in sizes}
-        chosen = {}
-        for n in sizes:
-            x = torch.randn(batch[n], 64, 256, device=args.device, requires_grad=True)
-            chosen[f"{n} {axis}"] = one_pass(base[axis](n).to(args.device), x, "both")
-        for (name, numbers), n in zip(
-            rounds(chosen, args.device, args.seconds).items(), sizes, strict=True
-        ):
-            values = batch[n] * 64 * 256
-            per_value = {"ns_per_value": round(1e6 * numbers["ms"] / values, 3)}
-            rows.append({"rival": name, "mode": "both", "shape": (batch[n], 64, 16, 16)})
-            rows[-1] |= numbers | per_value
-        show(rows[-len(sizes) :], f"growth with {axis}")
-    return rows
+JOBS = {"blocks": blocks, "published": published, "step": step}
+MORE = {"engines": engines, "growth": growth}
+PROCESSES = {"kept": kept, "cold": cold, "commands": commands}
 
 
-def paper_like(n: int) -> nn.Module:
-    level = qact.rank.levels.steps(n)
-    options = {"smooth": False, "bandwidth": 0.5, "gradient": "density", "affine": False}
-    return NormedQAct(64, after=True, levels=level, **options)
+def measure(record: Record, args: argparse.Namespace) -> None:
+    """Every part that was asked for, and that is not there yet."""
+    asked = [args.part] if args.part else [*JOBS, *PROCESSES]
+    for threads in args.threads:
+        torch.set_num_threads(threads)
+        for part in (name for name in asked if name in JOBS | MORE):
+            for job in (JOBS | MORE)[part]():
+                key = job.about | {"threads": threads}
+                if not record.has(part, key):
+                    budget = args.seconds * (4 if part == "step" else 1)
+                    rows = rows_of(in_turn(job.works(), budget), threads)
+                    record.put(part, key, rows)
+                    show(rows, f"{part}: {' '.join(map(str, key.values()))} thread(s)")
+    for part in (name for name in asked if name in PROCESSES):
+        for key, work in PROCESSES[part]():
+            if not record.has(part, key):
+                rows = work()
+                record.put(part, key, rows)
+                for row in rows:
+                    Console(width=100).print(*(key | row).values())
 
 
-def step(args) -> list[dict]:
-    """A whole training step of ResNet-18 on CIFAR images."""
-    acts = {
-        CONTROL: lambda c: nn.ReLU(inplace=True),
-        "BatchNorm + GELU": lambda c: nn.GELU(),
-        "QAct behind BatchNorm": qact.QAct,
-        "QAct.paper behind BatchNorm": qact.QAct.paper,
-    }
-    chosen = {}
-    x = torch.randn(args.batch, 3, 32, 32, device=args.device)
-    y = torch.randint(10, (args.batch,), device=args.device)
-    for name, act in acts.items():
-        model = resnet18(act=act).to(args.device)
-        chosen[name] = train_step(model, torch.optim.SGD(model.parameters(), 1e-3), x, y)
-    model = merged(resnet18(act=qact.QAct)).to(args.device)
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    chosen["NormedQAct in their place"] = train_step(model, optimizer, x, y)
-    rows = [
-        {"rival": name, "mode": "step", "shape": tuple(x.shape)} | numbers
-        for name, numbers in rounds(chosen, args.device, 4 * args.seconds).items()
-    ]
-    show(rows, f"ResNet-18, one training step, batch {args.batch}")
-    return rows
+def show(rows: list[Row], title: str) -> None:
+    """Print a table; ratios only where they mean something."""
+    table = Table("", "ms", "ratio", "quartiles", title=title, title_justify="left")
+    for row in rows:
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row else "-"
+        table.add_row(row["rival"], f"{row['ms']:.4g}", ratio, str(row.get("quartiles", "")))
+    Console(width=90).print(table)
+    if (refused := refusal(rows)) is not None:
+        Console(width=90, stderr=True).print(refused, style="red")
 
 
-def merged(model: nn.Module) -> nn.Module:
-    """One block where a BatchNorm stands right before an activation."""
-    for block in model.modules():
-        if hasattr(block, "bn1"):
-            channels = block.bn1.num_features
-            block.bn1, block.act1 = nn.Identity(), NormedQAct(channels)
-    return model
+def markdown(record: Record) -> str:
+    """What is recorded, for the docs: ratios, nanoseconds beside the floor, seconds."""
+    about = record.about
+    lines = [f"{about['device']}, torch {about['torch']} (CPU), Numba {about['numba']}."]
+    timed = [row for part in JOBS for row in record.rows(part)]
+    for threads in dict.fromkeys(row["threads"] for row in timed):
+        lines += ["", f"{threads} thread{'s' * (threads > 1)}:"]
+        for part in JOBS | MORE:
+            rows = [row for row in record.rows(part) if row["threads"] == threads]
+            lines += _ratios(rows, floors=part == "blocks")
+    for part, head in (("kept", "kept"), ("cold", "seconds"), ("commands", "seconds")):
+        lines += _plain(record.rows(part), head)
+    return "\n".join(lines)
 
 
-def train_step(model: nn.Module, optimizer, x: Tensor, y: Tensor) -> Callable[[], None]:
-    def work() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(model(x), y).backward()
-        optimizer.step()
+def _ratios(rows: list[Row], floors: bool) -> list[str]:
+    """One line per shape and mode; with ``floors``, what a value takes and what a copy would."""
+    lines: list[str] = []
+    tables: dict[str, dict[str, Row]] = {}
+    for row in rows:
+        dtype = row["dtype"] if row.get("dtype") == "bfloat16" else ""
+        name = " ".join(filter(None, ("x".join(map(str, row["shape"])), dtype, row.get("axis"))))
+        tables.setdefault(f"{name} {row['mode']}", {})[row["rival"]] = row
+    heads: list[str] = []
+    for name, table in tables.items():
+        first, *others = (row for rival, row in table.items() if rival != COPY)
+        head = ["", f"{first['rival']}, ms", *(row["rival"] for row in others)]
+        head += ["ns a value", "floor"] if floors else []
+        if head != heads:
+            heads = head
+            lines += ["", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+        ratios = [f"{row['ratio']:.2f}" if "ratio" in row else "disturbed" for row in others]
+        if floors:
+            ratios += _floors(table)
+        lines.append("| " + " | ".join([name, f"{first['ms']:.3g}", *ratios]) + " |")
+    return lines
 
-    return work
+
+def _floors(table: dict[str, Row]) -> list[str]:
+    """Nanoseconds that a value takes in the block, and that moving it to and from memory would."""
+    if COPY not in table:
+        return ["", ""]
+    ours, copy = table["NormedQAct"], table[COPY]
+    a_value = 1e6 / math.prod(ours["shape"])
+    floor = COPIES[ours["mode"]] * copy["ms"] * a_value
+    return [f"{ours['ms'] * a_value:.3g}", f"{floor:.2g}"]
+
+
+def _plain(rows: list[Row], head: str) -> list[str]:
+    """One line per row: what it is, and its numbers."""
+    if not rows:
+        return []
+    known = {"commit", "what", "shape", "rival", "cache", "mode"}
+    numbers = [name for name in rows[0] if name not in known]
+    lines = ["", f"| {head} | " + " | ".join(numbers) + " |", "|---" * (len(numbers) + 1) + "|"]
+    for row in rows:
+        shape = "x".join(map(str, row.get("shape", [])))
+        said = (row.get("what"), shape, row.get("rival"), row.get("mode"), row.get("cache"))
+        cells = [", ".join(filter(None, said)), *(f"{row[name]:g}" for name in numbers)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return lines
 
 
 def bandwidth(device: str) -> float:
     """Bytes read and written per second by a plain copy of 256 MiB."""
     a = torch.ones(1 << 26, device=device)
     b = torch.empty_like(a)
-    b.copy_(a)
-    best = min(timed(lambda: b.copy_(a), device) for _ in range(5))
-    return 2 * a.numel() * 4 / best
+
+    def copy() -> None:
+        b.copy_(a)
+        if device == "cuda":
+            torch.cuda.synchronize()
+
+    return 2 * a.numel() * 4 / min(in_turn({"copy": copy}, 0.0)["copy"].wall)
 
 
-def show(rows: list[dict], title: str) -> None:
-    table = Table(title=title, title_justify="left")
-    modes = list(dict.fromkeys(row["mode"] for row in rows))
-    table.add_column("", overflow="fold")
-    for mode in modes:
-        table.add_column(f"{mode}, ms", justify="right")
-        table.add_column("ratio", justify="right")
-    table.add_column("kept" if "kept" in rows[0] else "", justify="right")
-    for name in dict.fromkeys(row["rival"] for row in rows):
-        mine = {row["mode"]: row for row in rows if row["rival"] == name}
-        pairs = [(mine[m]["ms"], mine[m]["ratio"]) for m in modes]
-        cells = [c for p in pairs for c in ("-" if v is None else f"{v:.3g}" for v in p)]
-        extra = mine[modes[0]].get("kept", mine[modes[0]].get("ns_per_value"))
-        table.add_row(name, *cells, "" if extra is None else f"{extra:.2f}")
-    Console(width=80).print(table)
-
-
-def markdown(record: dict) -> str:
-    """The recorded ratios, one row per shape and mode, for the docs."""
-    about = record["about"]
-    lines = [f"{about['device']}, {about['threads']} threads, torch {about['torch']}."]
-    lines[0] += f" A plain copy moves {about['copy_GB_per_s']} GB/s."
-    for part in PARTS:
-        rows = [r for r in record.get(part, []) if r["ratio"] is not None]
-        for rivals in dict.fromkeys(_rivals(rows, _key(r)) for r in rows):
-            keys = [k for k in dict.fromkeys(map(_key, rows)) if _rivals(rows, k) == rivals]
-            lines += ["", "| " + " | ".join(["", f"{rivals[0]}, ms", *rivals[1:]]) + " |"]
-            lines.append("|---" * (len(rivals) + 1) + "|")
-            for key in keys:
-                same = [r for r in rows if _key(r) == key]
-                cells = [f"{same[0]['ms']:.3g}", *(f"{r['ratio']:.2f}" for r in same[1:])]
-                lines.append("| " + " | ".join([" ".join(key), *cells]) + " |")
-    return "\n".join(lines)
-
-
-def _key(row: dict) -> tuple[str, ...]:
-    name = "x".join(map(str, row["shape"]))
-    return (name, *([row["dtype"]] if row.get("dtype") == "bfloat16" else []), row["mode"])
-
-
-def _rivals(rows: list[dict], key: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(r["rival"] for r in rows if _key(r) == key))
-
-
-def about(args) -> dict:
+def about(args: argparse.Namespace) -> Row:
+    """Machine, build and versions."""
     cuda = args.device == "cuda"
     lines = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
     named = [line.split(":", 1)[1].strip() for line in lines.splitlines() if "model name" in line]
+    asked = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    told = subprocess.run(asked, capture_output=True, text=True, check=False)
     return {
         "command": f"python benchmarks/speed.py --device {args.device}",
         "device": torch.cuda.get_device_name() if cuda else (named or [platform.processor()])[0],
@@ -318,35 +395,36 @@ def about(args) -> dict:
         "torch": torch.__version__,
         "numba": numba.__version__,
         "python": platform.python_version(),
+        "commit": told.stdout.strip(),
         "copy_GB_per_s": round(bandwidth(args.device) / 1e9, 2),
     }
 
 
-PARTS = {"blocks": blocks, "engines": engines, "growth": growth, "step": step}
-CUDA_PARTS = {"engines": engines, "growth": growth} | speed_cuda.PARTS
-
-
 def main() -> None:
+    """Measure, or print what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    parser.add_argument("--part", choices=tuple(PARTS | CUDA_PARTS))
-    parser.add_argument("--seconds", type=float, default=4.0, help="per table and mode")
-    parser.add_argument("--batch", type=int, default=32, help="of the ResNet-18 step")
-    parser.add_argument("--quick", action="store_true", help="only the shapes of batch 128")
-    parser.add_argument("--markdown", action="store_true", help="print what is recorded")
+    parser.add_argument("--part", choices=tuple(JOBS | MORE | PROCESSES | speed_cuda.PARTS))
+    parser.add_argument("--seconds", type=float, default=3.0, help="per table and mode")
+    parser.add_argument("--threads", type=int, nargs="+", help="1, and as many as torch would use")
+    parser.add_argument("--quick", action="store_true", help="cuda: only the shapes of batch 128")
+    parser.add_argument("--table", "--markdown", action="store_true", help="print what is recorded")
     args = parser.parse_args()
-    path = HERE / "data" / f"speed-{args.device}.json"
-    record = json.loads(path.read_text()) if path.exists() else {}
-    if args.markdown:
-        print((markdown if args.device == "cpu" else speed_cuda.markdown)(record))
+    args.threads = args.threads or list(dict.fromkeys((1, torch.get_num_threads())))
+    path = ROOT / "benchmarks" / "data" / f"speed-{args.device}.json"
+    if args.table:
+        record = Record(path)
+        print(markdown(record) if args.device == "cpu" else speed_cuda.markdown(record.parts))
         return
-    record["about"] = about(args)
-    args.copy, args.dry = 1e9 * record["about"]["copy_GB_per_s"], False
-    for name, part in (CUDA_PARTS if args.device == "cuda" else PARTS).items():
+    record = Record(path, about(args))
+    if args.device == "cpu":
+        measure(record, args)
+        return
+    args.copy, args.dry = 1e9 * record.about["copy_GB_per_s"], False
+    for name, part in speed_cuda.PARTS.items():
         if args.part in (None, name):
             torch.manual_seed(0)
-            record[name] = part(args)
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            record.put(name, {}, part(args))
 
 
 if __name__ == "__main__":

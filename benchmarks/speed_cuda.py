@@ -250,37 +250,52 @@ COLD = """
 import time, torch, qact
 x = torch.randn(128, 64, 32, 32, device="{device}", requires_grad=True)
 layer = qact.QAct(64).to(x.device)
-torch.cuda.synchronize() if x.is_cuda else None
-for mode in ("train", "eval"):
-    begin = time.perf_counter()
-    y = layer.train(mode == "train")(x)
-    y.sum().backward() if mode == "train" else None
+def done(mode, begin=[]):
     torch.cuda.synchronize() if x.is_cuda else None
-    print(time.perf_counter() - begin)
+    if begin:
+        print(mode, time.perf_counter() - begin[0], time.process_time() - begin[1])
+    begin[:] = time.perf_counter(), time.process_time()
+done("made")
+y = layer(x)
+done("forward")
+y.sum().backward()
+done("backward")
+layer.eval()(x.detach())
+done("eval")
 """
 
 
-def cold(args: argparse.Namespace) -> list[Row]:
-    """Seconds of the first call, compiling, and of the first call of the next process."""
-    rows = []
+def first_calls(device: str = "cpu") -> list[Row]:
+    """Seconds of the first calls, compiling, and of those of the next process."""
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as empty:
         caches = {"TRITON_CACHE_DIR": empty, "NUMBA_CACHE_DIR": empty}
-        for name in ("empty cache", "kept cache"):
+        for cache in ("empty cache", "kept cache"):
             told = subprocess.run(
-                [sys.executable, "-c", COLD.format(device=args.device)],
+                [sys.executable, "-c", COLD.format(device=device)],
                 env=os.environ | caches | {"QACT_QUIET": "1"},
                 capture_output=True,
                 text=True,
                 check=True,
             )
-            times = map(float, told.stdout.split())
-            rows += [
-                {"rival": f"QAct, {name}", "mode": mode, "seconds": round(seconds, 2)}
-                for mode, seconds in zip(("both", "eval"), times, strict=True)
-            ]
-    for row in rows:
-        Console(width=80).print(f"{row['rival']}, {row['mode']}: {row['seconds']} s")
+            for line in told.stdout.splitlines():
+                mode, wall, spent = line.split()
+                row = {"rival": "QAct", "mode": mode, "cache": cache}
+                rows.append(
+                    row | {"seconds": round(float(wall), 2), "processor": round(float(spent), 2)}
+                )
     return rows
+
+
+def cold(args: argparse.Namespace) -> list[Row]:
+    """Compilation at first use, and what is kept of it."""
+    rows = first_calls(args.device)
+    Console(width=80).print("\n".join(map(_seconds, rows)))
+    return rows
+
+
+def _seconds(row: Row) -> str:
+    return f"{row['rival']}, {row['mode']}, {row['cache']}: {row['seconds']} s"
 
 
 COLUMNS = {
@@ -326,7 +341,7 @@ def markdown(record: Row) -> str:
             listed = ["–" if cell is None else f"{cell:.3g}" for cell in cells]
             lines.append("| " + " | ".join([where, row["rival"], row["mode"], *listed]) + " |")
     cold = record.get("cold", [])
-    return "\n".join([*lines, "", *(f"{r['rival']}, {r['mode']}: {r['seconds']} s" for r in cold)])
+    return "\n".join([*lines, "", *map(_seconds, cold)])
 
 
 PARTS = {"blocks": blocks, "step": step, "cold": cold}
