@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 Row = dict[str, Any]
 Work = Callable[[], object]
 LIMIT = 0.3  # so much of the control's time may be another load's
-SHORTEST = 2e-3  # seconds: what takes less is repeated within a round
+SHORTEST = 1e-2  # seconds: what takes less is repeated in a round, beyond a scheduler's slice
 ADVICE = (
-    "another load: the control takes {:.0%} longer than it needs ({:.4g} to {:.4g} ms); so there "
-    "are no ratios. Stop what else runs here (see top), then give the same command: what is "
+    "another load: rounds take {:.0%} longer than they need (the control {:.4g} to {:.4g} ms), so "
+    "there are no ratios. Stop what else runs here (see top), then give the same command: what is "
     "recorded stays, what was disturbed is measured again."
 )
 
@@ -61,29 +61,30 @@ def timed(work: Work, repeats: int) -> tuple[float, float]:
     return (time.perf_counter() - begin) / repeats, (time.process_time() - spent) / repeats
 
 
-def disturbance(control: Times, threads: int) -> float:
-    """The control's time beyond what it needs, as a share of that: zero on a quiet machine.
+def disturbance(found: dict[str, Times], threads: int) -> float:
+    """What another load takes, as a share of the time that is needed: zero on a quiet machine.
 
-    Its median round is held against its fastest. A load that never stops slows every round alike;
-    on one thread the clock shows it, which runs while the processor works for another. (Threads
-    that wait for one another spin, so the processor time of several says nothing.)
+    The control's median round is held against its fastest. A load that never stops slows every
+    round alike; on one thread the clock shows it, which runs while the processor works for another,
+    for every rival. (Threads that wait for one another spin, so the processor time of several says
+    nothing.)
 
-    >>> disturbance(Times([1.0, 1.0, 1.3], [1.0, 1.0, 1.0]), threads=2)
+    >>> disturbance({"control": Times([1.0, 1.0, 1.3], [1.0, 1.0, 1.0])}, threads=2)
     0.0
-    >>> disturbance(Times([2.0, 2.0, 2.0], [1.0, 1.0, 1.0]), threads=1)
+    >>> disturbance({"control": Times([2.0, 2.0, 2.0], [1.0, 1.0, 1.0])}, threads=1)
     1.0
     """
-    median = statistics.median(control.wall)
-    needed = [min(control.wall)]
+    control = next(iter(found.values())).wall
+    shares = [statistics.median(control) / min(control)]
     if threads == 1:
-        needed.append(statistics.median(control.spent))
-    return max(0.0, median / min(needed) - 1)
+        shares += [statistics.median(t.wall) / statistics.median(t.spent) for t in found.values()]
+    return max(0.0, max(shares) - 1)
 
 
 def rows_of(found: dict[str, Times], threads: int) -> list[Row]:
     """Milliseconds of every rival; ratios to the first with quartiles, unless it was disturbed."""
     control = next(iter(found.values()))
-    disturbed = disturbance(control, threads)
+    disturbed = disturbance(found, threads)
     rows = []
     for name, times in found.items():
         row: Row = {"rival": name, "ms": _short(1e3 * statistics.median(times.wall))}

@@ -1,6 +1,6 @@
 """What a QAct layer costs: time and memory, as ratios to BatchNorm + ReLU.
 
-    python benchmarks/speed.py                    # one thread, then all: about 11 minutes
+    python benchmarks/speed.py                    # one thread, then all: some 10 minutes
     python benchmarks/speed.py --part cold        # a part; engines, growth: only so
     python benchmarks/speed.py --device cuda      # on a GPU: see speed_cuda.py for its columns
     python benchmarks/speed.py --table            # the recorded figures, as the docs have them
