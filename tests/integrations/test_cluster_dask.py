@@ -25,19 +25,25 @@ def scheduler(tmp_path_factory):
     del os.environ["QACT_MARKS"]
 
 
-def test_four_workers_give_the_bits_of_one_process(scheduler, tmp_path, rivals):
-    address, marks = scheduler
+@pytest.fixture
+def on(scheduler):
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    try:
-        with cluster.connect(address.replace("tcp", "dask")) as on:
-            assert (on.room(), on.shares_files) == (8, False)
-            checks.check_record(on, marks)
-            checks.check_batches(on)
-            checks.check_corrupt(on, tmp_path)
-            checks.check_bench(on, tmp_path, marks)
-    finally:
-        torch.set_num_threads(before)
+    with cluster.connect(scheduler[0].replace("tcp", "dask")) as connected:
+        yield connected
+    torch.set_num_threads(before)
+
+
+def test_four_workers_count_the_bits_of_one_process(on, scheduler):
+    assert (on.room(), on.shares_files) == (8, False)
+    checks.check_record(on, scheduler[1])
+    checks.check_batches(on)
+
+
+@pytest.mark.slow
+def test_four_workers_train_and_corrupt_as_one_process_does(on, scheduler, tmp_path, rivals):
+    checks.check_corrupt(on, tmp_path)
+    checks.check_bench(on, tmp_path, scheduler[1])
 
 
 def test_a_client_stays_its_owners_and_other_versions_are_refused(scheduler, monkeypatch):
