@@ -269,6 +269,18 @@ def test_a_reference_comes_back(model, reference, tmp_path):
         (tmp_path / "x.npz").write_bytes(damaged)
         with pytest.raises(ValueError, match="is no reference"):
             Reference.load(tmp_path / "x.npz")
+    import numpy as np
+
+    arrays = dict(np.load(tmp_path / "r.npz"))
+    less = {name: array for name, array in arrays.items() if name != "0.mass"}
+    other = arrays | {"numbers": arrays["numbers"] + 1}
+    for wrong in ({"a": arrays["hits"]}, less, other):
+        np.savez(tmp_path / "x.npz", **wrong)
+        with pytest.raises(ValueError, match=r"is no reference: its format|is damaged"):
+            Reference.load(tmp_path / "x.npz")
+    np.save(tmp_path / "x.npy", arrays["hits"])
+    with pytest.raises(ValueError, match="is no reference"):
+        Reference.load(tmp_path / "x.npy")
 
 
 def test_what_cannot_be_watched_is_said(model, reference):

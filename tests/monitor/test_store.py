@@ -201,15 +201,58 @@ def test_what_is_foreign_or_damaged_is_said(tmp_path):
         path.write_bytes(damaged)
         with pytest.raises(StoreError, match="is damaged"):
             store.windows()
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    parquet.write_table(pa.table({"a": [1]}), path)
-    with pytest.raises(StoreError, match="other columns"):
-        store.windows()
+    path.write_bytes(whole)
+    for foreign in ("mine.parquet", "window-mine.parquet"):
+        path.rename(path.with_name(foreign))
+        with pytest.raises(StoreError, match="is no window of this store"):
+            store.total()
+        path.with_name(foreign).rename(path)
     (store.folder / "qact-store.json").write_text('{"format": "qact.monitor.store/9"}')
     with pytest.raises(StoreError, match=r"has the format 'qact.monitor.store/9'"):
         Store(store.folder)
+
+
+@settings(max_examples=40)
+@given(st.integers(0, 10**6), st.integers(0, 7), st.booleans())
+def test_no_flipped_bit_goes_unnoticed(tmp_path_factory, place, bit, merged):
+    """Parquet has no sums of its own over pages or footer: in a thousand flips fifty changed."""
+    store = Store(tmp_path_factory.mktemp("store") / "w")
+    store.append(window())
+    if merged:
+        store.compact("hour", before=7200.0)
+    (path,) = store.files()
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match="is damaged"):
+        store.windows()
+
+
+def test_a_store_that_is_being_made_is_no_foreign_folder(tmp_path):
+    """As another process sees it between making the folder and naming it a store."""
+    folder = tmp_path / "w"
+    folder.mkdir()
+    (folder / ".qact-store.json.x1y2").write_bytes(b"")
+    Store(folder).append(window())
+    assert len(Store(folder, create=False).files()) == 1
+
+
+def test_a_total_while_somebody_merges(tmp_path, monkeypatch):
+    pytest.importorskip("duckdb")
+    store = Store(tmp_path / "w")
+    for k in range(3):
+        store.append(window(k))
+    listed, merging = store.files(), Store(store.folder)
+    answers = iter([listed])
+
+    def files():
+        if (old := next(answers, None)) is not None:
+            merging.compact("hour", before=7200.0)
+            return old  # files that are gone by now
+        return merging.files()
+
+    monkeypatch.setattr(store, "files", files)
+    assert store.total().images == 21
 
 
 def test_windows_of_another_model_do_not_add_up(tmp_path):

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from qact import checks
 from qact.extras import needed
 
 if TYPE_CHECKING:
@@ -126,8 +125,7 @@ def _schema() -> Any:
 
 def digest(signals: Mapping[str, int]) -> str:
     """Of the names and channels of signals: tells windows of different models apart."""
-    text = json.dumps(list(signals.items()))
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+    return _digest(json.dumps(list(signals.items())).encode())
 
 
 def packed(window: Any, verdict: Any, name: str, level: str, sources: Sequence[str]) -> bytes:
@@ -176,6 +174,23 @@ def _columns(window: Any, verdict: Any, fixed: dict[str, Any]) -> dict[str, list
     return columns
 
 
+def filed(content: bytes, name: str, level: str, start: float) -> str:
+    """What the file of a window is called: sorted by time, and with a digest of its content."""
+    return f"{level}-{int(start * 1e6):020d}-{name}-{_digest(content)}.parquet"
+
+
+def named(path: Path) -> str:
+    """The name of the window in a file.
+
+    Raises:
+        StoreError: no window is filed like that.
+    """
+    parts = path.stem.rsplit("-", 2)
+    if len(parts) < 3:
+        raise StoreError(f"{path} is no window of this store; move it away")
+    return parts[1]
+
+
 def table(path: Path) -> Any:
     """The rows of a file.
 
@@ -186,30 +201,36 @@ def table(path: Path) -> Any:
         import pyarrow as pa
         from pyarrow import parquet
 
-    try:
-        found = parquet.read_table(path)
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError) as error:
-        raise StoreError(f"{path} is damaged: {checks.reason(error)}; move it away") from error
+    found = parquet.read_table(pa.BufferReader(_sound(path)))
     if found.schema.remove_metadata() != _schema() or not len(found):
         raise StoreError(f"{path} has other columns than a window has; move it away")
     return found
 
 
 def sources(path: Path) -> list[str]:
-    """Names of the windows that a file was merged from."""
+    """Names of the windows that a file was merged from.
+
+    Raises:
+        StoreError: it is damaged, or foreign. FileNotFoundError: it is gone.
+    """
     with needed("a store of windows", "monitor"):
         import pyarrow as pa
         from pyarrow import parquet
 
-    try:
-        _, names = json.loads(parquet.read_schema(path).metadata[b"qact"])
-    except FileNotFoundError:
-        raise
-    except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is damaged: {checks.reason(error)}; move it away") from error
-    return names
+    return json.loads(parquet.read_schema(pa.BufferReader(_sound(path))).metadata[b"qact"])[1]
+
+
+def _sound(path: Path) -> bytes:
+    """The content of a file, if it is what was written: Parquet itself notices few flipped bits."""
+    named(path)
+    content = path.read_bytes()
+    if path.stem.rpartition("-")[2] != _digest(content):
+        raise StoreError(f"{path} is damaged: its content is not what was written; move it away")
+    return content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
 def stored(table: Any) -> Stored:

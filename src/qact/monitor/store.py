@@ -51,7 +51,11 @@ class Store:
         self.folder = Path(folder)
         marker = self.folder / MARKER
         if not marker.exists():
-            if not create or (self.folder.exists() and any(self.folder.iterdir())):
+            # Another process may be making the same store: its files begin with the marker's.
+            others = self.folder.exists() and any(
+                MARKER not in path.name for path in self.folder.iterdir()
+            )
+            if (others or not create) and not marker.exists():
                 raise StoreError(f"{self.folder} is no store of windows: it has no {MARKER}")
             self.folder.mkdir(parents=True, exist_ok=True)
             atomic.write(marker, json.dumps({"format": FORMAT}).encode())
@@ -69,8 +73,7 @@ class Store:
     def _write(self, window: Any, verdict: Any, level: str, sources: tuple[str, ...]) -> str:
         name = uuid.uuid4().hex
         content = rows.packed(window, verdict, name, level, sources)
-        path = self.folder / f"{level}-{int(window.start * 1e6):020d}-{name}.parquet"
-        atomic.write(path, content)
+        atomic.write(self.folder / rows.filed(content, name, level, window.start), content)
         return name
 
     def files(self) -> list[Path]:
@@ -90,7 +93,7 @@ class Store:
             # A merge writes before it removes: two equal listings have missed nothing.
             if found == self._names():
                 break
-        named = [(path, path.stem.rpartition("-")[2]) for path in found]
+        named = [(path, rows.named(path)) for path in found]
         return [one for one in named if one[1] not in taken], [p for p, n in named if n in taken]
 
     def _names(self) -> list[Path]:
@@ -103,14 +106,16 @@ class Store:
             StoreError: a file is damaged, or foreign.
         """
         choose = _Chosen(**chosen)
+        found = [rows.stored(table) for table in self._tables()]
+        return sorted(filter(choose, found), key=lambda one: (one.window.start, one.name))
+
+    def _tables(self) -> list[Any]:
+        """The rows of every file that counts."""
         while True:
             try:
-                tables = [rows.table(path) for path in self.files()]
-                break
-            except FileNotFoundError:
+                return [rows.table(path) for path in self.files()]
+            except FileNotFoundError:  # merged or swept since it was listed
                 continue
-        found = [rows.stored(table) for table in tables]
-        return sorted(filter(choose, found), key=lambda one: (one.window.start, one.name))
 
     def windows(self, **chosen: Any) -> list[Window]:
         """As :meth:`read`, the windows alone."""
@@ -127,7 +132,7 @@ class Store:
             import pyarrow as pa
 
         choose = _Chosen(**chosen)
-        tables = [t for t in map(rows.table, self.files()) if choose(Head(t))]
+        tables = [table for table in self._tables() if choose(Head(table))]
         models = {Head(table).model for table in tables}
         if len(models) != 1:
             what = f"windows of {len(models)} models" if models else "no windows"
