@@ -87,7 +87,7 @@ def service(model: nn.Module, reference: Reference, folder: Path) -> FastAPI:
     def status() -> dict[str, Any]:
         suggestion = monitor.suggestion()
         return {
-            "windows": len(monitor.windows),
+            "windows": monitor.count,
             "alarm": monitor.standing,
             "action": suggestion and suggestion.action,
             "reason": suggestion and suggestion.reason,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import threading
 from datetime import timedelta
@@ -93,7 +94,9 @@ def test_with_a_frame_the_division_leaves_no_trace(model):
     everywhere = record(model, images(64, 3), where="1", positions=None, draws=19)
     x = images(300)
     totals = [
-        total(list(served(model, Monitor(model, everywhere, window=n), x.split(k)).windows))
+        total(
+            list(served(model, Monitor(model, everywhere, window=n, keep=64), x.split(k)).windows)
+        )
         for n, k in ((300, 300), (70, 32), (7, 45))
     ]
     for other in totals[1:]:
@@ -148,6 +151,43 @@ def test_training_and_other_functions_are_left_alone(model, reference):
         model.train()
         model(images(4))
         model.eval()
+    assert len(monitor.windows) == 2
+
+
+def test_coroutines_are_watched_and_generators_refused(model, reference):
+    monitor = Monitor(model, reference, window=4)
+
+    @monitor
+    async def predict(x):
+        await asyncio.sleep(0)
+        return model(x)
+
+    with torch.no_grad():
+        asyncio.run(predict(images(6)))
+    assert monitor.count == 1
+    assert not model._forward_hooks
+
+    def stream():
+        yield model(images(2))
+
+    with pytest.raises(TypeError, match="stream is a generator: watch inside it"):
+        monitor(stream)
+
+
+def test_a_store_or_listener_that_fails_stops_no_call(model, reference):
+    class Full:
+        def append(self, window, verdict=None):
+            raise OSError(28, "No space left on device")
+
+    told = []
+    monitor = Monitor(model, reference, window=5, store=Full(), keep=2)
+    monitor.listen(lambda window, verdict: 1 / 0)
+    monitor.listen(lambda *what: told.append(what))
+    with pytest.warns(RuntimeWarning) as warned:
+        served(model, monitor, images(15).split(5))
+    assert ["No space left" in str(w.message) for w in warned] == [True, False] * 3
+    assert "ZeroDivisionError" in str(warned[1].message)
+    assert len(told) == monitor.count == 3
     assert len(monitor.windows) == 2
 
 
@@ -207,7 +247,7 @@ def test_images_that_are_not_finite_are_left_out(model, reference):
 
 
 def test_an_alarm_fires_on_drift_and_seldom_else(model, reference):
-    monitor = Monitor(model, reference, window=64)
+    monitor = Monitor(model, reference, window=64, keep=64)
     alarm, run = monitor.alarm(rate=0.05), monitor.alarm(rate=0.05, detector="cusum")
     served(model, monitor, images(64 * 30, 77).split(64))
     fired = sum(verdict.p <= 0.05 for verdict in monitor.verdicts)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
+from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
 from typing import Any, Protocol, TypeVar
 
 from torch import nn
@@ -42,7 +44,8 @@ class Monitor:
     if it raises, not at all.
 
     At most ``CHUNK`` images wait to be counted, ``positions`` values of each per channel, beside
-    one context per signal; the last ``keep`` windows stay in memory.
+    one context per signal; the last ``keep`` windows stay in memory, 8 KiB a channel. A store or a
+    listener that fails is a warning, and never an error of a call that is served.
 
     Args:
         model: any module, called with a batch (N, ...) as its first tensor.
@@ -55,8 +58,13 @@ class Monitor:
         positions: of an image and channel, None for all; with a reference, its own.
         version: of the model, kept with every window.
         machine: that serves, by default its host name.
-        keep: how many closed windows stay in memory.
+        keep: how many closed windows stay in memory, in ``windows`` and ``verdicts``.
         seed: of the sampling.
+
+    Attributes:
+        windows: the last closed ones.
+        verdicts: theirs; None without a reference.
+        count: how many windows have closed.
 
     Example:
         >>> import torch
@@ -83,7 +91,7 @@ class Monitor:
         positions: int | None = 16,
         version: str = "",
         machine: str | None = None,
-        keep: int = 64,
+        keep: int = 16,
         seed: int = 0,
     ) -> None:
         self._images: int | None = None
@@ -113,6 +121,7 @@ class Monitor:
         )
         self.windows: deque[Window] = deque(maxlen=checks.integer("keep", keep, 1))
         self.verdicts: deque[Verdict | None] = deque(maxlen=keep)
+        self.count = 0
         self.detectors: list[Detector] = []
         self._store = _opened(store)
         if reference is not None and hasattr(self._store, "keep_reference"):
@@ -122,6 +131,8 @@ class Monitor:
         self._frames = {} if reference is None else dict(reference.frames)
         self._open: Open | None = None
         self._began = 0.0
+        if reference is not None and self._images is not None:
+            reference.null(self._images)  # now, and not within a call that is served
 
     def alarm(self, rate: float = 0.01, detector: str = "window", **options: Any) -> Detector:
         """An alarm that is asked at every window from now on; ``standing`` says whether it is on.
@@ -192,7 +203,24 @@ class Monitor:
         self.close()
 
     def __call__(self, function: Function) -> Function:
-        """Decorate: watch as long as ``function`` runs."""
+        """Decorate: watch as long as ``function`` runs; a coroutine function too.
+
+        Raises:
+            TypeError: it is a generator, which runs after it has returned.
+        """
+        if isgeneratorfunction(function) or isasyncgenfunction(function):
+            raise TypeError(f"{function.__name__} is a generator: watch inside it, `with monitor:`")
+        if iscoroutinefunction(function):
+
+            @wraps(function)
+            async def awaited(*args: Any, **named: Any) -> Any:
+                self.start()
+                try:
+                    return await function(*args, **named)
+                finally:
+                    self.stop()
+
+            return awaited  # type: ignore[return-value]
 
         @wraps(function)
         def watched(*args: Any, **named: Any) -> Any:
@@ -251,10 +279,15 @@ class Monitor:
                 detector.update(verdict.p)
         self.windows.append(closed)
         self.verdicts.append(verdict)
-        if self._store is not None:
-            self._store.append(closed, verdict)
-        for listener in self._listeners:
-            listener(closed, verdict)
+        self.count += 1
+        for tell in [*([] if self._store is None else [self._store.append]), *self._listeners]:
+            try:
+                tell(closed, verdict)
+            except Exception as error:  # a full disk must not end the service
+                told = getattr(tell, "__qualname__", repr(tell))
+                warnings.warn(
+                    f"{told} failed for a window: {error!r}", RuntimeWarning, stacklevel=2
+                )
 
 
 def _blind(window: Window, reference: Reference) -> Verdict:
