@@ -1,6 +1,7 @@
 """Names of PyTorch that are not public, each with the versions that have it, and what it is for.
 
-All of them are in torch 2.6 to 2.13. No other module of qact reaches into PyTorch.
+All of them are in torch 2.6 to 2.13. No other module of qact reaches into PyTorch. What an
+old version lacks stands beside them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 
+Part = TypeVar("Part")
 Function = TypeVar("Function", bound=Callable[..., object])
 
 
@@ -69,6 +71,12 @@ def compiled_call(module: nn.Module) -> bool:
 def plain_call(module: nn.Module) -> Callable[..., Any]:
     """A call of ``module`` with its hooks, compiled or not (``nn.Module``, since 1.0)."""
     return module._call_impl
+
+
+def replace(old: Part, **changes: Any) -> Part:
+    """``dataclasses.replace``, written so that torch 2.6 compiles it."""
+    names = type(old).__match_args__  # type: ignore[attr-defined]
+    return type(old)(**{**{name: getattr(old, name) for name in names}, **changes})
 
 
 def is_fake(tensor: Tensor) -> bool:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qact import _compat, checks
+from qact._compat import replace
 from qact.kernels import eager, engines, tables
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, store

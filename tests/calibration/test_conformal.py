@@ -27,11 +27,11 @@ def case(n, seed=0, classes=6, temperature=1.0):
 
 
 MAKERS = {
-    "threshold": lambda: SplitConformal(ALPHA),
-    "adaptive": lambda: SplitConformal(
-        ALPHA, score="adaptive", generator=torch.Generator().manual_seed(5)
+    "threshold": lambda seed: SplitConformal(ALPHA),
+    "adaptive": lambda seed: SplitConformal(
+        ALPHA, score="adaptive", generator=torch.Generator().manual_seed(10_000 + seed)
     ),
-    "risk": lambda: ConformalRiskControl(ALPHA),
+    "risk": lambda seed: ConformalRiskControl(ALPHA),
 }
 
 
@@ -42,7 +42,7 @@ def test_coverage_of_exchangeable_data_is_within_its_binomial_bounds(name, tempe
     hits = 0
     for seed in range(runs):
         probs, labels = case(n + m, seed, temperature=temperature)
-        model = MAKERS[name]().fit(probs[:n], labels[:n])
+        model = MAKERS[name](seed).fit(probs[:n], labels[:n])
         hits += coverage(model.predict(probs[n:]), labels[n:]).coverage * m
     rate = hits / (runs * m)
     # Given the calibration set, coverage is Beta(k, n + 1 - k) around k/(n + 1); then binomial.

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from qact import checks, weights
 from qact.activations.registry import activation as _activation
+from qact.vectors import lengths, unit_vectors
 
 KINDS = ("linear", "laplace")
 
@@ -33,7 +34,7 @@ def laplace_scores(x: Tensor, centres: Tensor, bias: Tensor | None = None) -> Te
         >>> laplace_scores(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 0.0], [3.0, 4.0]]))
         tensor([[-5., -0.]])
     """
-    apart = torch.linalg.vector_norm(x[..., None, :] - centres, dim=-1)
+    apart = lengths(x[..., None, :] - centres)[..., 0]
     return -apart if bias is None else bias - apart
 
 
@@ -75,7 +76,7 @@ def sparsity_loss(gates: Tensor) -> Tensor:
     >>> sparsity_loss(torch.eye(4)), sparsity_loss(torch.ones(3, 4) / 4)
     (tensor(1.), tensor(2.))
     """
-    return F.normalize(gates, dim=-1).abs().sum(-1).mean()
+    return unit_vectors(gates).abs().sum(-1).mean()
 
 
 def importance_loss(gates: Tensor) -> Tensor:
@@ -223,7 +224,7 @@ class Mixture(nn.Module):
         gates, found = self._gates(rows), []
         for j, expert in enumerate(self.experts):
             used = gates[:, j] != 0
-            sizes = gates[used, j] * expert(rows[used]).norm(dim=1)
+            sizes = gates[used, j] * lengths(expert(rows[used]))[:, 0]
             found.append(sizes.mean() if len(sizes) else sizes.sum())
         return torch.stack(found)
 
@@ -277,7 +278,7 @@ class SoftMoE(nn.Module):
 
     def weights(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """``D`` (..., S, T), slots by tokens, and ``C`` (..., T, S): rows of both sum to 1."""
-        unit, phi = F.normalize(x, dim=-1), self.scale * F.normalize(self.phi, dim=0)
+        unit, phi = unit_vectors(x), self.scale * unit_vectors(self.phi, 0)
         scores = unit @ phi
         return self.dispatching(scores.mT), self.combining(scores)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
 from torch import Tensor, nn
 
 from qact.surgery import tapped
+from qact.vectors import wide
 
 
 def head_of(model: nn.Module, head: str | None = None) -> nn.Linear:
@@ -51,12 +51,3 @@ def features_of(head: nn.Linear, seen: list[Tensor], logits: Tensor) -> Tensor:
             "the layer that makes them with head="
         )
     return wide(seen[-1])
-
-
-def wide(z: Tensor) -> Tensor:
-    """``z`` in float32 at least: distances and norms need it.
-
-    >>> wide(torch.ones(1, dtype=torch.bfloat16)).dtype
-    torch.float32
-    """
-    return z.to(torch.promote_types(z.dtype, torch.float32))

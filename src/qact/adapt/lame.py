@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from qact import checks
-from qact.adapt.features import features_of, head_of, watching, wide
+from qact.adapt.features import features_of, head_of, watching
 from qact.adapt.method import Method
 from qact.adapt.registry import register
+from qact.vectors import unit_vectors, wide
 
 MOST, CLOSE = 100, 1e-8  # steps, and the relative change of the objective that ends them
 Affinity = Callable[[Tensor], Tensor]
@@ -58,7 +58,7 @@ class LAME(Method):
         """Predict, then agree with the neighbours."""
         with watching(self.head) as seen:
             logits = self.logits(x)
-        features = normalize(features_of(self.head, seen, logits).flatten(1), dim=1)
+        features = unit_vectors(features_of(self.head, seen, logits).flatten(1))
         if callable(self.affinity):
             weights = self.affinity(features)
         else:

@@ -14,6 +14,7 @@ from qact.adapt.shrinkage import (
     normal_distance,
     share,
 )
+from qact.vectors import unit_of
 
 CHANGED = 0.8  # share from which samples are of another domain
 Part = tuple[Tensor, Tensor]  # samples and labels
@@ -92,6 +93,7 @@ def class_share(means: Tensor, labels: Tensor) -> float:
     >>> class_share(torch.tensor([[0.0], [0.0], [2.0], [2.0]]), torch.tensor([0, 0, 1, 1]))
     1.0
     """
+    means = means / unit_of(means)  # a share has no unit
     known, at, counts = labels.unique(return_inverse=True, return_counts=True)
     free = len(labels) - len(known)
     if len(known) < 2 or not free:

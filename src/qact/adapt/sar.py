@@ -11,6 +11,7 @@ from qact import checks
 from qact.adapt.entropy import entropy
 from qact.adapt.gradient import Gradient
 from qact.adapt.registry import register
+from qact.vectors import lengths
 
 # Top layers that stay frozen, by the paper's names for ResNets and ViTs.
 TOP = ("layer4", "blocks.9", "blocks.10", "blocks.11", "norm")
@@ -81,7 +82,7 @@ class SAR(Gradient):
             moved = [p for p in self.params if p.grad is not None]
             before = [p.clone() for p in moved]
             gradients = [p.grad for p in moved if p.grad is not None]
-            norm = torch.stack([g.norm() for g in gradients]).norm()
+            norm = lengths(torch.cat([lengths(g.flatten()) for g in gradients]))[0]
             for p, g in zip(moved, gradients, strict=True):
                 p.add_(self.rho * g / (norm + 1e-12))
         self.optimizer.zero_grad()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear, normalize
+from torch.nn.functional import linear
 
 from qact import checks
 from qact.adapt.entropy import entropy
-from qact.adapt.features import features_of, head_of, watching, wide
+from qact.adapt.features import features_of, head_of, watching
 from qact.adapt.method import Method
 from qact.adapt.registry import register
+from qact.vectors import unit_vectors, wide, widest
 
 
 @register("t3a", paper="Iwasawa, Matsuo 2021, NeurIPS, equations 3 to 6", learns="outputs")
@@ -45,8 +46,8 @@ class T3A(Method):
         self.templates = torch.zeros(self.head.out_features, rows.shape[1]).to(rows)
         self.supports, self.labels = rows[:0], torch.empty(0, dtype=torch.long, device=rows.device)
         self.entropies = rows[:0, 0]
-        bias = None if self.head.bias is None else wide(self.head.bias)
-        self._join(rows, linear(rows, rows, bias))
+        bias = None if self.head.bias is None else widest(self.head.bias)
+        self._join(rows, linear(widest(rows), widest(rows), bias))  # as products, float32 overflows
 
     @torch.no_grad()
     def forward_and_adapt(self, x: Tensor) -> Tensor:
@@ -57,16 +58,16 @@ class T3A(Method):
         if features.dim() != 2:
             raise ValueError(f"{self.head} was given {tuple(features.shape)}; expected (N, D)")
         self._join(features, wide(logits))
-        return (features @ normalize(self.templates, dim=1).T).to(logits.dtype)
+        return (features @ unit_vectors(self.templates).T).to(logits.dtype)
 
     def _join(self, features: Tensor, logits: Tensor) -> None:
-        label, unit = logits.argmax(1), normalize(features, dim=1)
+        label, unit = logits.argmax(1), unit_vectors(features)
         if self.filter_k < 0:
             self.templates.index_add_(0, label, unit)
             return
         self.supports = torch.cat([self.supports, unit])
         self.labels = torch.cat([self.labels, label])
-        self.entropies = torch.cat([self.entropies, entropy(logits)])
+        self.entropies = torch.cat([self.entropies, entropy(logits).to(self.entropies)])
         kept = torch.cat([self._surest(c) for c in range(self.head.out_features)])
         self.supports, self.labels = self.supports[kept], self.labels[kept]
         self.entropies = self.entropies[kept]

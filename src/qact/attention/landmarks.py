@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from qact import checks
 from qact.attention.linear import Linear
 from qact.attention.registry import register
+from qact.vectors import wide
 
 RIDGE = 0.01
 NEWTON = 20
+FAR = 1e4
 
 
 def pooled(t: Tensor, count: int) -> Tensor:
@@ -26,12 +28,10 @@ def pooled(t: Tensor, count: int) -> Tensor:
 
 def gaussian(a: Tensor, b: Tensor) -> Tensor:
     """``exp(-|a - b|^2 / (2 sqrt D))``, (..., A, B)."""
-    distance = (
-        a.square().sum(-1, keepdim=True)
-        + b.square().sum(-1)[..., None, :]
-        - 2 * a @ b.transpose(-1, -2)
-    )
-    return torch.exp(-distance.clamp_min(0) / (2 * math.sqrt(a.shape[-1])))
+    # Of differences: those of squares cancel, and overflow for large vectors.
+    d = torch.cdist(wide(a), wide(b), compute_mode="donot_use_mm_for_euclid_dist")
+    # The weight is 0 long before the bound, which keeps an infinite square out of the gradient.
+    return torch.exp(-d.clamp_max(FAR).square() / (2 * math.sqrt(a.shape[-1]))).to(a.dtype)
 
 
 def inverse(A: Tensor, steps: int = NEWTON) -> Tensor:

@@ -6,11 +6,11 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qact import checks
 from qact.attention.quadratic import Mapped
 from qact.attention.registry import register
+from qact.vectors import unit_vectors
 from qact.weights.map import shares, unscaled
 
 
@@ -83,7 +83,7 @@ class LSSA(Mapped):
 
     def queries(self, q: Tensor, k: Tensor) -> Tensor:
         """Queries of length ``log n``."""
-        return lengths(q, k, self.causal).log() * F.normalize(q, dim=-1)
+        return lengths(q, k, self.causal).log() * unit_vectors(q)
 
     @property
     def fused(self) -> bool:
@@ -94,7 +94,7 @@ class LSSA(Mapped):
         self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the weights (N, H, L, S)."""
-        w = super().weights(q, F.normalize(k, dim=-1), x, mask)
+        w = super().weights(q, unit_vectors(k), x, mask)
         if self.power is None:
             return w
         n = lengths(q, k, self.causal)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from qact import checks
 from qact.attention.form import Form, joint, keys_kept, tokens
 from qact.attention.registry import register
+from qact.vectors import lengths, unit_vectors
 
 CHUNK = 128  # queries of a causal form that are worked on at once
 TINY = 1e-6
@@ -129,16 +130,24 @@ class Favor(Linear):
         self.omega: Tensor
         self.register_buffer("omega", directions(self.m, head_dim, orthogonal))
 
-    def exponents(self, x: Tensor) -> Tensor:
-        """``omega x - |x|^2/2`` of ``x / D^(1/4)``: logarithms of the features."""
-        x = x * self.head_dim**-0.25
-        return x @ self.omega.to(x.dtype).T - x.square().sum(-1, keepdim=True) / 2
-
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The positive features."""
-        a, b = self.exponents(q), self.exponents(k)
-        a = a - a.detach().amax(-1, keepdim=True)
-        return a.exp(), (b - b.detach().amax((-2, -1), keepdim=True)).exp()
+        a, b = (x * self.head_dim**-0.25 @ self.omega.to(x.dtype).T for x in (q, k))
+        # What a row has in common cancels: of a query, its length; of all keys, the least length.
+        b = b - self._halved_squares(k, keep)
+        b = b if keep is None else b.masked_fill(~keep, -torch.inf)
+        top = b.detach().amax((-2, -1), keepdim=True).nan_to_num()
+        return (a - a.detach().amax(-1, keepdim=True)).exp(), (b - top).exp()
+
+    def _halved_squares(self, x: Tensor, keep: Tensor | None) -> Tensor:
+        """``(|x|^2 - m^2) / 2`` of ``x / D^(1/4)``, ``m`` the least length of a head.
+
+        By its factors, which are numbers where squares are none.
+        """
+        size = lengths(x) * self.head_dim**-0.25
+        kept = size.detach() if keep is None else size.detach().masked_fill(~keep, torch.inf)
+        least = kept.amin(-2, keepdim=True).nan_to_num()
+        return (size - least) * (size + least) / 2
 
 
 def directions(m: int, d: int, orthogonal: bool = True) -> Tensor:
@@ -175,7 +184,7 @@ class TaylorShift(Linear):
         """Queries and keys whose product is the score."""
         if self.temperature is None:
             return q, k
-        return self.temperature * F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        return self.temperature * unit_vectors(q), unit_vectors(k)
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The features of order 0, 1 and 2."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.losses.distances import unit_of
+from qact.vectors import unit_of
 
 _CHUNK = 256  # queries at a time
 
@@ -58,7 +58,7 @@ def mean_average_precision(
     x = embeddings.detach() if embeddings.dtype == torch.float64 else embeddings.detach().float()
     if not torch.isfinite(x).all():
         raise ValueError("embeddings must be finite")
-    x = x / unit_of(x) if len(x) else x  # a scale changes no order, and squares stay in range
+    x = x / unit_of(x)  # a scale changes no order, and squares stay in range
     k = min(k, len(x) - 1)
     scores = [
         _average_precision(x, labels, rows, k, divide_by)

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qact import checks
+from qact._compat import replace
 from qact.kernels.stored import Stored, lookup
 
 SIZES = tuple(2**k for k in range(7, 14))  # entries per channel: 0.5 to 32 KiB

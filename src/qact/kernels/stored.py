@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qact._compat import replace
 from qact.kernels.passes import PARTS, flat
 from qact.kernels.steps import led, stored_table
 from qact.kernels.tables import rank_table
@@ -94,7 +95,7 @@ def store(context: Histogram, level: Level, rule: Rule) -> Stored:
         knots = stored_table(context, rule)
         mean = context.moment * PARTS / context.mass.clamp_min(torch.finfo(torch.float32).tiny)
         place = torch.nn.functional.pad(mean - 1e-3, (0, 1), value=0.0).float()
-    table = level(knots, count).float()
+    table = level.of(knots, count).float()
     ones = torch.ones_like(context.std, dtype=torch.float32)
     return Stored(
         torch.cat([table, table[:, -1:]], 1).contiguous(),

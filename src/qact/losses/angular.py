@@ -14,11 +14,11 @@ from torch.nn.functional import linear, softplus
 
 from qact import checks
 from qact.losses import margins
-from qact.losses.distances import unit_rows
 from qact.losses.heads import Head
 from qact.losses.registry import register
-from qact.losses.rows import lengths, rowwise
+from qact.losses.rows import rowwise
 from qact.losses.softmax import comp_sum_loss
+from qact.vectors import lengths, unit_rows
 
 
 class Angular(Head):

@@ -12,24 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.nn.functional import normalize
 
-from qact.losses.rows import lengths
-from qact.rank.grid import power_of_two
+from qact.vectors import unit_of, unit_vectors, widest
 
 _FEW = 16  # columns of so many points are walked through one by one; more are one matrix product
-
-
-def unit_of(x: Tensor) -> Tensor:
-    """Return the power of two, at most the largest absolute value of ``x``, as a scalar.
-
-    Example:
-        >>> unit_of(torch.tensor([[3.0, -5.0]]))
-        tensor(4.)
-    """
-    exponent = torch.frexp(x.detach().abs().amax()).exponent - 1
-    normal = 126 if x.dtype == torch.float32 else 1022
-    return power_of_two(exponent.clamp(-normal, normal), x.dtype)
 
 
 def pairwise_distances(x: Tensor) -> Tensor:
@@ -65,10 +51,8 @@ def measured(x: Tensor, references: Tensor | None = None, metric: str = "euclide
         [1.4142, 2.0, 0.2828, 0.04]
     """
     if metric in ("normalised", "cosine"):
-        x = normalize(x / unit_of(x))
-        references = (
-            references if references is None else normalize(references / unit_of(references))
-        )
+        x = unit_vectors(x)
+        references = None if references is None else unit_vectors(references)
     if metric == "cosine":
         return 1 - x @ (x if references is None else references).T
     d = pairwise_distances(x) if references is None else distances_between(x, references)
@@ -86,8 +70,7 @@ def squared_distances(x: Tensor) -> Tensor:
         tensor([[0.0000, 1.5625],
                 [1.5625, 0.0000]])
     """
-    wide = x if x.device.type == "mps" else x.double()
-    c = _centred(wide / unit_of(wide))
+    c = _centred(widest(x) / unit_of(widest(x)))
     own = c.square().sum(1)
     # Lengths first, or rounding takes sides.
     return (
@@ -159,7 +142,7 @@ def distances_between(queries: Tensor, x: Tensor) -> Tensor:
 def _squared(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Squared distances (M, N) in units of the second result, which is a scalar."""
     unit = unit_of(b if a is b else torch.cat([a, b]))
-    a, b = ((t / unit) if t.device.type == "mps" else (t / unit).double() for t in (a, b))
+    a, b = (widest(t / unit) for t in (a, b))
     centre = b.detach().mean(0)
     a, b = a - centre, b - centre
     with torch.autocast(a.device.type, enabled=False):  # which would halve the digits of a @ b.T
@@ -214,33 +197,3 @@ class _DistancesTo(torch.autograd.Function):
         both = weight + weight.T
         centred = _centred(c)
         return both.sum(1, keepdim=True) * centred - both @ centred, None
-
-
-def unit_rows(x: Tensor) -> Tensor:
-    """Return ``x_i / ||x_i||`` (N, D); rows of zeros stay. One node of the graph, where
-    :func:`torch.nn.functional.normalize` leaves five.
-
-    Example:
-        >>> unit_rows(torch.tensor([[3.0, 4.0], [0.0, 0.0]]))
-        tensor([[0.6000, 0.8000],
-                [0.0000, 0.0000]])
-    """
-    found: Tensor = _UnitRows.apply(x)
-    return found
-
-
-class _UnitRows(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = lengths(x)
-        length = torch.where(length > 0, length, 1)
-        unit = x / length
-        ctx.save_for_backward(unit, length)
-        return unit
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        unit, length = ctx.saved_tensors
-        along = (upstream * unit).sum(1, keepdim=True)
-        return upstream.addcmul(unit, along, value=-1).div_(length)

@@ -18,8 +18,9 @@ from torch.nn.functional import dropout, linear
 from qact import checks
 from qact.losses.checks import embedded
 from qact.losses.registry import register
-from qact.losses.rows import REDUCTIONS, kept_rows, lengths
+from qact.losses.rows import REDUCTIONS, kept_rows
 from qact.losses.softmax import comp_sum_loss
+from qact.vectors import lengths
 
 
 class Head(nn.Module):

@@ -10,7 +10,8 @@ from torch.nn.functional import softplus
 
 from qact import checks
 from qact.losses.registry import logit_loss
-from qact.losses.rows import lengths, less_one, rowwise, softmax_at
+from qact.losses.rows import less_one, rowwise, softmax_at
+from qact.vectors import lengths
 
 
 @logit_loss("z_loss", paper="de Brebisson and Vincent 2016, arXiv 1604.08859")

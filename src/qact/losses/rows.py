@@ -27,20 +27,6 @@ _WHOLE = 8  # so many parts are taken at once: copies cost more than the cache s
 _BLOCK = 128  # columns, from which on the place of the largest is looked for by arithmetic
 
 
-def lengths(x: Tensor) -> Tensor:
-    """Return ``||x_i||``, (N, 1).
-
-    Squares are added in float64, so that those of float32 neither overflow nor vanish.
-
-    Example:
-        >>> lengths(torch.tensor([[3e25, 4e25], [3e-25, 4e-25]]))
-        tensor([[5.0000e+25],
-                [5.0000e-25]])
-    """
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float64)
-    return norm.to(x.dtype)
-
-
 def rowwise(
     form: Form,
     logits: Tensor,

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from qact import checks
-from qact.losses.distances import unit_rows
 from qact.losses.heads import Head
 from qact.losses.registry import register
 from qact.losses.softmax import comp_sum_loss
+from qact.vectors import unit_rows
 
 
 @register(

@@ -9,11 +9,12 @@ through: the mass is an integer, the moment moves with every value.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from qact._compat import replace
 from qact.rank import tails as _far
 from qact.rank.grid import LIMITS, PARTS, Grid, at_least, power_of_two, spanning, union
 

@@ -8,13 +8,14 @@ evaluated on the table of a context, never on the data, wherever it can be inter
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from qact import checks
+from qact._compat import replace
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -64,6 +65,11 @@ class Level:
     name: str = "custom"
 
     def __call__(self, u: Tensor, count: Tensor) -> Tensor:
+        """As :meth:`of`."""
+        return self.of(u, count)
+
+    # By name: torch 2.6 does not compile calls of a frozen object that it has made itself.
+    def of(self, u: Tensor, count: Tensor) -> Tensor:
         """The value of rank ``u`` in a context of ``count`` values."""
         value = self.score(u, count.to(u.dtype))
         if self.weight is not None:
@@ -85,7 +91,7 @@ class Level:
 def leveled(rank: Tensor, level: Level, count: Tensor) -> Tensor:
     """The level of every single rank (N, C, L): for maps that tables cannot carry."""
     ranks = rank.transpose(0, 1)
-    return level(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
+    return level.of(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
 
 
 def steps(n: int = 100) -> Level:

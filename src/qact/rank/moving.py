@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from torch import Tensor
 
+from qact._compat import replace
 from qact.rank.grid import Grid, spanning
 from qact.rank.histogram import Histogram, merge_on, recentred
 

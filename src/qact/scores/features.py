@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, normalize
+from torch.nn.functional import cross_entropy
 
 from qact import checks
 from qact.scores.logits import unsure
 from qact.scores.outputs import Outputs
 from qact.scores.registry import register
 from qact.scores.score import FEW, Score, spread
+from qact.vectors import distances, lengths, unit_vectors
 
 _CHUNK = 512  # samples whose distances to a bank are held at a time
 
@@ -26,11 +27,6 @@ def whitener(centred: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(centred.T @ centred / len(centred))
     floor = values[-1] * len(values) * torch.finfo(values.dtype).eps
     return vectors * torch.where(values > floor, values.clamp(min=1e-300).rsqrt(), 0)
-
-
-def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """``|a_i - b_j|^2`` (N, M), of differences: nothing cancels."""
-    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist").square()
 
 
 @register("mahalanobis", paper="Lee et al. 2018, arXiv 1807.03888, eq. 2")
@@ -54,7 +50,7 @@ class Mahalanobis(Score):
 
     def _features(self, outputs: Outputs) -> Tensor:
         a = outputs.of("features").double()
-        return normalize(a) if self.unit else a
+        return unit_vectors(a) if self.unit else a
 
     def _fit(self, outputs: Outputs) -> None:
         a, y = self._features(outputs), outputs.of("labels")
@@ -63,7 +59,7 @@ class Mahalanobis(Score):
         self._keep(white=white, means=means @ white)
 
     def _score(self, outputs: Outputs) -> Tensor:
-        found = squared_distances(self._features(outputs) @ self.white, self.means).amin(1)
+        found = distances(self._features(outputs) @ self.white, self.means).amin(1).square()
         return found.to(outputs.logits.dtype)
 
 
@@ -81,7 +77,7 @@ class RelativeMahalanobis(Mahalanobis):
         self._keep(white_all=white, mean_all=a.mean(0, keepdim=True) @ white)
 
     def _score(self, outputs: Outputs) -> Tensor:
-        all_ = squared_distances(self._features(outputs) @ self.white_all, self.mean_all)[:, 0]
+        all_ = distances(self._features(outputs) @ self.white_all, self.mean_all)[:, 0].square()
         return super()._score(outputs) - all_.to(outputs.logits.dtype)
 
 
@@ -123,7 +119,7 @@ class ViM(Score):
         self._keep(origin=origin.to(kind), outside=vectors.to(kind), alpha=alpha.to(kind))
 
     def _score(self, outputs: Outputs) -> Tensor:
-        residual = ((outputs.of("features") - self.origin) @ self.outside).norm(dim=1)
+        residual = lengths((outputs.of("features") - self.origin) @ self.outside)[:, 0]
         return self.alpha * residual - outputs.logits.logsumexp(1)
 
 
@@ -143,7 +139,7 @@ class KNN(Score):
             raise ValueError(
                 f"k={self.k} needs {self.k + 1} in-distribution samples or more, got {len(outputs)}"
             )
-        self._keep(bank=normalize(outputs.of("features")))
+        self._keep(bank=unit_vectors(outputs.of("features")))
 
     def _within(self, outputs: Outputs) -> Tensor:
         return self._distance(spread(outputs, FEW).of("features"), self.k + 1)
@@ -155,7 +151,7 @@ class KNN(Score):
         # |a - b|^2 = 2 - 2 a b for unit vectors: the nearest have the largest products.
         products = [
             (part @ self.bank.T).topk(k, 1, sorted=False).values.amin(1)
-            for part in normalize(features).split(_CHUNK)
+            for part in unit_vectors(features).split(_CHUNK)
         ]
         found = torch.cat(products) if products else features.new_empty(0)
         return (2 - 2 * found).clamp(min=0).sqrt()
@@ -244,7 +240,7 @@ class SDM(Score):
     def _neighbours(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Distances and places (N, count) of the nearest of the bank, ascending."""
         parts = [
-            torch.cdist(part, self.bank).topk(count, 1, largest=False)
+            distances(part, self.bank).topk(count, 1, largest=False)
             for part in features.split(_CHUNK)
         ]
         if not parts:
@@ -283,7 +279,7 @@ class TSimilarity(Score):
         draw = torch.Generator().manual_seed(self.seed)
         width, classes = a.shape[1], outputs.logits.shape[1]
         # Features in units of their own, or the step of Adam would mean something else each time.
-        unit = float(a.std(correction=0)) or 1.0
+        unit = float(a.double().std(correction=0)) or 1.0
         start = torch.randn(self.heads, classes, width, generator=draw) * width**-0.5
         weight = nn.Parameter(start.to(a))
         bias = nn.Parameter(a.new_zeros(self.heads, classes))

@@ -14,6 +14,7 @@ from qact.scores.outputs import Outputs
 from qact.scores.registry import register
 from qact.scores.score import Score
 from qact.scores.shaping import share
+from qact.vectors import lengths, wide
 
 
 class Differentiating(Score):
@@ -25,7 +26,8 @@ class Differentiating(Score):
         return self.score(outputs.first(len(outputs.of("inputs"))))
 
     def _read(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        return self._bound().read(x)
+        logits, features = self._bound().read(x)
+        return wide(logits), None if features is None else wide(features)
 
     def _gradient(self, x: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
         """Of a value of the logits, summed over samples, by ``x``."""
@@ -153,7 +155,8 @@ class StablePropagation(Differentiating):
         y = f.argmax(1, keepdim=True)
         margin = f.gather(1, y) - f
         apart = J.gather(1, y[..., None].expand(-1, -1, J.shape[2])) - J
-        spread = self.scale * apart.norm(p=2 if self.law == "normal" else 1, dim=2)
+        size = lengths(apart)[..., 0] if self.law == "normal" else apart.abs().sum(2)
+        spread = self.scale * size
         ratio = margin / spread.clamp(min=torch.finfo(f.dtype).tiny)
         chance = (
             torch.special.ndtr(-ratio) if self.law == "normal" else 0.5 - ratio.atan() / torch.pi

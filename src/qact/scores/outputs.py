@@ -12,6 +12,7 @@ from qact import checks, surgery
 from qact.context import Context
 from qact.recalibrate.sites import INPUTS
 from qact.surgery.batches import arguments
+from qact.vectors import wide
 
 KEPT = 256  # inputs that a fit keeps for scores that differentiate
 
@@ -19,6 +20,8 @@ KEPT = 256  # inputs that a fit keeps for scores that differentiate
 @dataclass(frozen=True)
 class Outputs:
     """What one pass has given for N samples; scores are computed of nothing else.
+
+    Half precision becomes float32: distances and thresholds need its digits.
 
     Args:
         logits: (N, K).
@@ -43,6 +46,9 @@ class Outputs:
             value = getattr(self, name)
             if value is not None and len(value) != len(self.logits):
                 raise ValueError(f"{len(self.logits)} logits and {len(value)} {name} do not fit")
+        object.__setattr__(self, "logits", wide(self.logits))
+        if self.features is not None:
+            object.__setattr__(self, "features", wide(self.features))
 
     def __len__(self) -> int:
         return len(self.logits)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from qact import checks
 from qact.context import Context
 from qact.scores.outputs import Outputs, Reader
+from qact.vectors import wide
 
 Self = TypeVar("Self", bound="Score")
 
@@ -69,7 +70,13 @@ class Score(nn.Module):
             for name in self.reads:
                 found.of(name)
             self._fit(found)
-            self.observe(self._within(found))
+            within = self._within(found)
+            if not torch.isfinite(within).any():
+                raise ValueError(
+                    f"none of the {len(within)} in-distribution scores of {type(self).__name__} is "
+                    f"a finite number of {within.dtype}; give features and logits in another unit"
+                )
+            self.observe(within)
         elif self.from_context:
             self._fit_context(found)
         elif self.reads != ("logits",) or type(self)._fit is not Score._fit:
@@ -146,7 +153,7 @@ class Score(nn.Module):
         """Minus the log-sum-exp of the logits that changed features give."""
         head = self._bound().head
         assert head is not None  # who reads features has one
-        return -head(features.to(head.weight.dtype)).logsumexp(1)
+        return -wide(head(features.to(head.weight.dtype))).logsumexp(1)
 
     def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any) -> None:
         """A state brings its own shapes: they depend on the network that it was fitted on."""

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qact import checks
 from qact.activations.sparse import topk
 from qact.files import load_tensors, save_tensors
 from qact.taps.steering import same_model
+from qact.vectors import unit_of, unit_vectors
 
 FORMAT = "qact.autoencoder.1"
 
@@ -64,7 +64,7 @@ class Autoencoder(nn.Module):
             raise ValueError(f"latents={latents} must be at least k={k}")
         self.where, self.fingerprint = where, fingerprint
         self.encoder = nn.Linear(channels, latents)
-        self.decoder = nn.Parameter(F.normalize(torch.randn(latents, channels), dim=1))
+        self.decoder = nn.Parameter(unit_vectors(torch.randn(latents, channels)))
         self.center = nn.Parameter(torch.zeros(channels))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("unused", torch.zeros(latents, dtype=torch.int64))
@@ -153,9 +153,10 @@ def fit_of(autoencoder: Autoencoder, values: Tensor) -> Fit:
     """Measure an autoencoder on values (..., C)."""
     rows = rows_of(values)
     z = autoencoder.encode(rows)
-    left = (rows - autoencoder.decode(z)).square().sum()
+    apart = rows - rows.mean(0)
+    left = (rows - autoencoder.decode(z)) / unit_of(apart)
     return Fit(
-        float(left / (rows - rows.mean(0)).square().sum()),
+        float(left.square().sum() / (apart / unit_of(apart)).square().sum()),
         float((z != 0).sum(1).double().mean()),
         (z != 0).double().mean(0),
     )

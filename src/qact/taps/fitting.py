@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qact import checks
 from qact.activations.sparse import topk
@@ -23,6 +22,7 @@ from qact.taps.features import by_position
 from qact.taps.reading import Reading
 from qact.taps.steering import fingerprint
 from qact.taps.taps import tap
+from qact.vectors import unit_of, unit_vectors
 
 CHECKPOINT = "qact.autoencoder.checkpoint.1"
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -157,7 +157,8 @@ class _Training:
             torch.manual_seed(seed)
             self.made = Autoencoder(rows.shape[1], latents, k)
         with torch.no_grad():
-            scale = (rows - rows.mean(0)).square().mean().sqrt()
+            apart = rows - rows.mean(0)
+            scale = unit_of(apart) * (apart / unit_of(apart)).square().mean().sqrt()
             if not float(scale) > 0:
                 raise ValueError("all values are the same: there is nothing to learn")
             self.made.scale.copy_(scale)
@@ -179,7 +180,7 @@ class _Training:
         nn.utils.clip_grad_norm_(made.parameters(), 1.0)
         self.optimiser.step()
         with torch.no_grad():
-            made.decoder.copy_(F.normalize(made.decoder, dim=1))
+            made.decoder.copy_(unit_vectors(made.decoder))
             made.unused.add_(len(x)).masked_fill_((z != 0).any(0), 0)
         return Progress(step, loss.item(), len(dead))
 

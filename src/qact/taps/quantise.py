@@ -16,6 +16,7 @@ from qact.taps.observe import atoms
 from qact.taps.place import places
 from qact.taps.quantisers import Quantiser, Uniform, error
 from qact.taps.taps import tap
+from qact.vectors import unit_of
 
 CLIPS = ("minmax", "quantile", "mse", "kl")
 BINS = 512
@@ -157,6 +158,7 @@ def kurtosis(x: Tensor, dim: int | None = None) -> Tensor:
 
     As a penalty it draws outliers in (Nrusimha et al. 2024, arXiv 2404.03605).
     """
+    x = x / unit_of(x, dim)  # the fourth powers of float32 overflow from 4e9 on
     centred = x - x.mean(dim, keepdim=True) if dim is not None else x - x.mean()
     square = centred.square()
     if dim is None:

@@ -21,6 +21,7 @@ from qact.surgery import Where, inner
 from qact.taps.block import Changing, Visit
 from qact.taps.place import Positions, places
 from qact.taps.taps import tap
+from qact.vectors import lengths, unit_vectors
 
 KINDS = ("add", "ablate", "concept")
 FORMAT = "qact.direction.1"
@@ -60,15 +61,14 @@ class Direction:
 
     def applied(self, h: Tensor, name: str, strength: Tensor | float = 1.0) -> Tensor:
         """``h`` (..., C) at the place ``name``, moved; ``strength`` fits (..., 1)."""
-        vector = self.vectors[name].to(h)
+        vector = self.vectors[name]
         if h.shape[-1] != len(vector):
             raise ValueError(
                 f"the vector for {name!r} has {len(vector)} channels, the layer {h.shape[-1]}"
             )
         if self.kind == "add":
-            return h + strength * vector
-        size = vector.norm()
-        unit = vector / size
+            return h + strength * vector.to(h)
+        size, unit = lengths(vector)[0].to(h), unit_vectors(vector).to(h)
         step = -(h @ unit)
         if self.kind == "concept":
             wanted = math.log(self.target / (1 - self.target)) - self.bias.get(name, 0.0)
@@ -286,7 +286,7 @@ class Condition(Question):
         mean = h.flatten(1, -2).mean(1) if h.dim() > 2 else h
         if self._score is not None:
             return self._score(mean)
-        return torch.cosine_similarity(mean, self.vector.to(mean)[None], dim=1).abs()
+        return (unit_vectors(mean) @ unit_vectors(self.vector).to(mean)).abs()
 
 
 def _vector(what: str, vector: Tensor, *, zero: bool) -> None:

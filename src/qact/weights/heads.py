@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qact import checks
+from qact.vectors import distances, unit_of
 from qact.weights.map import opened
 from qact.weights.sparse import entmax
 
@@ -200,13 +201,15 @@ def perpendicular_(parameters: Iterable[Tensor]) -> None:
         tensor([0., 5.])
     """
     for w in parameters:
-        if w.grad is None:
+        grad = w.grad
+        if grad is None:
             continue
-        g, size = w.grad, (w * w).sum()
-        rest = g - torch.where(size > 0, (w * g).sum() / size, 0.0) * w
+        along, unit = w / unit_of(w), unit_of(grad)
+        g, size = grad / unit, (along * along).sum()
+        rest = g - torch.where(size > 0, (along * g).sum() / size, 0.0) * along
         norm = rest.norm()
         rest *= torch.where(norm > 0, g.norm() / norm, 0.0)
-        g.copy_(rest)
+        grad.copy_(rest * unit)
 
 
 @torch.no_grad()
@@ -234,10 +237,10 @@ def neighbourhood(
         >>> neighbourhood(torch.tensor([[0.2]]), train, labels, labels, torch.tensor([0]))
         (tensor([[2.]]), tensor([[1.]]))
     """
-    order = torch.cdist(features, train)
+    order = distances(features, train)
     nearest, index = order.sort(1)
     alike = (labels[index] == guess[:, None]) & (predicted[index] == labels[index])
     q = alike.long().cumprod(1).sum(1, keepdim=True)
-    own = torch.cdist(train, train).fill_diagonal_(torch.inf).amin(1).sort().values
+    own = distances(train, train).fill_diagonal_(torch.inf).amin(1).sort().values
     d = 1 - torch.searchsorted(own, nearest[:, :1].contiguous()) / len(own)
     return q.to(features.dtype), d.to(features.dtype)

@@ -10,7 +10,7 @@ from qact.context import Context
 from qact.functional import quantile_activation
 from qact.kernels.constant import exporting
 from qact.nn.layer import QAct
-from qact.weights.map import Weights, closed, counted, opened, shares
+from qact.weights.map import Weights, closed, counted, opened, shares, unscaled
 from qact.weights.registry import mapped, register
 
 
@@ -72,7 +72,7 @@ def row_rank(z: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
 
 def normal_rank(z: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
     """``Phi((z - mean)/std)`` over what is kept of a row; 1/2 in a row of equal scores."""
-    n = counted(keep, dim, z)
+    z, n = unscaled(z, dim), counted(keep, dim, z)
     centred = (z - z.sum(dim, keepdim=True) / n).masked_fill(~keep, 0.0)
     variance = centred.square().sum(dim, keepdim=True) / n
     return torch.special.ndtr(centred / torch.where(variance > 0, variance, 1.0).sqrt())

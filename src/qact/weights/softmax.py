@@ -159,7 +159,8 @@ def adaptive_temperature(scores: Tensor, dim: int = -1, mask: Tensor | None = No
     z, keep = opened(scores, dim, mask)
     with torch.no_grad():
         p = closed(exponential(z, keep, dim), keep, z)
-        H = torch.special.entr(p).sum(dim, keepdim=True)
+        # Not torch.special.entr: the exporter of torch 2.6 cannot take it apart.
+        H = -(p * p.clamp_min(torch.finfo(p.dtype).tiny).log()).sum(dim, keepdim=True)
         c = torch.zeros_like(H)
         for coefficient in TEMPERATURE:
             c = c * H + coefficient
