@@ -135,6 +135,8 @@ def test_equals_pytorch_metric_learning(name, theirs, options, their_options, ca
     x, y = case
     head = made(name, **options)
     other = getattr(module, theirs)(C, D, **their_options).double()
+    x[:2] = -head.weight.data[y[:2]]  # opposite of their classes
+    x[:2] += 0.01 * x[2:4]
     other.W.data = head.weight.data.T.clone()
     value, by_x, by_w = gradients(head, x, y)
     x = x.clone().requires_grad_()

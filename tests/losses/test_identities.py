@@ -319,7 +319,11 @@ def cosines():
 
 PSI = {
     "cosface": (losses.cosface_loss, {"margin": 0.3}, lambda t: math.cos(t) - 0.3),
-    "arcface": (losses.arcface_loss, {"margin": 0.4}, lambda t: math.cos(t + 0.4)),
+    "arcface": (
+        losses.arcface_loss,
+        {"margin": 0.4},
+        lambda t: math.cos(t + 0.4) if t + 0.4 <= math.pi else math.cos(t) - 0.4 * math.sin(0.4),
+    ),
     "normalised": (losses.normalised_softmax_loss, {}, math.cos),
     "sphereface": (
         losses.sphereface_loss,
@@ -365,6 +369,15 @@ def test_the_poles_have_finite_slopes(function):
     c = tensor([[1.0, -1.0], [-1.0, 1.0]], requires_grad=True)
     function(c, tensor([0, 0])).backward()
     assert c.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", PSI)
+def test_a_sample_is_drawn_to_its_class_from_wherever_it_stands(name):
+    own = torch.linspace(-0.999, 0.999, 201, dtype=torch.float64)
+    c = torch.stack([own, torch.full_like(own, 0.3)], 1).requires_grad_()
+    function, options, _ = PSI[name]
+    function(c, torch.zeros(201, dtype=torch.int64), scale=1.0, **options).backward()
+    assert (c.grad[:, 0] < 0).all()
 
 
 def test_psi_of_sphereface_falls_and_is_continuous():

@@ -79,7 +79,10 @@ def arcface_loss(
 ) -> Tensor:
     """Return the loss with ``psi(c) = cos(theta + m)`` (Deng et al. 2019, arXiv 1801.07698, eq. 3).
 
-    Its slope grows without end towards ``theta = 0``, and is held there.
+    Beyond ``theta = pi - m``, where that rises again and would drive a sample to the opposite of
+    its class, ``psi(c) = c - m sin m``, as in its authors' first code (deepinsight/insightface) and
+    in pytorch-metric-learning. Its slope grows without end towards ``theta = 0``, and is held
+    there.
 
     Args:
         cosines: (N, C), in [-1, 1].
@@ -97,7 +100,9 @@ def arcface_loss(
     def psi(c: Tensor) -> tuple[Tensor, Tensor]:
         height = (1 - c.square()).sqrt()  # sin theta
         slope = cos + sin * c / height.clamp_min(torch.finfo(c.dtype).eps ** 0.5)
-        return cos * c - sin * height, slope
+        beyond = c < -cos  # theta > pi - m
+        value = torch.where(beyond, c - margin * sin, cos * c - sin * height)
+        return value, slope.masked_fill(beyond, 1)
 
     return rowwise(_form(psi, scale), cosines, target, **reduced)
 
