@@ -334,6 +334,9 @@ def test_what_cannot_be_watched_is_said(model, reference):
         Monitor(model).alarm()
     with pytest.raises(ValueError, match="unknown detector 'cusun'; did you mean 'cusum'"):
         Monitor(model, reference).alarm(detector="cusun")
+    with pytest.raises(ValueError, match=r"rate=0.001 is below 0.002, .* draws=999\) or more"):
+        Monitor(model, reference).alarm(rate=0.001)
+    assert not Monitor(model, reference).alarm(rate=0.001, detector="cusum").standing
     with pytest.raises(ValueError, match="no layer 'nowhere'"):
         Monitor(model, where="nowhere")
     with pytest.raises(ValueError, match="without commas"):

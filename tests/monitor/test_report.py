@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from markupsafe import escape
 from typer.testing import CliRunner
 
 from qact.cli.commands import commands
-from qact.monitor import Monitor, Store, record
+from qact.monitor import Monitor, Store, StoreError, record
 from qact.monitor.metrics import opentelemetry, prometheus
 from qact.monitor.report import Seen, render, write_report
 from qact.monitor.watch import view
@@ -108,11 +109,25 @@ def test_merged_windows_have_distances_and_no_p(served, tmp_path):
     seen = Seen.of(merged)
     assert [one.p for one in seen.windows] == [None]
     exact = monitor.reference.distances(seen.windows[0].window)
-    assert seen.distances()[0] == {n: float(gaps.mean()) for n, gaps in exact.items()}
+    assert seen.distances[0] == {n: float(gaps.mean()) for n, gaps in exact.items()}
     assert "0 of 0" in render(seen, 0.01)
     (path,) = merged.folder.glob("reference-*")
     path.unlink()
     assert "No reference was kept" in render(Seen.of(merged), 0.01)
+
+
+def test_no_more_windows_are_read_than_shown(served, tmp_path):
+    """A store of months must not be read whole, again and again, by whoever watches it."""
+    monitor, folder = served
+    copied = Store(shutil.copytree(folder, tmp_path / "s"))
+    copied.files()[0].write_bytes(b"damaged, and never looked at")
+    seen = Seen.of(copied, 2)
+    assert [one.p for one in seen.windows] == [v.p for v in list(monitor.verdicts)[-2:]]
+    assert seen.distances == [v.distances for v in list(monitor.verdicts)[-2:]]
+    assert [one.start for one in seen.windows] == [w.start for w in list(monitor.windows)[-2:]]
+    assert "2 windows" in render(seen, 0.01)
+    with pytest.raises(StoreError, match="is damaged"):
+        Seen.of(copied)
 
 
 def test_the_commands(served, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import threading
 import time
@@ -143,11 +144,18 @@ class Monitor:
             options: of the detector.
 
         Raises:
-            ValueError: there is no reference, or a word or number is not valid.
+            ValueError: there is no reference, it has too few draws for a window to be that rare, or
+                a word or number is not valid.
         """
         if self.reference is None:
             raise ValueError("an alarm needs a reference: Monitor(model, qact.monitor.record(...))")
         made = detectors.create(detector, rate, **options)
+        if detector == "window" and rate < (least := 1 / (1 + self.reference.draws)):
+            raise ValueError(
+                f"rate={rate} is below {least:.2g}, the least p-value that a reference of "
+                f"{self.reference.draws} draws can give: record(model, loader, "
+                f"draws={math.ceil(1 / rate) - 1}) or more"
+            )
         with self._lock:
             self.detectors.append(made)
         return made

@@ -33,48 +33,58 @@ WIDTH = 4.2  # inches of a figure: the width of a phone, and half of a screen
 
 @dataclass(frozen=True)
 class Seen:
-    """The latest windows of one model and version, with the distances of each to the reference."""
+    """The latest windows of one model and version, oldest first.
+
+    Args:
+        windows: only the last of them can tell its contexts.
+        distances: of each, by signal: as stored, or, where windows were merged, as they are now.
+        reference: if one was kept.
+        version: that was served last.
+    """
 
     windows: list[Stored]
+    distances: list[dict[str, float | None]]
     reference: Reference | None
     version: str
 
     @classmethod
-    def of(cls, store: Store) -> Seen:
-        """Of the version that was served last.
+    def of(cls, store: Store, most: int = MOST) -> Seen:
+        """The last ``most`` windows of the version that was served last.
 
         Raises:
             StoreError: the store is empty or damaged.
         """
-        found = store.read()
-        if not found:
+        while True:
+            try:
+                return cls._read(store, most)
+            except FileNotFoundError:  # merged meanwhile
+                continue
+
+    @classmethod
+    def _read(cls, store: Store, most: int) -> Seen:
+        windows: list[Stored] = []
+        distances = []
+        for one in store.newest():
+            last = windows[0] if windows else one
+            if not windows:
+                reference = store.reference(one.model, one.version)
+            if (one.model, one.version) == (last.model, last.version):
+                distances.append(_distances(one, reference))
+                windows.append(one.light() if windows else one)
+            if len(windows) == most:
+                break
+        if not windows:
             raise StoreError(f"{store.folder} has no windows yet")
-        last = found[-1]
-        kept = [
-            one
-            for one in found
-            if (one.model, one.window.version) == (last.model, last.window.version)
-        ]
-        reference = store.reference(last.model, last.window.version)
-        return cls(kept[-MOST:], reference, last.window.version)
+        return cls(windows[::-1], distances[::-1], reference, last.version)
 
     @property
     def signals(self) -> list[str]:
         """Their names, in order."""
-        return list(self.windows[-1].window.histograms)
-
-    def distances(self) -> list[dict[str, float | None]]:
-        """By window and signal: as stored, or, where windows were merged, as they are now."""
-        return [self._of(one) for one in self.windows]
-
-    def _of(self, one: Stored) -> dict[str, float | None]:
-        if self.reference is None or one.p is not None or not one.window.images:
-            return dict(one.distances)
-        return {n: float(d.mean()) for n, d in self.reference.distances(one.window).items()}
+        return list(self.windows[-1].distances)
 
     def times(self) -> list[datetime]:
         """When each window began."""
-        return [datetime.fromtimestamp(o.window.start, timezone.utc) for o in self.windows]
+        return [datetime.fromtimestamp(one.start, timezone.utc) for one in self.windows]
 
     def suggestion(self, rate: float) -> Suggestion | None:
         """What to do about the latest window, if it was tested."""
@@ -112,10 +122,10 @@ def render(seen: Seen, rate: float) -> str:
             title=f"Monitor: {seen.version or 'model'}",
             seen=seen,
             rate=f"{rate:g}",
-            images=sum(one.window.images for one in seen.windows),
-            passed=sum(one.window.seen for one in seen.windows),
-            broken=sum(one.window.broken for one in seen.windows),
-            machines=sorted({one.window.machine for one in seen.windows}),
+            images=sum(one.images for one in seen.windows),
+            passed=sum(one.seen for one in seen.windows),
+            broken=sum(one.broken for one in seen.windows),
+            machines=sorted({one.machine for one in seen.windows}),
             span=[f"{moment:%Y-%m-%d %H:%M} UTC" for moment in (seen.times()[0], seen.times()[-1])],
             tested=sum(one.p is not None for one in seen.windows),
             alarms=seen.alarms(rate),
@@ -124,19 +134,25 @@ def render(seen: Seen, rate: float) -> str:
             rows=_rows(seen),
             lines=Markup(_lines(seen, rate)) if known else None,
             map=Markup(_map(seen)) if known else None,
-            densities=_densities(seen) if known and latest.window.images else (),
+            densities=_densities(seen) if known and latest.images else (),
         )
     )
 
 
+def _distances(one: Stored, reference: Reference | None) -> dict[str, float | None]:
+    if reference is None or one.p is not None or not one.images:
+        return dict(one.distances)
+    return {name: float(d.mean()) for name, d in reference.distances(one.window).items()}
+
+
 def _rows(seen: Seen) -> list[list[str]]:
     """The latest window, signal by signal."""
-    latest, distances = seen.windows[-1], seen.distances()[-1]
-    rows = []
+    latest, distances = seen.windows[-1], seen.distances[-1]
+    channels, rows = latest.window.signals, []
     for name in seen.signals:
         p, distance = latest.p_values.get(name), distances.get(name)
         shown = ["–" if v is None else f"{v:.3g}" for v in (distance, p)]
-        rows.append([name, str(latest.window.signals[name]), *shown])
+        rows.append([name, str(channels[name]), *shown])
     return rows
 
 
@@ -144,7 +160,7 @@ def _lines(seen: Seen, rate: float) -> str:
     """Distance of each signal, and the p-value of the window, over time."""
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
-    times, distances = seen.times(), seen.distances()
+    times, distances = seen.times(), seen.distances
     spread = sorted(seen.signals, key=lambda n: -(distances[-1].get(n) or 0.0))[:LINES]
 
     def draw(figure: Any) -> None:
@@ -176,7 +192,7 @@ def _map(seen: Seen) -> str:
     """Signals by windows; the darker a cell, the larger the distance."""
     from matplotlib.patches import Rectangle
 
-    distances, names = seen.distances(), seen.signals
+    distances, names = seen.distances, seen.signals
     most = max((v or 0.0 for row in distances for v in row.values()), default=0.0) or 1.0
 
     def draw(figure: Any) -> None:

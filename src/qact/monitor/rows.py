@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,19 +71,51 @@ class StoreError(ValueError):
     """A folder or file is no store of windows, or is damaged."""
 
 
-@dataclass(frozen=True)
 class Stored:
-    """A window of the store: its name, level and model, and what its test said."""
+    """A window of the store; what all of its rows share (see ``SCHEMA``) are its attributes.
 
-    name: str
-    level: str
-    model: str
-    window: Window
-    p: float | None
-    distances: Mapping[str, float | None] = field(default_factory=dict)
-    p_values: Mapping[str, float | None] = field(default_factory=dict)
-    alike: float | None = None
-    spread: float | None = None
+    Args:
+        table: its rows. Contexts are made of their cells whenever ``window`` is asked for, since
+            many windows of a wide model do not fit into memory.
+    """
+
+    def __init__(self, table: Any) -> None:
+        self.table = table
+        self.row = table.slice(0, 1).to_pylist()[0]
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "row" or name not in self.row:  # "row" itself is asked for by a copy
+            raise AttributeError(name)
+        return self.row[name]
+
+    @property
+    def name(self) -> str:
+        """The window's unique name."""
+        return self.row["window"]
+
+    @property
+    def window(self) -> Window:
+        """The window itself, to the bit."""
+        lengths = _lengths(self.table)
+        columns = ("place", "channel", "exponent", "first")
+        cells = {name: np.repeat(self.table[name].to_numpy(), lengths) for name in columns}
+        cells["cell"] = cells.pop("first") + _steps(lengths)
+        cells |= {name: _flat(self.table[name]) for name in ("mass", "moment")}
+        return merged([self.table], cells)
+
+    @cached_property
+    def distances(self) -> dict[str, float | None]:
+        """By signal, in order; None where it was not tested, or merged."""
+        return self._by_signal("distance")
+
+    @cached_property
+    def p_values(self) -> dict[str, float | None]:
+        """As the distances."""
+        return self._by_signal("p_value")
+
+    def _by_signal(self, column: str) -> dict[str, float | None]:
+        rows = self.table.select(["signal", column]).to_pylist()
+        return {row["signal"]: row[column] for row in rows}
 
     @property
     def verdict(self) -> Verdict | None:
@@ -92,26 +124,18 @@ class Stored:
 
         if self.p is None:
             return None
-        window = self.window
         distances, p_values = (
             {name: value for name, value in part.items() if value is not None}
             for part in (self.distances, self.p_values)
         )
-        broken = window.broken / max(window.images + window.broken, 1)
-        batch = window.seen / window.calls if window.calls else None
+        broken = self.broken / max(self.images + self.broken, 1)
+        batch = self.seen / self.calls if self.calls else None
         company = (batch, self.alike, self.spread)
-        return Verdict(window.images, distances, p_values, self.p, broken, *company)
+        return Verdict(self.images, distances, p_values, self.p, broken, *company)
 
-
-class Head:
-    """What all rows of a window share."""
-
-    def __init__(self, table: Any) -> None:
-        self.row = table.slice(0, 1).to_pylist()[0]
-        self.window = self
-
-    def __getattr__(self, name: str) -> Any:
-        return self.row[name]
+    def light(self) -> Stored:
+        """Without its cells, and so without ``window``."""
+        return Stored(self.table.drop_columns(["mass", "moment"]))
 
 
 def _schema() -> Any:
@@ -233,31 +257,6 @@ def _digest(content: bytes) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def stored(table: Any) -> Stored:
-    """The window in a table of one."""
-    head = Head(table)
-    cells = {
-        "place": np.repeat(table["place"].to_numpy(), _lengths(table)),
-        "channel": np.repeat(table["channel"].to_numpy(), _lengths(table)),
-        "exponent": np.repeat(table["exponent"].to_numpy(), _lengths(table)),
-        "cell": np.repeat(table["first"].to_numpy(), _lengths(table)) + _steps(_lengths(table)),
-        "mass": _flat(table["mass"]),
-        "moment": _flat(table["moment"]),
-    }
-    rows = {r["signal"]: r for r in table.select(["signal", "distance", "p_value"]).to_pylist()}
-    return Stored(
-        head.row["window"],
-        head.level,
-        head.model,
-        merged([table], cells),
-        head.p,
-        {name: row["distance"] for name, row in rows.items()},
-        {name: row["p_value"] for name, row in rows.items()},
-        head.row["alike"],
-        head.row["spread"],
-    )
-
-
 def _lengths(table: Any) -> np.ndarray:
     import pyarrow.compute as pc
 
@@ -278,7 +277,7 @@ def merged(tables: list[Any], cells: Mapping[str, Any]) -> Window:
     """One window of cells, each channel's on one grid, coarsened until it has room."""
     from qact.monitor.window import Window, from_cells
 
-    heads = [Head(table) for table in tables]
+    heads = [Stored(table) for table in tables]
     channels: dict[str, int] = {}
     for row in tables[0].select(["signal", "channel"]).to_pylist():
         channels[row["signal"]] = max(channels.get(row["signal"], 0), row["channel"] + 1)
@@ -303,5 +302,5 @@ def _grids(tables: list[Any]) -> list[dict[str, Any]]:
     return tables[0].select(["signal", "channel", "exponent", "first"]).to_pylist()
 
 
-def _words(heads: list[Head], name: str) -> str:
+def _words(heads: list[Stored], name: str) -> str:
     return ",".join(sorted({w for head in heads for w in getattr(head, name).split(",")} - {""}))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from qact import atomic, checks
 from qact.extras import needed
 from qact.monitor import rows
-from qact.monitor.rows import FORMAT, MERGE, Head, Stored, StoreError
+from qact.monitor.rows import FORMAT, MERGE, Stored, StoreError
 from qact.registry import unknown
 
 if TYPE_CHECKING:
@@ -106,16 +106,21 @@ class Store:
             StoreError: a file is damaged, or foreign.
         """
         choose = _Chosen(**chosen)
-        found = [rows.stored(table) for table in self._tables()]
-        return sorted(filter(choose, found), key=lambda one: (one.window.start, one.name))
-
-    def _tables(self) -> list[Any]:
-        """The rows of every file that counts."""
         while True:
             try:
-                return [rows.table(path) for path in self.files()]
+                found = filter(choose, (Stored(rows.table(path)) for path in self.files()))
+                return sorted(found, key=lambda one: (one.start, one.name))
             except FileNotFoundError:  # merged or swept since it was listed
                 continue
+
+    def newest(self) -> Iterator[Stored]:
+        """Windows from the newest on, read as they are asked for.
+
+        Raises:
+            StoreError: a file is damaged, or foreign. FileNotFoundError: somebody has merged since
+            the first one was asked for; begin again.
+        """
+        return (Stored(rows.table(path)) for path in reversed(self.files()))
 
     def windows(self, **chosen: Any) -> list[Window]:
         """As :meth:`read`, the windows alone."""
@@ -131,12 +136,12 @@ class Store:
             import duckdb
             import pyarrow as pa
 
-        choose = _Chosen(**chosen)
-        tables = [table for table in self._tables() if choose(Head(table))]
-        models = {Head(table).model for table in tables}
+        windows = self.read(**chosen)
+        models = {one.model for one in windows}
         if len(models) != 1:
             what = f"windows of {len(models)} models" if models else "no windows"
             raise StoreError(f"{self.folder} has {what} in that choice; one is needed")
+        tables = [one.table for one in windows]
         with duckdb.connect() as connection:
             connection.register("rows", pa.concat_tables(tables))
             found = connection.execute(MERGE).fetchnumpy()
@@ -159,9 +164,9 @@ class Store:
             self._sweep()
             groups: dict[tuple, list[Stored]] = {}
             for one in self.read():
-                period = one.window.start // seconds
+                period = one.start // seconds
                 if LEVELS[one.level] < seconds and (period + 1) * seconds <= limit:
-                    key = (period, one.model, one.window.version, one.window.machine)
+                    key = (period, one.model, one.version, one.machine)
                     groups.setdefault(key, []).append(one)
             for group in groups.values():
                 merged = group[0].window
@@ -176,7 +181,7 @@ class Store:
         limit = (time.time() if now is None else now) - seconds
         with self._alone():
             self._sweep()
-            old = [path for path in self.files() if Head(rows.table(path)).end < limit]
+            old = [path for path in self.files() if Stored(rows.table(path)).end < limit]
             for path in old:
                 path.unlink()
         return len(old)
@@ -234,12 +239,11 @@ class _Chosen:
         self.equal = {"version": version, "machine": machine}
         self.level = level
 
-    def __call__(self, one: Any) -> bool:
-        window = one.window
+    def __call__(self, one: Stored) -> bool:
         return (
-            (self.since is None or window.start >= self.since)
-            and (self.until is None or window.start < self.until)
-            and all(want in (None, getattr(window, key)) for key, want in self.equal.items())
+            (self.since is None or one.start >= self.since)
+            and (self.until is None or one.start < self.until)
+            and all(want in (None, getattr(one, key)) for key, want in self.equal.items())
             and self.level in (None, one.level)
         )
 

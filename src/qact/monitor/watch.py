@@ -27,17 +27,17 @@ def watch(folder: str | Path, *, rate: float = 0.01, every: float | None = 2.0) 
     """
     store, console = Store(folder, create=False), Console()
     if every is None:
-        console.print(view(Seen.of(store), rate))
+        console.print(view(Seen.of(store, SHOWN), rate))
         return
-    with Live(view(Seen.of(store), rate), console=console, auto_refresh=False) as live:
+    with Live(view(Seen.of(store, SHOWN), rate), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every)
-            live.update(view(Seen.of(store), rate), refresh=True)
+            live.update(view(Seen.of(store, SHOWN), rate), refresh=True)
 
 
 def view(seen: Seen, rate: float) -> Table:
     """A table of signals: distance and p-value now, and a bar for each of the latest windows."""
-    latest, history = seen.windows[-1], seen.distances()[-SHOWN:]
+    latest, history = seen.windows[-1], seen.distances[-SHOWN:]
     p = "not tested" if latest.p is None else f"p = {latest.p:.2g}"
     standing = latest.p is not None and latest.p <= rate
     state = "[bold red]alarm[/]" if standing else "sound" if latest.p is not None else ""
