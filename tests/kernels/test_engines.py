@@ -46,6 +46,27 @@ def test_every_reader_of_a_stored_context_falls_back(broken, name):
     torch.testing.assert_close(layer.context.rank(z), reference, rtol=0, atol=1e-4)
 
 
+def test_a_graph_is_compiled_without_kernels_that_do_not_run(monkeypatch):
+    """They are tried before: inside of a graph nothing could take their place."""
+
+    class Broken:
+        @staticmethod
+        def probe(device):
+            raise engines.UnusableError("whole does not run here") from ValueError("no ptxas")
+
+    found = engines._imported
+    monkeypatch.setattr(engines, "_given_up", {})
+    monkeypatch.setattr(engines, "BLOCKS", {"cpu": "broken"})
+    monkeypatch.setattr(engines, "_imported", lambda n: Broken if n == "broken" else found(n))
+    z, layer = torch.randn(40, 3), NormedQAct(3)
+    with pytest.warns(UserWarning, match="ValueError: no ptxas") as said:
+        got = torch.compile(layer, backend="eager")(z)
+    assert len([w for w in said if "compiled engine" in str(w.message)]) == 1
+    torch.testing.assert_close(
+        got, torch.compile(NormedQAct(3, engine="eager"), backend="eager")(z)
+    )
+
+
 @torch.no_grad()
 def test_a_block_in_eval_falls_back(broken):
     block = NormedQAct(3)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
 from qact import Context, QAct, levels
-from qact.kernels import engines, reference, stored
+from qact.kernels import columns, engines, reference, stored
 from qact.kernels.following import Following, Norm
 from qact.kernels.plan import Plan
 from qact.rank.bandwidth import parse
@@ -25,10 +25,11 @@ from qact.rank.rule import Rule
 
 triton = pytest.importorskip("triton")
 
+import triton.language as tl  # noqa: E402
 from triton.runtime.interpreter import GridExecutor  # noqa: E402
 
 from qact.kernels.cpu import block as cpu  # noqa: E402
-from qact.kernels.triton import block, launch, recall  # noqa: E402
+from qact.kernels.triton import block, launch, passes, recall, tiles  # noqa: E402
 from qact.nn.normed import NormedQAct  # noqa: E402
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -243,6 +244,26 @@ def test_steps_are_exact(cut, name, sentinels):
 
 @here
 @pytest.mark.parametrize(
+    ("alone", "runs", "weight", "steps"),
+    [(True, 256, 0.0, 1), (True, 256, 1.0, 70), (False, 256, -2.0, 9), (False, 2, 1.0, 70)],
+)
+def test_steps_of_channels_that_are_sorted_in_runs(monkeypatch, alone, runs, weight, steps):
+    """Ties, both zeros, either order; all runs of a channel at once, or a few."""
+    shrink(monkeypatch, 200 if alone else 0, 128)
+    for name, value in {"RUN": 64, "RUNS": runs, "LEVELS": 64, "ALL": 64}.items():
+        monkeypatch.setattr(launch, name, value)
+    z = torch.cat([sample("tied", 120), torch.tensor([0.0, -0.0] * 16), 30 * torch.rand(18)])
+    z = torch.stack([z, torch.nextafter(sample("normal", 170), torch.tensor(9.0))], 1)
+    z = z.reshape(34, 5, 2).transpose(1, 2).contiguous()
+    assert launch.cut(z).alone == alone
+    scales = (torch.full((2,), weight), torch.zeros(2), None, None, None, None)
+    plan = Plan(Rule(True, False, sentinels=0.1), "steps", steps, 1e-5, 1e-5)
+    got = block.forward(z.to(DEVICE), plan, move(scales), keep=False)[0]
+    torch.testing.assert_close(got.cpu(), cpu.forward(z, plan, scales)[0], rtol=0, atol=2e-6)
+
+
+@here
+@pytest.mark.parametrize(
     ("kind", "steps", "bad"),
     [("normal", 0, float("nan")), ("normal", 0, -float("inf")), ("steps", 5, float("inf"))],
 )
@@ -256,6 +277,32 @@ def test_what_is_not_finite_spoils_its_channel_alone(cut, kind, steps, bad):
     for got, want in zip((out, dz, grads), clean, strict=True):
         assert torch.isnan(got[:, 1]).all()
         assert torch.equal(got[:, [0, 2]].cpu(), want[:, [0, 2]])
+
+
+@here
+@pytest.mark.parametrize(("kind", "steps"), [("relu", 0), ("steps", 5)])
+@pytest.mark.parametrize("bad", [float("nan"), -float("inf")])
+def test_a_norm_that_is_not_finite_spoils_its_channel_alone(cut, kind, steps, bad):
+    z, g = torch.randn(40, 3, 4), torch.randn(40, 3, 4)
+    plan, numbers = Plan(Rule(), kind, steps, 1e-5, 1e-5), affine(3)
+    clean = both(z, g, plan, numbers)[0]
+    numbers[0][1] = bad
+    out, *saved = block.forward(z.to(DEVICE), plan, move(numbers))
+    dz, grads = block.backward(z.to(DEVICE), g.to(DEVICE), plan, move(numbers), *saved)
+    for got, want in zip((out, dz, grads), clean, strict=True):
+        assert torch.isnan(got[:, 1]).all()
+        assert torch.equal(got[:, [0, 2]].cpu(), want[:, [0, 2]])
+
+
+@here
+def test_every_channel_has_gradients_in_a_unit_of_its_own(monkeypatch):
+    """Beside a channel whose gradients are a billion times larger, and near the largest numbers."""
+    shrink(monkeypatch, 0, 128, 4)
+    size = torch.tensor([1.0, 1e9, 1e-12, 1e37])[:, None]
+    z, g = torch.randn(60, 4, 1), torch.randn(60, 4, 1) * size
+    got, want = both(z, g, Plan(Rule(), "normal"), (None,) * 6)
+    unlike = ((got[1] - want[1]) / size).norm(dim=0) / (want[1] / size).norm(dim=0)
+    assert unlike.max() <= 2e-4
 
 
 @here
@@ -423,10 +470,93 @@ def engine(monkeypatch):
     monkeypatch.setattr(engines, "concrete", lambda z, device="cpu": device == "cuda")
 
 
+@here
+def test_offsets_reach_beyond_what_32_bits_hold(monkeypatch):
+    """Of tensors that need no memory: where a tile's values lie, against Python's integers."""
+
+    @triton.jit
+    def place(out, t, C, L, n, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr):
+        c, exists = tiles.channel(C, K)
+        offset, _, mask = tiles.tile(t, c, exists, C, L, n, ROWS, V, K)
+        lane = tl.arange(0, ROWS)[:, None] * offset.shape[1] + tl.arange(0, offset.shape[1])[None]
+        tl.store(out + lane, tl.where(mask, offset, -1))
+
+    for outer, channels, inner, k in ((9000, 3000, 128, 1), (2**22, 1000, 1, 8)):
+        n, rows, side = outer * inner, 8, 1 if inner == 1 else 32
+        last = -(-n // (rows * side)) - 1
+        out = torch.empty(rows, side if k == 1 else k, dtype=torch.int64, device=DEVICE)
+        place[(1,)](out, last, channels, inner, n, ROWS=rows, V=side, K=k)
+        i = last * rows * side + torch.arange(rows * side).reshape(rows, side)
+        want = i // inner * channels * inner + i % inner
+        if k > 1:
+            want = want + torch.arange(k)
+        assert torch.equal(out.cpu(), torch.where(i < n, want, -1))
+        assert want.max() > 2**31
+
+
+@here
+@pytest.mark.skipif(DEVICE == "cpu", reason="4 GB for each tensor")
+@pytest.mark.parametrize("shape", [(40, 64, 2**20 - 4), (2**19, 4099, 1)])
+@pytest.mark.parametrize(("kind", "steps"), [("relu", 0), ("steps", 100)])
+def test_tensors_of_more_than_two_billion_values(shape, kind, steps):
+    """The last channels, which lie beyond 2^31, by themselves."""
+    z = torch.randn(shape, device=DEVICE, dtype=torch.bfloat16)
+    plan, numbers = Plan(Rule(), kind, steps, 1e-5, 1e-5), move(affine(shape[1]))
+    out, *saved = block.forward(z, plan, numbers)
+    few = z[:, -3:].contiguous()
+    want, *kept = block.forward(few, plan, tuple(t[-3:] for t in numbers))
+    assert torch.equal(out[:, -3:], want)
+    del out
+    dz, grads = block.backward(z, z, plan, numbers, *saved)
+    other, others = block.backward(few, few, plan, tuple(t[-3:] for t in numbers), *kept)
+    torch.testing.assert_close(dz[:, -3:], other, rtol=1e-2, atol=1e-6)
+    torch.testing.assert_close(grads[:, -3:], others, rtol=1e-3, atol=1e-3)
+
+
+@here
+def test_a_bin_may_hold_a_hundred_million_values(monkeypatch):
+    """A million times as many values in every bin are the same ranks."""
+    shrink(monkeypatch, 0, 64)
+    z, plan, times = torch.randn(100, 2, 1), Plan(Rule(grounded=False)), 2**20
+    z[:, 0] = 0.7  # all in one bin, and not at its edge
+    how, what = launch.cut(z), launch.words(plan, 100)
+    state = torch.empty(2, 12, dtype=torch.float64, device=DEVICE)
+    parts = passes.count(z.to(DEVICE), state, (None,) * 6, how, what).sum(0, keepdim=True)
+    results = []
+    for many in (1, times):
+        tables, seen = torch.zeros(2, what.columns, device=DEVICE), running(2, DEVICE)
+        larger = replace(how, n=how.n * many)
+        passes.tabulate(
+            parts * many, tables, None, state, (None,) * 6, larger, what, True, seen, False
+        )
+        results.append((tables, seen.context[0] / many, seen.context[1] / many))
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_channels_that_cannot_be_counted_are_refused():
+    with pytest.raises(ValueError, match="134217728 values is too long"):
+        launch.words(Plan(Rule()), 2**27)
+
+
+@here
+def test_tables_that_were_kept_are_those_made_anew(monkeypatch):
+    z, g, plan = torch.randn(200, 3, 1), torch.randn(200, 3, 1), Plan(Rule(), "relu", 0, 1e-5, 1e-5)
+    z[0, 1], z[1, 1] = 1e6, -1e6  # tails that no room is kept for
+    numbers = (None,) * 6
+    _, state, tables, codes = block.forward(z.to(DEVICE), plan, numbers)
+    fits = 2 * state[:, columns.BINS] + 4 <= tables.shape[1]
+    assert fits.tolist() == [True, False, True]
+    kept = block.backward(z.to(DEVICE), g.to(DEVICE), plan, numbers, state, tables, codes)
+    made = block.backward(z.to(DEVICE), g.to(DEVICE), plan, numbers, state, tables[:, :0], codes)
+    assert all(torch.equal(a, b) for a, b in zip(kept, made, strict=True))
+
+
 LAYERS = {
     "block": (NormedQAct, (4, 4)),
     "block with a norm behind": (lambda c: NormedQAct(c, after=True), (4, 5)),
     "layer": (QAct, (4, 3)),
+    "paper": (QAct.paper, (6, 5)),
 }
 
 
@@ -444,7 +574,8 @@ def test_what_the_host_does(cut, request, engine, monkeypatch, name, layout):
     x, grad = x.requires_grad_(), torch.randn_like(x)
     small = "alone" in request.node.name
     # As of large maps: what was made in the forward pass is there in the backward pass.
-    monkeypatch.setattr(block, "table_columns", lambda values, plan: 0 if small else 4096)
+    if not small and name != "paper":
+        monkeypatch.setattr(block, "table_columns", lambda values, plan: 4096)
     with Watch(monkeypatch) as watch:
         out = layer(x)
         assert watch.taken() == (1 if small else forward, [])

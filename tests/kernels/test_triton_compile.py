@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ pytest.importorskip("triton._utils")  # since 3.3
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled in the interpreter", allow_module_level=True)
 
+from qact.kernels.triton import launch
 from triton_kernels import CAPABILITIES, DTYPES, PLANS, SHAPES, compile_all
 
 # One of everything; odd numbers; multiples of 16; one program a channel, and several.
@@ -44,6 +47,19 @@ def test_kernels_compile(shape, level, dtype, capability):
 def test_the_whole_matrix_compiles(shape, level, dtype, capability):
     for affine in (True, False):
         assert kernels_of(shape, level, dtype, capability, affine)
+
+
+def test_kernels_chain_no_three_conditions():
+    """Triton 3.3 compiles none; nothing newer would show it."""
+    for path in sorted(Path(launch.__file__).parent.glob("*.py")):
+        functions = [f for f in ast.walk(ast.parse(path.read_text())) if is_kernel(f)]
+        chains = [c for f in functions for c in ast.walk(f) if isinstance(c, ast.BoolOp)]
+        assert all(len(c.values) == 2 for c in chains), path
+
+
+def is_kernel(node):
+    named = getattr(node, "decorator_list", [])
+    return isinstance(node, ast.FunctionDef) and "triton.jit" in map(ast.unparse, named)
 
 
 def test_the_matrix_would_show_a_kernel_that_only_the_interpreter_accepts(monkeypatch):

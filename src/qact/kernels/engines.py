@@ -76,6 +76,8 @@ def fused(engine: str | None, input: Tensor) -> bool:
     if engine not in (None, "cpu", "triton") or input.dtype == torch.float64:
         return False
     there = available(input.device.type)
+    if there and torch.compiler.is_compiling():
+        there = works(input.device.type)
     if engine == "triton" and input.device.type in _given_up:
         raise UnusableError(f"engine='triton' cannot be used: {_given_up[input.device.type]}")
     if engine == "triton" and not there:
@@ -129,6 +131,18 @@ def block(device: str) -> ModuleType | None:
 def available(device: str) -> bool:
     """Whether there is one; a constant for a compiler."""
     return block(device) is not None
+
+
+@constant_result
+def works(device: str) -> bool:
+    """Whether kernels run there, by a trial of a few: a graph that holds them cannot fall back."""
+    probe = getattr(block(device), "probe", None)
+    try:
+        if probe is not None:
+            probe(device)
+    except UnusableError as error:
+        give_up(device, error)
+    return device not in _given_up
 
 
 def concrete(z: Tensor, device: str = "cpu") -> bool:

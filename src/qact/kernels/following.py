@@ -28,7 +28,9 @@ class Norm(NamedTuple):
     def follow(self, mean: Tensor, variance: Tensor, values: int) -> None:
         """Move towards a batch of so many ``values`` a channel, with the unbiased variance."""
         self.batches.add_(1)
-        rate = 1.0 / float(self.batches) if self.momentum is None else self.momentum
+        rate: Tensor | float | None = self.momentum
+        if rate is None:  # by a tensor: a number would be waited for
+            rate = self.batches.double().reciprocal().to(self.mean.dtype)
         unbiased = variance * (values / max(values - 1, 1))
         for running, seen in ((self.mean, mean), (self.variance, unbiased)):
             running.lerp_(seen.to(running.dtype), rate)

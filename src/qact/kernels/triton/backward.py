@@ -16,7 +16,7 @@ from qact.kernels.triton.constants import BINS, STATE, SUM_IN, SUM_OUT, SUM_SCOR
 from qact.kernels.triton.descent import out_terms, slope_numbers, summed
 from qact.kernels.triton.lookup import out_norm
 from qact.kernels.triton.observe import in_norm
-from qact.kernels.triton.table import tabulate
+from qact.kernels.triton.table import scores, tabulate
 from qact.kernels.triton.tiles import channel, extent, given, single, wide
 
 
@@ -84,12 +84,12 @@ def _pair(
 def sum_out(
     z, grad, tables, span, codes, state, partial, in_weight, in_bias, weight, bias, eps_in, eps_out,
     steps, C, L, n, per,
-    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
+    KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The first pass: sums along the norm behind."""
     c, exists = channel(C, K)
-    score = tables + c.to(tl.int64) * span + BLOCK
+    score = scores(tables + c.to(tl.int64) * span, state, c, exists)
     s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
     sums.sum_out(
@@ -108,7 +108,7 @@ def spread(
 ):  # fmt: skip
     """The second pass: gradients by bins into ``mass`` (programs, C, 2, BLOCK)."""
     c, exists = channel(C, K)
-    score = tables + c.to(tl.int64) * span + BLOCK
+    score = scores(tables + c.to(tl.int64) * span, state, c, exists)
     s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
     out = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
@@ -121,11 +121,25 @@ def spread(
 
 @triton.jit
 def table(
-    mass, edges, pairs, tables, span, state, weight, factor, sentinels, C, n, S,
-    GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
+    parts, mass, edges, pairs, tables, span, state, weight, factor, sentinels, C, n, S,
+    KIND: tl.constexpr, GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Slopes of level and context, one channel a program; ``S`` have counted ``mass``."""
+    """Slopes of level and context, one channel a program; ``S`` have counted ``mass``.
+
+    And ``parts``, if given: then ranks and scores are made here, since nothing before needs them.
+    """
     c, _ = channel(C, 1)
+    if parts is not None:
+        bins, most = parts + c.to(tl.int64) * BLOCK, tl.load(state + c * STATE + BINS)
+        k = tl.arange(0, BLOCK)
+        stride = tl.cast(C, tl.int64) * BLOCK
+        join(bins, stride, S, k, (k <= most.to(tl.int32)) | (k == BLOCK - 1))
+        tabulate(
+            bins, tables + c.to(tl.int64) * span, None, 0, state, c, None, None, sentinels, n,
+            KIND, GROUNDED, False, BLOCK,
+        )  # fmt: skip
+        tl.debug_barrier()
     if FULL:
         row, most = mass + c.to(tl.int64) * (2 * BLOCK), tl.load(state + c * STATE + BINS)
         k = tl.arange(0, 2 * BLOCK)
@@ -142,10 +156,10 @@ def _slopes(
     GROUNDED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     at = c.to(tl.int64) * BLOCK
+    score, weight = scores(row, state, c, c >= 0), given(weight, c, c >= 0, 1.0)
     slopes.tabulate(
-        mass + 2 * at, edges + at, pairs + c.to(tl.int64) * (2 * BLOCK + 16), row,
-        row + BLOCK, state, c, given(weight, c, c >= 0, 1.0), factor, sentinels, n,
-        GROUNDED, FULL, RELATIVE, BLOCK,
+        mass + 2 * at, edges + at, pairs + c.to(tl.int64) * (2 * BLOCK + 16), row, score, state, c,
+        weight, factor, sentinels, n, GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
 
 
@@ -159,7 +173,7 @@ def sum_in(
 ):  # fmt: skip
     """The third pass: sums along the first norm, and along the score where no pass did before."""
     c, exists = channel(C, K)
-    score = tables + c.to(tl.int64) * span + BLOCK
+    score = scores(tables + c.to(tl.int64) * span, state, c, exists)
     s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
     out = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
@@ -180,7 +194,7 @@ def finish(
 ):  # fmt: skip
     """The last pass: ``dL/dz``, and the sums of all ``S`` programs (of the score: ``scorers``)."""
     c, exists = channel(C, K)
-    score = tables + c.to(tl.int64) * span + BLOCK
+    score = scores(tables + c.to(tl.int64) * span, state, c, exists)
     s, first, last = extent(per, n, ROWS, V)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
     out = _out(partial, state, c, exists, out_weight, eps_out, C, n, S, NORM_OUT, SPLITS, K)
@@ -196,7 +210,7 @@ def finish(
 
 @triton.jit
 def whole(
-    z, grad, tables, span, codes, state, partial, mass, edges, pairs, dz, grads, hist,
+    z, grad, tables, span, codes, state, partial, mass, edges, pairs, dz, grads, hist, spare,
     in_weight, in_bias, weight, bias, out_weight, eps_in, eps_out, factor, sentinels, steps,
     C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
@@ -205,23 +219,27 @@ def whole(
 ):  # fmt: skip
     """All passes over one channel; what one writes the next reads behind a barrier.
 
-    With ``hist``, ranks and scores are made once more: they were not worth keeping.
+    Ranks and scores that did not fit into the ``span`` of ``tables`` are made once more, in
+    ``spare``, by bins in ``hist``.
     """
     c, exists = channel(C, 1)
-    score = tables + c.to(tl.int64) * span + BLOCK
+    row = tables + c.to(tl.int64) * span
     tiles, fine = tl.cdiv(n, ROWS * V), tl.cdiv(n, FINE * V)
     if hist is not None:
-        row, at = score - BLOCK, hist + c.to(tl.int64) * BLOCK
-        observe.count(
-            z, hist, state, None, c, exists, 0, fine, in_weight, in_bias, eps_in, C, L, n,
-            NORM_IN, BLOCK, FINE, V, 1,
-        )  # fmt: skip
-        tl.debug_barrier()
-        tabulate(
-            at, row, row + BLOCK, state, c, weight, bias, sentinels, n,
-            KIND, GROUNDED, False, BLOCK,
-        )  # fmt: skip
-        tl.debug_barrier()
+        kept = 2 * tl.load(state + c * STATE + BINS).to(tl.int32) + 4 <= span
+        row = tl.where(kept, row, spare + c.to(tl.int64) * (2 * BLOCK))
+        if not kept:
+            observe.count(
+                z, hist, state, c, exists, 0, fine, in_weight, in_bias, eps_in, C, L, n,
+                NORM_IN, BLOCK, FINE, V, 1,
+            )  # fmt: skip
+            tl.debug_barrier()
+            tabulate(
+                hist + c.to(tl.int64) * BLOCK, row, None, 0, state, c, weight, bias, sentinels, n,
+                KIND, GROUNDED, False, BLOCK,
+            )  # fmt: skip
+            tl.debug_barrier()
+    score = scores(row, state, c, exists)
     norm, affine = _start(state, c, exists, in_weight, in_bias, weight, bias, eps_in, NORM_IN)
     if NORM_OUT:
         sums.sum_out(
@@ -237,7 +255,7 @@ def whole(
         )  # fmt: skip
         tl.debug_barrier()
     _slopes(
-        mass, edges, pairs, tables + c.to(tl.int64) * span, state, c, weight, factor, sentinels,
+        mass, edges, pairs, row, state, c, weight, factor, sentinels,
         n, GROUNDED, FULL, RELATIVE, BLOCK,
     )  # fmt: skip
     tl.debug_barrier()

@@ -5,6 +5,7 @@ The same three functions as `qact.kernels.cpu.block`, with the same arguments an
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -12,20 +13,23 @@ from torch import Tensor
 
 from qact.kernels.columns import STATE
 from qact.kernels.following import Following
-from qact.kernels.plan import Plan, table_columns
-from qact.kernels.triton import steps
+from qact.kernels.plan import Plan, planned, table_columns
 from qact.kernels.triton.launch import cut, words
 from qact.kernels.triton.passes import (
     Affine,
+    Levels,
     Work,
+    assign,
     count,
     descend,
     descend_alone,
     forward_alone,
     look_up,
     recount,
+    seek,
     tabulate,
 )
+from qact.rank.rule import Rule
 
 
 def try_once(z: Tensor, plan: Plan, affine: Affine, following: Following | None) -> None:
@@ -42,6 +46,16 @@ def try_once(z: Tensor, plan: Plan, affine: Affine, following: Following | None)
         out, *saved = forward(z, plan, affine, following and following.clone())
         backward(z, out, plan, affine, *saved)
         tried.add(key)
+
+
+@lru_cache
+def probe(device: str) -> None:
+    """Let one small batch go through both passes.
+
+    Raises:
+        UnusableError: where that does not work, as it will not for any other.
+    """
+    try_once(torch.zeros(4, 2, 4, device=device), planned(Rule(), "uniform"), (None,) * 6, None)
 
 
 def forward(
@@ -61,23 +75,28 @@ def forward(
     out, exact = torch.empty_like(z), plan.kind == "steps"
     state = z.new_empty(how.channels, STATE, dtype=torch.float64)
     codes = z.new_empty(how.channels, how.n if keep and exact else 0, dtype=torch.uint8)
-    columns = table_columns(how.n, plan) if keep else 0
-    tables = state.new_empty(how.channels, max(columns, what.columns), dtype=torch.float32)
-    if how.alone and not exact:
-        forward_alone(z, out, tables, state, affine, how, what, following)
-    elif exact:
-        rows = z.new_empty(how.channels, how.n, dtype=torch.float32)
-        parts = count(z, rows, state, affine, how, what)
-        found = steps.thresholds(rows, parts, state, plan, affine, how.n)
-        tabulate(parts, tables, state, affine, how, what, False, following)
-        steps.step(rows, found, out, codes, state, plan, affine, how, what)
+    levels = Levels.make(codes, how, what) if exact else Levels()
+    kept = state.new_empty(
+        how.channels, table_columns(how.n, plan) if keep else 0, dtype=torch.float32
+    )
+    room = kept.shape[1]
+    tables = kept
+    if room < what.columns and not exact:
+        tables = kept.new_empty(how.channels, what.columns)
+    if how.alone:
+        other = kept if room and tables is not kept else None
+        forward_alone(z, out, tables, other, levels, state, affine, how, what, following)
     else:
-        parts = count(z, None, state, affine, how, what)
-        tabulate(parts, tables, state, affine, how, what, True, following)
-        look_up(z, out, tables, state, affine, how, what)
+        parts = count(z, state, affine, how, what)
+        if exact:
+            seek(z, parts, levels, affine, how, what)
+            tabulate(parts, None, levels.reached, state, affine, how, what, True, following)
+            assign(z, out, levels, state, affine, how, what)
+        else:
+            tabulate(parts, tables, None, state, affine, how, what, True, following)
+            look_up(z, out, tables, state, affine, how, what)
     if following is not None:  # a kernel's writing is not seen by who counts changes
         torch.autograd.graph.increment_version(following.counters)
-    kept = tables if columns >= what.columns else tables.new_empty(how.channels, columns)
     return out, state, kept, codes
 
 
@@ -88,19 +107,18 @@ def backward(
     how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
     state, tables, codes = saved
     dz = torch.empty_like(z)
-    hist = None
-    if tables.shape[1] < what.columns:  # they would have outweighed the data: once more
-        tables = state.new_empty(how.channels, what.columns, dtype=torch.float32)
-        if how.alone:
-            hist = state.new_empty(how.channels, what.block, dtype=torch.int64)
-        else:
-            parts = recount(z, state, affine, how, what)
-            tabulate(parts, tables, state, affine, how, what, fresh=False)
+    parts: Tensor | None = None
+    if tables.shape[1] < what.columns and not how.alone:  # not kept: made once more
+        tables = tables.new_empty(how.channels, what.columns)
+        parts = recount(z, state, affine, how, what)
+        if plan.kind != "steps":  # their gradients need the tables earlier than the others
+            tabulate(parts, tables, None, state, affine, how, what, fresh=False)
+            parts = None
     work = Work.make(z, grad, tables, codes, state, dz, how, what)
     if how.alone:
-        descend_alone(work, hist, affine, plan.steps, how, what)
+        descend_alone(work, affine, how, what)
     else:
-        descend(work, affine, plan.steps, how, what)
+        descend(work, parts, affine, how, what)
     return dz, work.grads
 
 
@@ -115,4 +133,4 @@ def follow(
     how, what = cut(z), words(plan, z.shape[0] * z.shape[2])
     affine = (*affine[:2], None, None)
     parts = recount(z, state, affine, how, what)
-    tabulate(parts, None, state, affine, how, what, False, following, counted=False)
+    tabulate(parts, None, None, state, affine, how, what, False, following, counted=False)

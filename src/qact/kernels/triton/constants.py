@@ -22,7 +22,9 @@ STEPS = tl.constexpr(columns.STEPS)
 COARSE, FEW = tl.constexpr(columns.COARSE), tl.constexpr(columns.FEW)
 FINENESS, REACH = tl.constexpr(columns.FINENESS), tl.constexpr(columns.REACH)
 KERNEL, TAPS = tl.constexpr(columns.KERNEL), tl.constexpr(columns.TAPS)
-PARTS, ONE = tl.constexpr(columns.PARTS), tl.constexpr(columns.ONE)
+PARTS = tl.constexpr(columns.PARTS)
+# A bin's sum of places, up to 2^8 for each value, and above it how many values: below 2^27.
+COUNTS, ONE = tl.constexpr(36), tl.constexpr(1 << 36)
 
 TRACE, TRIM = tl.constexpr(moving.TRACE), tl.constexpr(moving.TRIM)
 FULL = tl.constexpr(moving.FULL)

@@ -77,7 +77,7 @@ def read(
     y, normal = normed(x, *norm, NORM_IN)
     g = tl.load(grad + place, mask=mask, other=0.0).to(tl.float32)
     score = y
-    if NORM_OUT or SCORED or KIND == RELU:
+    if (NORM_OUT or SCORED) or KIND == RELU:  # Triton 3.3 chains no more than two
         out_mean, out_scale, mean, along, slope = out
         weight, bias = affine
         score, value = read_level(

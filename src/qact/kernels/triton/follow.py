@@ -11,6 +11,7 @@ import triton.language as tl
 
 from qact.kernels.triton.constants import (
     BINS,
+    COUNTS,
     FINITE,
     FULL,
     IN_MEAN,
@@ -201,7 +202,7 @@ def _contents(mass, moment, k, inside, PACKED: tl.constexpr):
     """Weight of bin ``k`` and the sum of places in it, float64."""
     if PACKED:
         packed = tl.load(mass + k, mask=inside, other=0, cache_modifier=".cg")
-        weight = (packed >> 32).to(tl.float64)
+        weight = (packed >> COUNTS).to(tl.float64)
         places = (packed & (ONE - 1)).to(tl.float64) / PARTS
     else:
         weight = tl.load(mass + k, mask=inside, other=0.0).to(tl.float64)

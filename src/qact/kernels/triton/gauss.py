@@ -7,6 +7,9 @@ import triton.language as tl
 
 from qact.kernels.triton.constants import KERNEL, TAPS
 
+# Entries of a table that are worked on at once: few channels have more than twice as many.
+CHUNK = tl.constexpr(256)
+
 
 @triton.jit
 def below(x):
@@ -40,18 +43,21 @@ def reach(ratio):
 
 
 @triton.jit
-def convolve(edges, q, bins, ratio):
-    """``sum_j edges[j] (Phi((q - j) r) - Phi((q - 1 - j) r))``: the rise across bin ``q - 1``.
+def convolve(edges, rises, first, many, bins, ratio):
+    """``rises[k] = sum_j edges[j] (Phi((q - j) r) - Phi((q - 1 - j) r))``, ``q = first + k``.
 
-    ``edges`` points to ``bins + 1`` masses, and beyond them there are none.
+    That is the rise across bin ``q - 1``, for ``k < many``. ``edges`` points to ``bins + 1``
+    masses, and beyond them there are none. Readers of ``rises`` wait behind a barrier.
     """
-    result = q.to(tl.float32) * 0.0
-    before, step = ratio * 0.0, ratio * 0.7071067811865476
-    for m in range(0, reach(ratio)):
-        upto = tl.erf((m + 1) * step)
-        left, right = q - 1 - m, q + m
-        a = tl.load(edges + left, mask=(left >= 0) & (left <= bins), other=0.0)
-        b = tl.load(edges + right, mask=(right >= 0) & (right <= bins), other=0.0)
-        result += (upto - before) * (a + b)
-        before = upto
-    return 0.5 * result
+    step = ratio * 0.7071067811865476
+    for start in range(0, many, CHUNK):
+        k = start + tl.arange(0, CHUNK)
+        q, result, before = first + k, tl.zeros([CHUNK], tl.float32), ratio * 0.0
+        for m in range(0, reach(ratio)):
+            upto = tl.erf((m + 1) * step)
+            left, right = q - 1 - m, q + m
+            a = tl.load(edges + left, mask=(left >= 0) & (left <= bins), other=0.0)
+            b = tl.load(edges + right, mask=(right >= 0) & (right <= bins), other=0.0)
+            result += (upto - before) * (a + b)
+            before = upto
+        tl.store(rises + k, 0.5 * result, mask=k < many)

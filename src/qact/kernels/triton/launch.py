@@ -19,6 +19,11 @@ from qact.kernels.plan import KINDS, Plan
 TILE, COUNTED, FEATURES, TOGETHER, ALONE = 1024, 128, 32, 8, 16384
 # Programs per multiprocessor, and at most so many for one channel.
 WAVES, SPLITS = 8, 64
+# Values that are sorted in registers; levels that one program looks for, and sorted runs that it
+# holds side by side. A channel alone in a program has few runs, and so all levels in one go.
+RUN, LEVELS, RUNS, ALL = 2048, 16, 256, 128
+# A bin's count has the bits that its places leave of 63; see `qact.kernels.triton.constants`.
+TOO_MANY = 2 ** (63 - 36)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,23 @@ class Cut:
     def plane(self) -> dict[str, int]:
         """The same of a program that has a channel to itself, and the rows of what it counts."""
         return {"ROWS": self.rows, "V": self.side, "FINE": self.fine.rows}
+
+    @cached_property
+    def sorting(self) -> dict[str, int]:
+        """How a channel is sorted: in runs of so many values, of which V are neighbours."""
+        run = max(16, min(RUN, _power(self.n)))
+        return {"RUN": run, "V": min(_neighbours(self.inner), run)}
+
+    @property
+    def runs(self) -> int:
+        """How many sorted runs there are."""
+        return -(-self.n // self.sorting["RUN"])
+
+    @cached_property
+    def seeking(self) -> dict[str, int]:
+        """How order statistics are sought: in so many runs at once, and so many of them."""
+        levels = ALL if self.alone else LEVELS
+        return {"RUN": self.sorting["RUN"], "RUNS": min(RUNS, _power(self.runs)), "J": levels}
 
     @property
     def alone(self) -> bool:
@@ -93,7 +115,7 @@ def cut(z: Tensor, alone: bool = True) -> Cut:
 def _cut(outer: int, channels: int, inner: int, processors: int, alone: bool = True) -> Cut:
     n = outer * inner
     if n >= 2**30:
-        raise ValueError(f"a channel of {n} values is too long; at most {2**30 - 1} are counted")
+        raise ValueError(f"a channel of {n} values is too long; at most {2**30 - 1} are indexed")
     if alone and n <= ALONE:
         side = min(_neighbours(inner), _power(n))
         rows = min(TILE, _power(n)) // side
@@ -158,6 +180,7 @@ class Words:
     grounded: int
     sentinels: float
     full: bool
+    steps: int
     block: int
 
     @property
@@ -187,6 +210,9 @@ def words(plan: Plan, n: int) -> Words:
 
 
 def _words(plan: Plan, n: int) -> Words:
+    if n >= TOO_MANY:
+        most = f"at most {TOO_MANY - 1} are counted, and more by engine='eager'"
+        raise ValueError(f"a channel of {n} values is too long; {most}")
     rule, h = plan.rule, plan.rule.bandwidth
     factor = h.relative * n**h.power
     return Words(
@@ -201,6 +227,7 @@ def _words(plan: Plan, n: int) -> Words:
         rule.grounding,
         rule.sentinels,
         rule.gradient == "full",
+        plan.steps,
         _block(n, h.absolute, factor),
     )
 

@@ -13,6 +13,7 @@ from qact.kernels.triton.constants import (
     COARSE,
     CONTINUOUS,
     COUNT,
+    COUNTS,
     FEW,
     FINENESS,
     FINITE,
@@ -154,12 +155,15 @@ def settle(
     K: tl.constexpr,
 ):  # fmt: skip
     """Norm, spread and grid of a channel, written into ``state``: see `qact.kernels.columns`."""
+    w, b = given(weight, c, exists, 1.0), given(bias, c, exists, 0.0)
     finite = finite > 0
+    if NORM:  # one that is not finite spoils its channel as values do: no grid would hold them
+        finite = finite & (tl.abs(w) < float("inf")) & (tl.abs(b) < float("inf"))
+        w, b = tl.where(finite, w, 1.0), tl.where(finite, b, 0.0)
     variance = tl.where(finite, tl.maximum(square / n, 0.0), 0.0)
     mean = tl.where(finite, mean, 0.0)
     low, high = tl.where(finite, low, 0.0), tl.where(finite, high, 0.0)
     at = state + c * STATE
-    w, b = given(weight, c, exists, 1.0), given(bias, c, exists, 0.0)
     std = tl.sqrt(variance)
     tl.store(at + FINITE, finite.to(tl.float64), mask=exists)
     if NORM:
@@ -245,15 +249,11 @@ def locate(y, inverse, offset, bins):
 
 @triton.jit
 def count(
-    z, hist, state, rows, c, exists, first, last, weight, bias, eps, C, L, n,
+    z, hist, state, c, exists, first, last, weight, bias, eps, C, L, n,
     NORM: tl.constexpr, BLOCK: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
-    """Counts and places of every bin, packed; the last column counts the values below zero.
-
-    ``rows`` (C, n), if given, receives the values in the order of those after the norm: before its
-    rounding, which would tie some of them.
-    """
+    """Counts and places of every bin, packed; the last column counts the values below zero."""
     in_mean, in_scale, w, b = in_norm(state, c, exists, weight, bias, eps, NORM)
     inverse, offset, bins = axis(state, c, exists)
     finite, row = sound(state, c, exists), hist + c.to(tl.int64) * BLOCK
@@ -265,19 +265,16 @@ def count(
         for start in range(first, last, flush):
             number, places = blank(K), blank(K)
             for t in range(start, tl.minimum(start + flush, last)):
-                place, index, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
+                place, _, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
                 x = tl.load(z + place, mask=mask, other=0.0).to(tl.float32)
                 y, _ = normed(x, in_mean, in_scale, w, b, NORM)
                 mask = mask & finite
-                if rows is not None:
-                    order = x * tl.where(w > 0, 1.0, tl.where(w < 0, -1.0, 0.0)) if NORM else x
-                    tl.store(rows + c.to(tl.int64) * n + index, order, mask=mask)
                 cell, part = locate(y, inverse, offset, bins)
                 which, column = one_hot(cell - base, mask, K)
                 number = tl.dot(which, column.to(tl.float16), number)
                 part = tl.floor(part * PARTS + 0.5)
                 places = tl.dot(which, weighted(column, part, K), places)
                 below += (mask & (y < 0)).to(tl.int32)
-            packed += (number.to(tl.int64) << 32) + places.to(tl.int64)
+            packed += (number.to(tl.int64) << COUNTS) + places.to(tl.int64)
         put(row, base, bins, exists, packed, K)
     tl.store(row + BLOCK - 1, total(below, K).to(tl.int64), mask=exists)

@@ -74,7 +74,10 @@ def tabulate(
         # In units of bins, so that it does not overflow where values are tiny.
         pull = tl.where(std > 0, heat * factor / (tl.maximum(std, 1e-300) * n), 0.0) * width
         tl.debug_barrier()
-        context = -gauss.convolve(edges, k + 1, bins, gauss.ratio_of(width, h))
+        gauss.convolve(edges, pairs, 1, bins, bins, gauss.ratio_of(width, h))
+        tl.debug_barrier()
+        context = -tl.load(pairs + k, mask=k < bins, other=0.0)
+        tl.debug_barrier()
     if RELATIVE:
         alive = varies(tl.load(at + MEAN), std).to(tl.float32)
         level, context, pull = level * alive, context * alive, pull * alive

@@ -1,103 +1,177 @@
-"""Exact step levels: the level rises at order statistics, and those come from a sort.
+"""Exact step levels without a histogram: the level rises at order statistics.
 
 With ties counted in full, ``#{i : z_i <= z}`` reaches ``c`` exactly when ``z`` reaches the ``c``-th
 smallest value. So level ``j`` begins at one order statistic, and a search among these thresholds
-gives every value its level.
+gives every value its level. A channel is sorted in runs that fit into registers; in several runs
+the ``c``-th smallest value is found bit by bit, by counting in each of them what is smaller.
+
+Values are compared before the norm, whose rounding would tie some of them: its scale only says in
+which order they come.
 """
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
-from qact.kernels.columns import OUT_MEAN, OUT_VAR
-from qact.kernels.plan import Plan
-from qact.kernels.triton.launch import Cut, Words, launch
+from qact.kernels.triton.constants import NEGATIVE, OUT_MEAN, OUT_VAR, STATE
 from qact.kernels.triton.lookup import out_norm
 from qact.kernels.triton.observe import sound
-from qact.kernels.triton.passes import Affine
-from qact.kernels.triton.tiles import channel, given, tile
-from qact.rank.rule import Rule
+from qact.kernels.triton.tiles import channel, extent, given, tile
+
+# Levels are kept as bytes.
+LEVELS = tl.constexpr(256)
 
 
-def step(
-    rows: Tensor, found: Tensor, out: Tensor, codes: Tensor, state: Tensor, plan: Plan,
-    affine: Affine, how: Cut, what: Words,
-) -> None:  # fmt: skip
-    """The output for values in the order ``rows`` (C, n), and, if there is room, their levels."""
-    launch(
-        assign, how.grid, rows, found, codes if codes.numel() else None, out, state, *affine[2:],
-        what.eps_out, plan.steps, *how.sizes, how.per, NORM_OUT=what.norm_out, **how.shape,
-    )  # fmt: skip
+@triton.jit
+def _ordered(x, weight, NORM: tl.constexpr):
+    """Numbers in the order of what the norm makes of ``x``, and no zero below another."""
+    if NORM:
+        x = x * tl.where(weight > 0, 1.0, tl.where(weight < 0, -1.0, 0.0))
+    return tl.where(x == 0, 0.0, x)
 
 
-def thresholds(
-    rows: Tensor, parts: Tensor, state: Tensor, plan: Plan, affine: Affine, n: int
-) -> Tensor:
-    """From which value on each level is reached, (C, steps); the moments behind go to ``state``."""
-    ordered, below = rows.sort(1).values, parts[:, :, -1].sum(0).double()
-    position = positions(below, n, plan.rule, plan.steps)
-    found = ordered.gather(1, (position - 1).clamp_max(n - 1))
-    found = torch.where(position <= n, found, torch.inf)
-    if plan.eps_out is not None:
-        moments(n - torch.searchsorted(ordered, found), n, affine[2], affine[3], state)
-    return found
+@triton.jit
+def sort_runs(
+    z, ordered, c, first, last, in_weight, C, L, n,
+    NORM_IN: tl.constexpr, RUN: tl.constexpr, V: tl.constexpr,
+):  # fmt: skip
+    """Runs ``first ... last`` of a channel into ``ordered`` (C, n), each of RUN values in order."""
+    weight = given(in_weight, c, c >= 0, 1.0)
+    for t in range(first, last):
+        place, _, mask = tile(t, c, c >= 0, C, L, n, RUN // V, V, 1)
+        x = _ordered(tl.load(z + place, mask=mask, other=0.0).to(tl.float32), weight, NORM_IN)
+        x = tl.sort(tl.reshape(tl.where(mask, x, float("inf")), [RUN]))
+        i = t * RUN + tl.arange(0, RUN)
+        tl.store(ordered + c.to(tl.int64) * n + i, x, mask=i < n)
 
 
-def positions(below: Tensor, n: int, rule: Rule, steps: int) -> Tensor:
-    """How many values must not exceed ``z`` for it to reach level ``j``: (C, steps).
+@triton.jit
+def _key(x):
+    """The integer whose order is that of a float32; the inverse of itself on bits."""
+    return _bits(x.to(tl.int32, bitcast=True))
+
+
+@triton.jit
+def _bits(key):
+    return key ^ ((key >> 31) & 0x7FFFFFFF)
+
+
+@triton.jit
+def _smaller(runs, low, high, key):
+    """How many values of sorted ``runs`` are below ``key``; between ``low`` and ``high`` are."""
+    width = tl.max(tl.max(high - low, 1), 0)
+    while width > 0:
+        middle, some = (low + high) >> 1, low < high
+        less = some & (_key(tl.load(runs + middle, mask=some, other=0.0)) < key)
+        low, high = tl.where(less, middle + 1, low), tl.where(some & ~less, middle, high)
+        width = width >> 1
+    return low
+
+
+@triton.jit
+def _positions(j, below, n, steps, SENTINELS: tl.constexpr, GROUNDED: tl.constexpr):
+    """How many values must not exceed ``z`` for it to reach level ``j + 1``.
 
     The rank of ``c`` values is ``c / n``, or grounded ``(c + k) / 2 (n- + k)`` up to ``n-`` and
     ``1/2 + (c - n-) / 2 (n+ + k)`` beyond, with ``k`` sentinels a side.
     """
-    slack, k = 1e-9, rule.sentinels
-    below = below[:, None]
-    rank = torch.arange(1, steps + 1, device=below.device, dtype=torch.float64) / (steps + 1)
-    if not rule.grounded:
-        c = torch.ceil(rank * n - slack).expand(below.shape[0], -1)
+    rank = (j + 1).to(tl.float64) / (steps + 1)
+    if GROUNDED == 0:
+        position = tl.ceil(rank * n - 1e-9)
     else:
-        c = torch.ceil(2 * rank * (below + k) - k - slack)
-        beyond = below + torch.ceil((2 * rank - 1) * (n - below + k) - slack).clamp_min(1)
-        c = torch.where((c > below) | (below == 0), beyond, c)
-    return c.clamp(1, n + 1).long()
+        below = rank * 0 + below.to(tl.float64)
+        position = tl.ceil(2 * rank * (below + SENTINELS) - SENTINELS - 1e-9)
+        beyond = tl.ceil((2 * rank - 1) * (n - below + SENTINELS) - 1e-9)
+        beyond = below + tl.maximum(beyond, 1.0)
+        position = tl.where((position > below) | (below == 0), beyond, position)
+    return tl.minimum(tl.maximum(position, 1.0), n + 1.0).to(tl.int32)
 
 
-def moments(
-    reached: Tensor, n: int, weight: Tensor | None, bias: Tensor | None, state: Tensor
-) -> None:
-    """Mean and variance of the levels into ``state``: sums of integers, exact.
+@triton.jit
+def select(
+    ordered, found, reached, c, first, below, n, steps,
+    SENTINELS: tl.constexpr, GROUNDED: tl.constexpr,
+    RUN: tl.constexpr, RUNS: tl.constexpr, MANY: tl.constexpr, J: tl.constexpr,
+):  # fmt: skip
+    """Where levels ``first + 1 ... first + J`` begin, ``found`` (C, steps), and who is there.
+
+    ``reached`` (C, steps) counts the values at and above. RUNS sorted runs are looked at side by
+    side; if there are MANY more, time after time.
+    """
+    j, channels = first + tl.arange(0, J), ordered + c.to(tl.int64) * n
+    position = _positions(j, below, n, steps, SENTINELS, GROUNDED)
+    rank = tl.minimum(position, n)
+    if RUNS == 1:
+        key = _key(tl.load(channels + rank - 1))
+        none = tl.zeros([J, 1], tl.int32)
+        smaller = tl.sum(_smaller(channels, none, none + n, key[:, None]), 1)
+    else:
+        # The largest key that fewer than ``rank`` values are below, from its leading bit on.
+        key, smaller = tl.full([J], -(1 << 31), tl.int32), tl.zeros([J], tl.int32)
+        low = tl.zeros([J, RUNS], tl.int32)
+        high = low + _sizes(0, n, RUN, RUNS)
+        for bit in range(0, 32):
+            guess = key ^ (tl.cast(1, tl.int64) << (31 - bit)).to(tl.int32)
+            count, at = smaller * 0, low
+            for run in range(0, tl.cdiv(n, RUN) if MANY else 1, RUNS):
+                if MANY:
+                    low, high = low * 0, low * 0 + _sizes(run, n, RUN, RUNS)
+                start = (run + tl.arange(0, RUNS)) * RUN
+                at = _smaller(channels + start[None, :], low, high, guess[:, None])
+                count += tl.sum(at, 1)
+            take = count < rank
+            key, smaller = tl.where(take, guess, key), tl.where(take, count, smaller)
+            low = tl.where(take[:, None], at, low)
+            high = tl.where(take[:, None], high, at)
+    value = _bits(key).to(tl.float32, bitcast=True)
+    there = position <= n
+    at = c.to(tl.int64) * steps + j
+    tl.store(found + at, tl.where(there, value, float("inf")), mask=j < steps)
+    tl.store(reached + at, tl.where(there, n - smaller, 0), mask=j < steps)
+
+
+@triton.jit
+def _sizes(run, n, RUN: tl.constexpr, RUNS: tl.constexpr):
+    """How many values runs ``run ... run + RUNS`` have, (1, RUNS)."""
+    start = (run + tl.arange(0, RUNS)) * RUN
+    return tl.minimum(tl.maximum(n - start, 0), RUN)[None, :]
+
+
+@triton.jit
+def moments(reached, state, c, weight, bias, n, steps):
+    """Mean and variance of a channel's levels into ``state``: sums of integers, exact.
 
     If ``N_j`` values reach level ``j``, the levels sum up to ``sum_j N_j`` and their squares to
     ``sum_j (2 j - 1) N_j``.
     """
-    steps = reached.shape[1]
-    odd = torch.arange(1, 2 * steps, 2, device=reached.device)
-    mean = reached.sum(1).double() / n
-    variance = ((reached * odd).sum(1).double() / n - mean * mean).clamp_min(0)
-    scale = 1.0 / (steps + 1) * (1.0 if weight is None else weight.double())
-    state[:, OUT_MEAN] = mean * scale + (0.0 if bias is None else bias.double())
-    state[:, OUT_VAR] = variance * scale * scale
+    j = tl.arange(0, LEVELS)
+    many = tl.load(reached + c.to(tl.int64) * steps + j, mask=j < steps, other=0).to(tl.int64)
+    mean = tl.sum(many, 0).to(tl.float64) / n
+    square = tl.sum(many * (2 * j + 1), 0).to(tl.float64) / n
+    scale = given(weight, c, c >= 0, 1.0).to(tl.float64) / (steps + 1)
+    at = state + c * STATE
+    tl.store(at + OUT_MEAN, mean * scale + given(bias, c, c >= 0, 0.0).to(tl.float64))
+    tl.store(at + OUT_VAR, tl.maximum(square - mean * mean, 0.0) * scale * scale)
 
 
 @triton.jit
-def assign(
-    rows, threshold, codes, out, state, weight, bias, out_weight, out_bias, eps_out, steps,
-    C, L, n, per,
-    NORM_OUT: tl.constexpr, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+def assign_tiles(
+    z, out, found, codes, state, c, exists, first, last, in_weight, weight, bias, out_weight,
+    out_bias, eps_out, steps, C, L, n,
+    NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The level that each value has reached, ``codes`` (C, n) if given, and the norm behind."""
-    c, exists = channel(C, K)
     out_mean, out_scale = out_norm(state, c, exists, eps_out, NORM_OUT)
+    order, fine = given(in_weight, c, exists, 1.0), sound(state, c, exists)
     w, b = given(weight, c, exists, 1.0) / (steps + 1.0), given(bias, c, exists, 0.0)
     w_out, b_out = given(out_weight, c, exists, 1.0), given(out_bias, c, exists, 0.0)
-    fine, row = sound(state, c, exists), c.to(tl.int64) * n
-    first = tl.program_id(1) * per
-    for t in range(first, tl.minimum(first + per, tl.cdiv(n, ROWS * V))):
+    thresholds, row = found + c.to(tl.int64) * steps, c.to(tl.int64) * n
+    for t in range(first, last):
         place, index, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
-        y = tl.load(rows + row + index, mask=mask & fine, other=0.0)
-        code = _search(threshold + c * steps, y, steps, index)
+        x = tl.load(z + place, mask=mask & fine, other=0.0).to(tl.float32)
+        code = _search(thresholds, _ordered(x, order, NORM_IN), steps, index)
         if codes is not None:
             tl.store(codes + row + index, code.to(tl.uint8), mask=mask)
         value = code.to(tl.float32) * w + b
@@ -119,3 +193,56 @@ def _search(threshold, y, steps, index):
         high = tl.where(open_ & (at > y), middle, high)
         low = tl.where(up, middle + 1, low)
     return low
+
+
+@triton.jit
+def sort(
+    z, ordered, in_weight, C, L, n,
+    NORM_IN: tl.constexpr, RUN: tl.constexpr, V: tl.constexpr,
+):  # fmt: skip
+    """One run of a channel for every program."""
+    c, t = tl.program_id(0), tl.program_id(1)
+    sort_runs(z, ordered, c, t, t + 1, in_weight, C, L, n, NORM_IN, RUN, V)
+
+
+@triton.jit
+def begin(
+    ordered, found, reached, parts, C, n, steps, S,
+    SENTINELS: tl.constexpr, GROUNDED: tl.constexpr, BLOCK: tl.constexpr,
+    RUN: tl.constexpr, RUNS: tl.constexpr, MANY: tl.constexpr, J: tl.constexpr,
+):  # fmt: skip
+    """Where J levels of a channel begin; ``S`` programs have counted what is negative."""
+    c, below = tl.program_id(0), tl.program_id(0).to(tl.int64) * 0
+    for s in range(0, S):
+        below += tl.load(parts + (tl.cast(s, tl.int64) * C + c) * BLOCK + BLOCK - 1)
+    select(
+        ordered, found, reached, c, tl.program_id(1) * J, below, n, steps,
+        SENTINELS, GROUNDED, RUN, RUNS, MANY, J,
+    )  # fmt: skip
+
+
+@triton.jit
+def assign(
+    z, out, found, codes, state, in_weight, weight, bias, out_weight, out_bias, eps_out, steps,
+    C, L, n, per,
+    NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+):  # fmt: skip
+    """The last pass: the output."""
+    c, exists = channel(C, K)
+    _, first, last = extent(per, n, ROWS, V)
+    assign_tiles(
+        z, out, found, codes, state, c, exists, first, last, in_weight, weight, bias, out_weight,
+        out_bias, eps_out, steps, C, L, n, NORM_IN, NORM_OUT, ROWS, V, K,
+    )  # fmt: skip
+
+
+@triton.jit
+def conclude(
+    bins, reached, state, c, weight, bias, n, steps, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr
+):
+    """What a state says of steps: how many values are negative, and the moments behind."""
+    negative = tl.load(bins + BLOCK - 1, cache_modifier=".cg")
+    tl.store(state + c * STATE + NEGATIVE, negative.to(tl.float64))
+    if NORM_OUT:
+        moments(reached, state, c, weight, bias, n, steps)

@@ -10,7 +10,7 @@ from qact.kernels.triton.constants import RELU, SUM_IN, SUM_OUT, SUM_SCORE
 from qact.kernels.triton.descent import descend, hand_on, read, read_level
 from qact.kernels.triton.lookup import out_norm
 from qact.kernels.triton.observe import axis, leading, locate, normed, sound
-from qact.kernels.triton.tiles import lanes, tile
+from qact.kernels.triton.tiles import lanes, largest, tile
 
 
 @triton.jit
@@ -71,11 +71,13 @@ def spread(
             cell, place = locate(y, inverse, offset, bins)
             mask = mask & (tl.abs(g) < float("inf"))
             g = tl.where(mask, g, 0.0)
-            # In units of a power of two near the tile's largest, float16 holds a gradient as two
-            # numbers to 2^-24 of that.
-            largest = tl.max(tl.max(tl.abs(g), 0), 0)
-            unit = tl.minimum(tl.maximum(leading(largest), 2.0**-100), 2.0**100)
+            # In units of a power of two near the channel's largest, float16 holds a gradient as
+            # two numbers to 2^-24 of that.
+            unit = tl.maximum(leading(largest(tl.abs(g), K)), 2.0**-100)
+            unit = tl.minimum(unit, 2.0**126)  # whose reciprocal is a normal number
             g = g * (1.0 / unit)
+            if K > 1:
+                unit = unit[:, None, None]
             which, column = one_hot(cell - base, mask, K)
             all = tl.fma(_added(which, column, g, K), unit, all)
             right = tl.fma(_added(which, column, g * place, K), unit, right)

@@ -10,6 +10,7 @@ from qact.kernels.triton.constants import (
     BANDWIDTH,
     BINS,
     CONTINUOUS,
+    COUNTS,
     NEGATIVE,
     NORMAL,
     OFFSET,
@@ -44,21 +45,29 @@ def _halves(hist, k, bins, zero, below, above):
     packed = tl.load(hist + k, mask=(k >= 0) & (k <= bins), other=0, cache_modifier=".cg")
     weight = tl.where(k < zero, below.to(tl.float32), above.to(tl.float32))
     right = (packed & (ONE - 1)).to(tl.float32) * (weight * (1 / PARTS))
-    return (packed >> 32).to(tl.float32) * weight - right, right
+    return (packed >> COUNTS).to(tl.float32) * weight - right, right
+
+
+@triton.jit
+def scores(row, state, c, exists):
+    """Where the scores of a channel's tables begin, ``row`` its row."""
+    return row + (tl.load(state + c * STATE + BINS, mask=exists, other=0.0).to(tl.int32) + 2)
 
 
 @triton.jit
 def tabulate(
-    hist, rise, score, state, c, weight, bias, sentinels, n,
+    hist, row, kept, room, state, c, weight, bias, sentinels, n,
     KIND: tl.constexpr, GROUNDED: tl.constexpr, NORM_OUT: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """``rise[k + 1]``, the step of the rank across bin ``k``, and ``score[k]`` at its left edge.
 
-    Both are rows of BLOCK float32; the last score is repeated. ``score`` first holds the masses of
-    the edges. The state learns how many values are negative, and the moments behind the level.
+    Both have ``bins + 2`` float32 in ``row``, one behind the other, and once more in ``kept``
+    (C, room), if there is room; the last score is repeated. ``score`` first holds the masses of the
+    edges. The state learns how many values are negative, and the moments behind the level.
     """
     k, at = tl.arange(0, BLOCK), state + c * STATE
     bins = tl.load(at + BINS).to(tl.int32)
+    there, rise, score = k < bins + 2, row, row + (bins + 2)
     zero = tl.minimum(tl.maximum(-tl.load(at + OFFSET).to(tl.int32), 0), bins + 1)
     negative = tl.load(hist + BLOCK - 1, cache_modifier=".cg").to(tl.float64)
     tl.store(at + NEGATIVE, negative)
@@ -66,10 +75,12 @@ def tabulate(
     own, _ = _halves(hist, k, bins, zero, below, above)
     _, before = _halves(hist, k - 1, bins, zero, below, above)
     edges = tl.where(k <= bins, own + before, 0.0)
-    tl.store(score + k, edges)
+    tl.store(score + k, edges, mask=there)
     tl.debug_barrier()
     ratio = gauss.ratio_of(tl.load(at + WIDTH), tl.load(at + BANDWIDTH))
-    step = gauss.convolve(score, k, bins, ratio)
+    gauss.convolve(score, rise, 0, bins + 2, bins, ratio)
+    tl.debug_barrier()
+    step = tl.load(rise + k, mask=there, other=0.0)
     rank, rest = _ranks(edges, step, k, bins, ratio, low)
     if GROUNDED == CONTINUOUS:
         zero = -tl.load(at + OFFSET).to(tl.int32)
@@ -78,9 +89,13 @@ def tabulate(
         )
         tl.store(at + NEGATIVE, negative)
     tl.debug_barrier()
-    tl.store(rise + k, step)
+    tl.store(rise + k, step, mask=there)
     s = _scores(rank, rest, n, KIND)
-    tl.store(score + k, s)
+    tl.store(score + k, s, mask=there)
+    if kept is not None:
+        own, many = kept + c.to(tl.int64) * room, tl.where(2 * bins + 4 <= room, bins + 2, 0)
+        tl.store(own + k, step, mask=k < many)
+        tl.store(own + (bins + 2) + k, s, mask=k < many)
     if NORM_OUT:
         tl.debug_barrier()
         _moments(
@@ -155,9 +170,9 @@ def _moments(hist, score, k, bins, state, weight, bias, n, KIND: tl.constexpr):
     an error below 1/8 of the squared rise across one bin.
     """
     packed = tl.load(hist + k, mask=k <= bins, other=0, cache_modifier=".cg")
-    count = (packed >> 32).to(tl.float64)
+    count = (packed >> COUNTS).to(tl.float64)
     place = (packed & (ONE - 1)).to(tl.float64) / PARTS / tl.maximum(count, 1.0)
-    left = tl.load(score + k) * weight + bias
+    left = tl.load(score + k, mask=k <= bins, other=0.0) * weight + bias
     right = tl.load(score + k + 1, mask=k <= bins, other=0.0) * weight + bias
     base = tl.load(score) * weight + bias
     if KIND == RELU:
