@@ -48,6 +48,12 @@ Rows = dict[str, dict[str, dict[str, float]]]
 
 def trained(options: argparse.Namespace) -> None:
     """Train and measure the networks of a recipe, and write one file for each."""
+    for seeds in range(1, options.seeds + 1):  # so that stopped runs leave finished pairs
+        trained_seeds(options, tuple(range(seeds)))
+
+
+def trained_seeds(options: argparse.Namespace, seeds: tuple[int, ...]) -> None:
+    """The same for these seeds; what is there already is left alone."""
     fast = preset("fast")
     recipe = Recipe(
         data=Data(options.images, with_validation=True),
@@ -55,7 +61,7 @@ def trained(options: argparse.Namespace) -> None:
         training=replace(fast, epochs=options.epochs, warmup=fast.warmup * options.epochs / 24),
         shift=Shift(corruptions(), (0, 5), tuple(ADAPTATIONS)),
         activations=tuple(options.train),
-        seeds=tuple(range(options.seeds)),
+        seeds=seeds,
     )
     results = run(
         recipe,

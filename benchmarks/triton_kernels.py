@@ -1,7 +1,11 @@
 """Every Triton kernel compiled as a launch would, without a GPU: registers, spills, shared memory.
 
-    python benchmarks/triton_kernels.py                    # a few shapes, sm_80 and sm_90
-    python benchmarks/triton_kernels.py --all              # the whole matrix; takes minutes
+    python benchmarks/triton_kernels.py                 # a few shapes, sm_80 and sm_90
+    python benchmarks/triton_kernels.py --all FILE      # the whole matrix, about an hour and a half
+    python benchmarks/triton_kernels.py --all FILE --minutes 5    # five minutes of it, in any order
+
+The matrix keeps its results in FILE, and the same command goes on where it was stopped; kernels or
+a compiler that have changed since are done anew.
 
 A launch makes constants of integers that are 1, and knows which integers and addresses are
 multiples of 16. Triton's interpreter does neither, so a kernel that runs there may still not
@@ -9,12 +13,20 @@ compile. Here the arguments of real calls are specialised by Triton's own code.
 """
 
 import argparse
+import hashlib
+import itertools
+import json
+import math
+import random
 import re
 import subprocess
 import tempfile
+import time
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, astuple, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +39,12 @@ from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
 from qact import Context
+from qact.kernels import columns
 from qact.kernels.following import Following, Norm
 from qact.kernels.plan import Plan
 from qact.kernels.stored import Stored
 from qact.kernels.triton import block, launch, recall
+from qact.rank.bandwidth import parse
 from qact.rank.rule import Rule
 
 MULTIPROCESSORS = 132  # of an H100 and an H200: it decides how many programs share a channel
@@ -44,13 +58,19 @@ SHAPES = [
     (20000, 33, 1),
     (4096, 1, 16),
     (1, 3, 20001),
+    (3, 2, 200001),
     (128, 64, 1024),
 ]
+REPORTED = [(128, 512, 16), (128, 64, 1024)]
 PLANS = {
     "uniform": Plan(Rule(grounded=False)),
     "normal": Plan(Rule(gradient="density"), "normal", 0, 1e-5, None),
     "relu": Plan(Rule(), "relu", 0, 1e-5, 1e-5),
     "steps": Plan(Rule(), "steps", 9, None, 1e-5),
+    "paper": Plan(
+        Rule(bandwidth=parse(0.5), gradient="density", sentinels=1.0), "steps", 100, 1e-5, 1e-5
+    ),
+    "continuous": Plan(Rule("continuous"), "normal", 0, 1e-5, None),
 }
 # How often a kernel reads or writes all of a tensor: what it must move is that times its bytes.
 # What programs hand on to each other comes on top, 16 KB for each program that counts. A channel
@@ -60,6 +80,8 @@ TIMES = {
     "count": 1,
     "table": 0,
     "lookup": 2,
+    "sort": 2,
+    "begin": 0,
     "assign": 2,
     "recall": 2,
     "sum_out": 2,
@@ -70,6 +92,18 @@ TIMES = {
 WHOLE = {"forward": 2, "backward": 3}
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 CAPABILITIES = [80, 90]
+AFFINE = [True, False]  # with scales, shifts and a running context, and without
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is compiled together: all kernels of a forward and a backward pass, and of `eval`."""
+
+    shape: tuple[int, int, int]
+    level: str
+    dtype: torch.dtype
+    sm: int
+    affine: bool
 
 
 @dataclass(frozen=True)
@@ -181,31 +215,102 @@ def resources(name: str, kernel: Any, capability: int) -> Compiled:
     return Compiled(name, registers, spilled, kernel.metadata.shared)
 
 
+@cache
+def fingerprint() -> str:
+    """Of the kernels, of what compiles them, and of what is compiled."""
+    folder = Path(launch.__file__).parent
+    sources = [*sorted(folder.glob("*.py")), Path(columns.__file__)]
+    told = [path.read_text() for path in sources] + [triton.__version__, str(PLANS)]
+    return hashlib.sha256("".join(told).encode()).hexdigest()[:16]
+
+
+def matrix() -> list[Case]:
+    """Every case, in an order of no meaning: so whatever part is done covers all that there is."""
+    cases = [Case(*case) for case in itertools.product(SHAPES, PLANS, DTYPES, CAPABILITIES, AFFINE)]
+    random.Random(0).shuffle(cases)
+    return cases
+
+
+def examined(case: Case) -> dict[str, Any]:
+    """One case compiled: name, registers, spilled bytes and shared memory of each kernel."""
+    row: dict[str, Any] = {"fingerprint": fingerprint(), **asdict(case), "kernels": []}
+    row["dtype"] = str(case.dtype).removeprefix("torch.")
+    try:
+        plan = PLANS[case.level]
+        for name, kernel in compile_all(case.shape, plan, case.dtype, case.sm, case.affine):
+            row["kernels"].append(astuple(resources(name, kernel, case.sm)))
+    except Exception as error:  # a compiler's, of any kind
+        cause = error.__cause__ or error
+        row["error"] = f"{error}: {type(cause).__name__}: {cause}"[:500]
+    return row
+
+
+def known(path: Path) -> dict[str, dict[str, Any]]:
+    """What is in the file for these kernels and this compiler, by case."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return {name_of(row): row for row in rows if row["fingerprint"] == fingerprint()}
+
+
+def name_of(row: dict[str, Any]) -> str:
+    """A case in a word."""
+    shape = "x".join(map(str, row["shape"]))
+    return f"{shape} {row['level']} {row['dtype']} {row['sm']} {row['affine']}"
+
+
+def compile_matrix(path: Path, minutes: float) -> None:
+    """Go on with the matrix, one line of the file for each case as it is done."""
+    end, done = time.monotonic() + 60 * minutes, known(path)
+    for case in matrix():
+        row = {**asdict(case), "dtype": str(case.dtype).removeprefix("torch.")}
+        if name_of(row) in done:
+            continue
+        if time.monotonic() > end:
+            break
+        row = examined(case)
+        with path.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        print(name_of(row), row.get("error", f"{len(row['kernels'])} kernels"), flush=True)
+    summary(known(path))
+
+
+def summary(rows: dict[str, dict[str, Any]]) -> None:
+    """Over all that was compiled: how often, and the most that a kernel needs."""
+    failed = [name for name, row in rows.items() if "error" in row]
+    print(f"triton {triton.__version__}, torch {torch.__version__}: ", end="")
+    print(f"{len(rows)} of {len(matrix())} cases, {len(failed)} failed", *failed, sep="\n  ")
+    print(f"{'kernel':10}{'sm':4}{'compiled':>9}{'regs':>6}{'spilled':>9}{'shared':>8}")
+    most: dict[tuple[str, int], list[Any]] = defaultdict(list)
+    for row in rows.values():
+        for name, *needs in row["kernels"]:
+            most[name, row["sm"]].append(needs)
+    for (name, sm), needs in sorted(most.items()):
+        registers, spilled, shared = map(max, zip(*needs, strict=True))
+        print(f"{name:10}{sm:<4}{len(needs):9}{registers:6}{spilled:9}{shared:8}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--all", action="store_true", help="every shape, level, dtype and device")
+    parser.add_argument("--all", type=Path, metavar="FILE", help="the matrix, one line a case")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="and no case after so many")
     options = parser.parse_args()
-    shapes = SHAPES if options.all else SHAPES[-3:]
-    plans = PLANS if options.all else {name: PLANS[name] for name in ("relu", "steps")}
-    dtypes = DTYPES if options.all else DTYPES[:1]
+    if options.all:
+        compile_matrix(options.all, options.minutes)
+        return
     print(f"triton {triton.__version__}, torch {torch.__version__}")
     print(
-        f"{'shape':18}{'level':9}{'dtype':10}{'sm':4}{'kernel':10}{'regs':>5}{'spill':>7}{'shared':>8}{'MB':>9}"
+        f"{'shape':18}{'level':9}{'sm':4}{'kernel':10}{'regs':>5}{'spill':>7}{'shared':>8}{'MB':>9}"
     )
-    for capability in CAPABILITIES:
-        for shape in shapes:
-            for level, plan in plans.items():
-                for dtype in dtypes:
-                    found = compile_all(shape, plan, dtype, capability)
-                    sizes = moved([n for n, _ in found], torch.empty(shape, dtype=dtype))
-                    for (name, kernel), size_moved in zip(found, sizes, strict=True):
-                        it = resources(name, kernel, capability)
-                        size, kind = "x".join(map(str, shape)), str(dtype).removeprefix("torch.")
-                        print(
-                            f"{size:18}{level:9}{kind:10}{capability:<4}{name:10}"
-                            f"{it.registers:5}{it.spilled:7}{it.shared:8}{size_moved:9.2f}",
-                            flush=True,
-                        )
+    dtype = torch.float32
+    for sm, shape, level in itertools.product(CAPABILITIES, REPORTED, ("relu", "paper")):
+        found = compile_all(shape, PLANS[level], dtype, sm)
+        sizes = moved([n for n, _ in found], torch.empty(shape, dtype=dtype))
+        for (name, kernel), megabytes in zip(found, sizes, strict=True):
+            it, size = resources(name, kernel, sm), "x".join(map(str, shape))
+            print(
+                f"{size:18}{level:9}{sm:<4}{name:10}"
+                f"{it.registers:5}{it.spilled:7}{it.shared:8}{megabytes:9.2f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
