@@ -123,7 +123,11 @@ def test_inductor(name):
         torch.testing.assert_close(compiled(x), other(x), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("strict", [False, True])
+OLD = "torch 2.6 loses the symbol of a size at an autograd.Function under strict=True"
+old = pytest.mark.skipif(torch.__version__ < "2.7", reason=OLD)
+
+
+@pytest.mark.parametrize("strict", [False, pytest.param(True, marks=old)])
 def test_export_is_saved_and_loaded_without_us(strict, tmp_path):
     for make in LAYERS.values():
         layer = trained(make).eval()

@@ -95,7 +95,7 @@ def interval(module: nn.Module, box: Box) -> Box:
     """
     for cls in type(module).__mro__:
         if cls in RULES or cls in POINTS:
-            same = vars(type(module)).get("same_in_eval", False)  # see qact.nn.normed
+            same = type(module).__dict__.get("same_in_eval", False)  # see qact.nn.normed
             if type(module).forward is not cls.forward and not same:
                 break  # a subclass that does something else
             if cls in RULES:

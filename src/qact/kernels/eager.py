@@ -129,7 +129,7 @@ def apply(
     count = context.count.detach()[:, None]
     if rule.smooth and level.interpolable:
         sharp = level.activation is F.relu  # a table would smear its kink over a bin
-        table = (level.linear() if sharp else level).of(knots, count).to(z.dtype)
+        table = (level.linear() if sharp else level)(knots, count).to(z.dtype)
         value = _Lookup.apply(z, table, live, context.grid, engine, kinked)
         return (F.relu(value) if sharp else value).to(dtype)
     rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, engine, kinked)
@@ -138,7 +138,7 @@ def apply(
     if own:
         return leveled(rank + (exact(z, rule) - rank).detach(), level, count).to(dtype)
     ranks, place = stored_table(context.to(z.dtype).detach(), rule), stored_place(z, context)
-    value = level.of(ranks, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
+    value = level(ranks, count).flatten()[place] + 0 * rank.detach()  # not a number: stays so
     if not torch.is_grad_enabled():
         return value.to(dtype)
     twin = leveled(rank + (ranks.flatten()[place] - rank).detach(), level, count)

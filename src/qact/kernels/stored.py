@@ -95,7 +95,7 @@ def store(context: Histogram, level: Level, rule: Rule) -> Stored:
         knots = stored_table(context, rule)
         mean = context.moment * PARTS / context.mass.clamp_min(torch.finfo(torch.float32).tiny)
         place = torch.nn.functional.pad(mean - 1e-3, (0, 1), value=0.0).float()
-    table = level.of(knots, count).float()
+    table = level(knots, count).float()
     ones = torch.ones_like(context.std, dtype=torch.float32)
     return Stored(
         torch.cat([table, table[:, -1:]], 1).contiguous(),

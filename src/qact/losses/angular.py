@@ -39,6 +39,9 @@ class CosineHead(Angular):
         scale: of the function.
         options: of the function, and those of :class:`Head`.
 
+    Raises:
+        ValueError: shapes or labels do not fit the classes.
+
     Example:
         >>> head = CosineHead(3, 5, margins.cosface_loss, scale=30.0, margin=0.2)
         >>> head(torch.randn(4, 3), torch.arange(4)).shape
@@ -84,7 +87,11 @@ class CosineHead(Angular):
 
 @register("normalised_softmax", paper="Wang et al. 2017, arXiv 1704.06369", of="head")
 class NormalisedSoftmax(CosineHead):
-    """:func:`qact.losses.normalised_softmax_loss` with the class vectors that it learns."""
+    """:func:`qact.losses.normalised_softmax_loss` with the class vectors that it learns.
+
+    Raises:
+        ValueError: shapes or labels do not fit the classes.
+    """
 
     def __init__(
         self, embedding_size: int, classes: int, *, scale: float = 20.0, **options: Any
@@ -95,7 +102,11 @@ class NormalisedSoftmax(CosineHead):
 
 @register("cosface", paper="Wang et al. 2018, arXiv 1801.09414, eq. 4", of="head")
 class CosFace(CosineHead):
-    """:func:`qact.losses.cosface_loss` with the class vectors that it learns."""
+    """:func:`qact.losses.cosface_loss` with the class vectors that it learns.
+
+    Raises:
+        ValueError: shapes or labels do not fit the classes.
+    """
 
     def __init__(
         self,
@@ -112,7 +123,11 @@ class CosFace(CosineHead):
 
 @register("arcface", paper="Deng et al. 2019, arXiv 1801.07698, eq. 3", of="head")
 class ArcFace(CosineHead):
-    """:func:`qact.losses.arcface_loss` with the class vectors that it learns; radians."""
+    """:func:`qact.losses.arcface_loss` with the class vectors that it learns; radians.
+
+    Raises:
+        ValueError: shapes or labels do not fit the classes.
+    """
 
     def __init__(
         self,
@@ -138,6 +153,9 @@ class SphereFace(Head):
         classes: C.
         margin: an integer of at least 1; 1 is a linear layer with class vectors of length 1.
         options: of :class:`Head`.
+
+    Raises:
+        ValueError: ``margin`` is not as described; shapes or labels do not fit the classes.
     """
 
     def __init__(
@@ -191,6 +209,9 @@ class SphereFace2(Angular):
         scale: ``r``.
         t: exponent of ``g``, at least 1; 1 leaves the cosine.
         options: of :class:`Head`.
+
+    Raises:
+        ValueError: ``t`` is not as described; shapes or labels do not fit the classes.
     """
 
     def __init__(
@@ -246,6 +267,9 @@ class WrappedCauchy(Angular):
         classes: C.
         start: of every ``g_c``.
         options: of :class:`Head`.
+
+    Raises:
+        ValueError: shapes or labels do not fit the classes.
     """
 
     def __init__(

@@ -32,6 +32,10 @@ def squared_hinge_loss(
         margin: positive.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: ``power``, ``margin``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> import torch
         >>> squared_hinge_loss(torch.tensor([[1.0, -1.0, 0.5]]), torch.tensor([0]))  # 1.5^2
@@ -65,6 +69,10 @@ def gumbel_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Tensor:
         logits: (N, C).
         target: (N,) int64.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> import torch

@@ -42,6 +42,9 @@ class WatershedClassifier:
         repeats: for ``"watershed"``: random choices of seeds that are averaged.
         generator: source of the random choices.
 
+    Raises:
+        ValueError: ``method`` or ``repeats`` is not as described.
+
     Example:
         >>> x = torch.tensor([[0.0], [1.0], [5.0], [6.0]])
         >>> model = WatershedClassifier("nearest").fit(x, torch.tensor([0, 0, 1, 1]))

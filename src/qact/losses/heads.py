@@ -36,6 +36,10 @@ class Head(nn.Module):
     Attributes:
         weight: (C, D), a vector for each class.
 
+    Raises:
+        ValueError: ``ignore_index``, ``reduction``, ``classes`` or ``embedding_size`` is not as
+            described; shapes or labels do not fit the classes.
+
     Example:
         >>> head = Head(3, 5)
         >>> head(torch.zeros(1, 3)), head(torch.zeros(1, 3), torch.tensor([4])).item()  # log 5
@@ -114,6 +118,9 @@ class NoisySoftmax(Head):
         classes: C.
         alpha: at least 0; 0 is cross-entropy.
         options: of :class:`Head`.
+
+    Raises:
+        ValueError: ``alpha`` is not as described; shapes or labels do not fit the classes.
     """
 
     def __init__(
@@ -144,6 +151,9 @@ class LargeDropout(Head):
         classes: C.
         p: share of the features that are left out, in [0, 1); 0 is plain fine-tuning.
         options: of :class:`Head`.
+
+    Raises:
+        ValueError: ``p`` is not as described; shapes or labels do not fit the classes.
     """
 
     def __init__(

@@ -45,6 +45,10 @@ def normalised_softmax_loss(
         scale: ``s``, one over a temperature.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> normalised_softmax_loss(torch.full((1, 4), 0.3), torch.tensor([0]))  # log 4
         tensor(1.3863)
@@ -63,6 +67,10 @@ def cosface_loss(
         margin: ``m``, at least 0.
         scale: ``s``.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``margin``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> cosface_loss(torch.tensor([[0.6, 0.1]]), torch.tensor([0]), margin=0.5, scale=1.0)
@@ -90,6 +98,10 @@ def arcface_loss(
         margin: ``m``, in radians, in [0, pi).
         scale: ``s``.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``margin``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> arcface_loss(torch.tensor([[1.0, 0.5]]), torch.tensor([0]), margin=1.0472, scale=1.0)
@@ -137,6 +149,10 @@ def sphereface_loss(
         scale: ``s``.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: ``margin``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> sphereface_loss(torch.tensor([[0.0, -1.0]]), torch.tensor([0]), margin=2, scale=1.0)
         tensor(0.6931)
@@ -168,6 +184,10 @@ def sphereface2_loss(
         balance: ``l``, the weight of the own class, in (0, 1).
         scale: ``r``.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> sphereface2_loss(torch.zeros(1, 2), torch.tensor([0]), margin=0, balance=0.5, scale=1)

@@ -23,6 +23,9 @@ class CrossBatchMemory(nn.Module):
         embedding_size: D.
         size: of the memory, at least that of a batch.
 
+    Raises:
+        ValueError: ``size`` or ``embedding_size`` is not as described; shapes do not fit.
+
     Example:
         >>> from qact.losses import TripletLoss
         >>> loss = CrossBatchMemory(TripletLoss(miner="all"), embedding_size=3, size=32)

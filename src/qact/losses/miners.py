@@ -79,6 +79,9 @@ class TripletMarginMiner(Miner):
 
     ``"hard"`` are those of all with a margin of at most 0, ``"semihard"`` those above 0.
 
+    Raises:
+        ValueError: ``type_of_triplets`` is not as described.
+
     Example:
         >>> x, y = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.8, 0.3]]), torch.tensor([0, 0, 1])
         >>> TripletMarginMiner(margin=0.2)(x, y)

@@ -42,6 +42,10 @@ def decoupled_softmax_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Te
         target: (N, C), positive numbers at the positives; or (N,) int64.
         reduced: ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> z = torch.tensor([[9.0, 9.0, -9.0]])
         >>> decoupled_softmax_loss(z, torch.tensor([[1, 1, 0]])) < 1e-7
@@ -74,6 +78,9 @@ def soft_top_k(scores: Tensor, k: int, *, alpha: float = 1.0) -> Tensor:
         scores: (N, C), float32 or float64.
         k: in 1..C-1.
         alpha: sharpness, positive.
+
+    Raises:
+        ValueError: ``k`` is not as described.
 
     Example:
         >>> soft_top_k(torch.tensor([[1.0, 0.0, -1.0]]), 2).sum()
@@ -122,6 +129,10 @@ def soft_top_k_loss(
         k: in 1..C-1, of how many answers the precision counts.
         alpha: sharpness, positive.
         reduced: ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``alpha``, ``k``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> soft_top_k_loss(torch.zeros(1, 4), torch.tensor([0]))  # log 4

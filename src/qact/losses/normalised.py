@@ -31,6 +31,10 @@ def z_loss(
         b: in deviations.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: ``a``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> z_loss(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))  # log 2
         tensor(0.6931)
@@ -69,6 +73,10 @@ def logit_norm_loss(
         target: (N,) int64.
         temperature: ``T``, positive.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``temperature``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> z = torch.tensor([[3.0, 4.0]])

@@ -123,6 +123,10 @@ def mmce_loss(
         reduced: ``ignore_index``, and ``weight`` and ``reduction`` of the cross-entropy; see
             :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> mmce_loss(torch.zeros(1, 2), torch.tensor([0]), strength=1.0)  # log 2 + 1/2
         tensor(1.1931)
@@ -192,6 +196,10 @@ def dca_loss(
         reduced: ``ignore_index``, and ``weight`` and ``reduction`` of the cross-entropy; see
             :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> dca_loss(torch.zeros(1, 2), torch.tensor([0]))  # log 2 + |1 - 1/2|
         tensor(1.1931)
@@ -221,6 +229,10 @@ def mdca_loss(
         reduced: ``ignore_index``, and ``weight`` and ``reduction`` of the cross-entropy; see
             :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> mdca_loss(torch.zeros(1, 2), torch.tensor([0]))  # log 2 + 1/2
         tensor(1.1931)
@@ -241,6 +253,9 @@ class NormLoss(nn.Module):
 
     Args:
         strength: ``s``, at least 0.
+
+    Raises:
+        ValueError: ``strength`` is not as described.
 
     Example:
         >>> layer = nn.Linear(2, 1)

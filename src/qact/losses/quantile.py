@@ -95,6 +95,10 @@ class FeasibleLearning(nn.Module):
         slack: at least 0.
         start: of every multiplier.
 
+    Raises:
+        ValueError: ``slack``, ``start``, ``samples``, ``bound`` or ``rate`` is not as described;
+            shapes do not fit.
+
     Example:
         >>> loss = FeasibleLearning(3, bound=0.5, rate=1.0)
         >>> loss(torch.tensor([2.0, 0.1]), torch.tensor([0, 2])), loss.multipliers

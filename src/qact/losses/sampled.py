@@ -38,6 +38,10 @@ class SampledSoftmax(Head):
         scale: of the cosines; None for a linear layer.
         generator: source of the choice; torch's global one if None.
         options: of :class:`Head`.
+
+    Raises:
+        ValueError: ``rate``, ``unbiased``, ``margin`` or ``scale`` is not as described; shapes or
+            labels do not fit the classes.
     """
 
     def __init__(

@@ -49,6 +49,10 @@ def comp_sum_loss(logits: Tensor, target: Tensor, *, tau: float = 1.0, **reduced
         tau: at least 0. Below 1 the loss overflows with logits a hundred apart, as it should.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: ``tau``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> comp_sum_loss(torch.zeros(1, 4), torch.tensor([0]), tau=2.0)  # 1 - 1/4
         tensor(0.7500)
@@ -71,6 +75,10 @@ def generalized_cross_entropy(
 
     Made for wrong labels: what is far from its label pulls less. See :func:`comp_sum_loss`.
 
+    Raises:
+        ValueError: ``q``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> generalized_cross_entropy(torch.zeros(1, 4), torch.tensor([0]), q=0.5)  # (1 - 1/2) / .5
         tensor(1.)
@@ -83,6 +91,10 @@ def generalized_cross_entropy(
 @logit_loss("mean_absolute_error", paper="Ghosh, Kumar and Sastry 2017, arXiv 1712.09482")
 def mean_absolute_error(logits: Tensor, target: Tensor, **reduced: Any) -> Tensor:
     """Return ``1 - p_y``, half the absolute error ``sum_k |p_k - [k = y]|`` of the paper.
+
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> mean_absolute_error(torch.zeros(1, 4), torch.tensor([0]))
@@ -103,6 +115,10 @@ def focal_loss(logits: Tensor, target: Tensor, *, gamma: float = 2.0, **reduced:
         target: (N,) int64.
         gamma: at least 0.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``gamma``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # log(2) / 2
@@ -133,6 +149,10 @@ def dual_focal_loss(
         target: (N,) int64.
         gamma: at least 0; 0 is cross-entropy.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``gamma``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> dual_focal_loss(torch.zeros(1, 2), torch.tensor([0]), gamma=1.0)  # no p_j below 1/2
@@ -165,6 +185,10 @@ def label_smoothing_loss(
     It is cross-entropy plus ``s (z_y - mean_k z_k)``. With weights of the classes or soft targets
     it is :func:`qact.losses.cross_entropy`, which spreads those too.
 
+    Raises:
+        ValueError: ``smoothing``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> label_smoothing_loss(torch.zeros(1, 2), torch.tensor([0]))
         tensor(0.6931)
@@ -196,6 +220,10 @@ def maxsup_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.1, **reduced
         target: (N,) int64.
         alpha: at least 0.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``alpha``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> maxsup_loss(torch.tensor([[2.0, 0.0]]), torch.tensor([1]), alpha=1.0)  # 2.1269 + 1
@@ -231,6 +259,10 @@ def margin_smoothing_loss(
         margin: at least 0.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: ``alpha``, ``margin``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> margin_smoothing_loss(torch.tensor([[3.0, 0.0]]), torch.tensor([0]), alpha=1, margin=1)
         tensor(1.0486)
@@ -263,6 +295,10 @@ def confidence_penalty_loss(
         target: (N,) int64.
         beta: at least 0.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``beta``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> confidence_penalty_loss(torch.zeros(1, 2), torch.tensor([0]), beta=1.0)
@@ -300,6 +336,10 @@ def ldr_kl_loss(
         scale: ``s``, lambda in the paper, positive.
         margin: at least 0.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``scale``, ``margin``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> ldr_kl_loss(torch.tensor([[3.0, 0.0]]), torch.tensor([1]), scale=0.01)  # towards 3
@@ -349,6 +389,11 @@ def aldr_kl_loss(
         alpha: ``a``, above 1, so that ``s`` stays above ``s_0 (1 - 1/a)``.
         margin: ``c_k`` for ``k != y``, at least 0.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
+
+    Raises:
+        ValueError: ``scale``, ``alpha``, ``margin``, shapes, targets or ``reduction`` are not as
+            described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> aldr_kl_loss(torch.zeros(1, 2), torch.tensor([0]))  # nothing is known: s = s_0

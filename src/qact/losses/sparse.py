@@ -26,6 +26,10 @@ def entmax_loss(logits: Tensor, target: Tensor, *, alpha: float = 1.5, **reduced
         alpha: ``a``, at least 1.
         reduced: ``weight``, ``ignore_index``, ``reduction``: see :func:`qact.losses.rowwise`.
 
+    Raises:
+        ValueError: ``alpha``, shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
+
     Example:
         >>> import torch
         >>> entmax_loss(torch.tensor([[2.0, 0.0], [0.0, 0.0]]), torch.tensor([0, 0]))
@@ -46,6 +50,10 @@ def sparsemax_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Tensor:
     """Return ``-z_y + sum_S (z_j^2 - tau^2)/2 + 1/2``: :func:`entmax_loss` for ``alpha`` 2.
 
     0 exactly where the target's logit leads by 1.
+
+    Raises:
+        ValueError: shapes, targets or ``reduction`` are not as described.
+        TypeError: logits are not floating or targets not integer.
 
     Example:
         >>> import torch

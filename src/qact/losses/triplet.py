@@ -94,6 +94,9 @@ def hinge(ap: Tensor, an: Tensor, margin: float, *, active: bool = False) -> Ten
 class TripletLoss(nn.Module):
     """:func:`triplet_loss` as a module.
 
+    Raises:
+        ValueError: ``metric``, ``margin`` or ``miner`` is not as described.
+
     Example:
         >>> import torch
         >>> TripletLoss(miner="all")(torch.randn(8, 3), torch.arange(8) % 2).shape

@@ -84,6 +84,9 @@ def _features(size: int, features: int | None, generator: torch.Generator | None
 class TripletWatershedLoss(nn.Module):
     """:func:`triplet_watershed_loss` as a module.
 
+    Raises:
+        ValueError: ``margin`` or ``miner`` is not as described.
+
     Example:
         >>> TripletWatershedLoss()(torch.randn(8, 3), torch.arange(8) % 2).shape
         torch.Size([])

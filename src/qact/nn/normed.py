@@ -167,7 +167,7 @@ class NormedQAct(nn.Module):
             return False
         norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
         parts = (*norms, self.quantile)
-        ours = all(vars(type(part)).get("same_in_eval", False) for part in parts)
+        ours = all(type(part).__dict__.get("same_in_eval", False) for part in parts)
         plain = ours and all(untouched(part, RULE) and not part.training for part in parts)
         known = all(n.running_mean is not None for n in norms)
         return plain and known and self.quantile._storable

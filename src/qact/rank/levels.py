@@ -49,7 +49,8 @@ def normal_score(u: Tensor, count: Tensor) -> Tensor:
     return torch.special.ndtri(torch.minimum(torch.maximum(u, edge), 1 - edge))
 
 
-@dataclass(frozen=True)
+# No equality of its own: torch 2.6 compiles no call of an object that is hashed by its fields.
+@dataclass(frozen=True, eq=False)
 class Level:
     """A level map: ranks ``u`` in [0, 1] of any shape, and the context's ``count``, to values.
 
@@ -65,11 +66,6 @@ class Level:
     name: str = "custom"
 
     def __call__(self, u: Tensor, count: Tensor) -> Tensor:
-        """As :meth:`of`."""
-        return self.of(u, count)
-
-    # By name: torch 2.6 does not compile calls of a frozen object that it has made itself.
-    def of(self, u: Tensor, count: Tensor) -> Tensor:
         """The value of rank ``u`` in a context of ``count`` values."""
         value = self.score(u, count.to(u.dtype))
         if self.weight is not None:
@@ -91,7 +87,7 @@ class Level:
 def leveled(rank: Tensor, level: Level, count: Tensor) -> Tensor:
     """The level of every single rank (N, C, L): for maps that tables cannot carry."""
     ranks = rank.transpose(0, 1)
-    return level.of(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
+    return level(ranks.flatten(1), count).reshape(ranks.shape).transpose(0, 1)
 
 
 def steps(n: int = 100) -> Level:
@@ -135,7 +131,7 @@ def table(values: Tensor) -> Level:
     return Level(Table(values), interpolable=False, name="table")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Table:
     """The score behind :func:`table`."""
 

@@ -114,6 +114,6 @@ def untouched(module: nn.Module, *keys: str) -> bool:
 
     That is a hook, a ``forward`` of the instance, or something lent under one of ``keys``.
     """
-    own = vars(module).get("forward")
+    own = module.__dict__.get("forward")  # torch 2.6 compiles no vars
     own = own.args[1] if isinstance(own, Lent) else own
     return own is None and not has_hooks(module) and all(lent(module, key) is None for key in keys)
