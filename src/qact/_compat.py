@@ -79,6 +79,14 @@ def replace(old: Part, **changes: Any) -> Part:
     return type(old)(**{**{name: getattr(old, name) for name in names}, **changes})
 
 
+def _exports_of_old() -> bool:
+    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
+
+
+# Whether torch.export makes a graph (public since 2.7).
+is_exporting = getattr(torch.compiler, "is_exporting", _exports_of_old)
+
+
 def is_fake(tensor: Tensor) -> bool:
     """Whether a tensor has a shape and no numbers (``torch._subclasses``, since 2.0)."""
     return isinstance(tensor, FakeTensor)

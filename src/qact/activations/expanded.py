@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
+from qact._compat import is_exporting
 from qact.activations.recompute import with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
@@ -19,7 +20,7 @@ Gate = Callable[[Tensor], Tensor]
 
 def _normal(x: Tensor) -> Tensor:
     """``Phi(x)`` with the digits of its lower tail; compiled, ``erfc`` would not be a vector."""
-    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+    if torch.compiler.is_compiling() and not is_exporting():
         return torch.special.ndtr(x)
     return 0.5 * torch.erfc(-x / math.sqrt(2))
 

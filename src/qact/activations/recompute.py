@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact._compat import is_exporting
+
 PIECE = 2**15  # values; a handful of temporaries of this size fits into a core's cache
 
 Value = Callable[..., Tensor]
@@ -36,7 +38,7 @@ def with_partials(value: Value, partials: Partials, input: Tensor, *parameters: 
         tensor([6.])
     """
     if torch.compiler.is_compiling():
-        if torch.compiler.is_exporting() or not torch.is_grad_enabled():
+        if is_exporting() or not torch.is_grad_enabled():
             return value(widened(input), *map(widened, parameters)).to(input.dtype)
         return _Traced.apply(value, partials, input, *parameters)
     return _Fused.apply(value, partials, input, *parameters)

@@ -17,20 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from qact import _compat
-from qact._compat import constant_result
+from qact._compat import constant_result, is_exporting
 
 
 def exporting() -> bool:
     """Whether a graph is made that others will run: ``torch.export``, ONNX, ``torch.jit.trace``."""
-    return torch.jit.is_tracing() or _exports()
-
-
-def _exports_of_old() -> bool:
-    return torch.compiler.is_compiling() and not torch.compiler.is_dynamo_compiling()
-
-
-# New in torch 2.7.
-_exports = getattr(torch.compiler, "is_exporting", _exports_of_old)
+    return torch.jit.is_tracing() or is_exporting()
 
 
 def refuse_live_context(module: nn.Module, mode: str) -> None:
