@@ -1,19 +1,26 @@
-"""The figures of docs/monitor.md: overhead, false alarms, power, estimated accuracy.
+"""The figures of docs/monitor.md: overhead, false alarms, run lengths, power, estimated accuracy.
 
-    python benchmarks/monitor.py overhead
-    python benchmarks/monitor.py rates --data digits        (or table, or cifar10 --root FOLDER)
+    python benchmarks/monitor.py overhead                   (or overhead --threads 2)
+    python benchmarks/monitor.py rates --data table         (or digits, or cifar10 --root FOLDER)
+    python benchmarks/monitor.py lengths
     python benchmarks/monitor.py power
+    python benchmarks/monitor.py mmd
     python benchmarks/monitor.py table
 
-``rates`` splits held-out images into a reference and fresh windows, again and again, and counts how
-often an alarm at 0.05 and 0.01 fires; every split calibrates anew. ``power`` sends windows of 64
-digits under each of fifteen corruptions at five severities to every detector and counts windows to
-the first alarm. Rows are appended to benchmarks/data/monitor.jsonl as they come, and a cell that is
-there is not computed again. ``FOLDER`` has ``load.py`` and ``resnet18-cifar10-relu.npz``'s loader
-beside it, as said there; of other data, any ``(images, labels)`` of :func:`pool` will do.
+``rates`` splits held-out images into a reference and one window, again and again, and counts how
+often an alarm at 0.05 and 0.01 fires; every split draws its reference and calibrates anew. The
+table is made, of 199,000 rows, so that splits hardly share any. Rows of the kind ``shared`` are of
+an earlier study, with up to 32 windows beside each of 12 or 22 references. ``lengths`` lets sound
+windows of the table run until a detector fires, each run beside a reference of its own. ``power``
+sends windows of 64 digits under each of fifteen corruptions at five severities to every detector
+and counts windows to the first alarm; ``mmd`` is one more test of these. Rows are appended to
+benchmarks/data/monitor.jsonl as they come, and what is there is not computed again. ``FOLDER`` has
+``data/load.py``, which reads CIFAR-10, and ``weights/load.py``, which reads a trained ResNet-18; of
+other data, any ``(images, labels)`` of :func:`pool` will do.
 """
 
 import argparse
+import itertools
 import json
 import statistics
 import sys
@@ -36,12 +43,17 @@ from qact.monitor.window import Open
 OUT = Path(__file__).parent / "data" / "monitor.jsonl"
 SIZES, RATES = (16, 64, 256, 1024), (0.05, 0.01)
 MOST = 50  # windows of a stream
+BLOCK = 25  # splits of a row of rates
+CIFAR = 2500  # test images of CIFAR-10 that are used, and layers that are watched
+LAYERS = ["stem.1", "stages.1.1.bn1", "stages.3.1.bn2"]
+LENGTH = 1000  # windows of a run at which it is cut off
 
 
-def rows_of(model, x, batch=100):
+def rows_of(model, x, batch=100, where=None, positions=16):
     """Sampled rows of every signal of all images."""
     parts = []
-    collector = Collector(model, None, lambda rows, *_: parts.append(rows))
+    keep = lambda rows, *_: parts.append(rows)  # noqa: E731
+    collector = Collector(model, where, keep, positions=positions)
     collector.attach()
     with torch.no_grad():
         for part in x.split(batch):
@@ -95,19 +107,17 @@ def pool(data, root=None, net=True):
     if data == "table":
         from sklearn.datasets import make_classification
 
-        x, y = make_classification(6000, 20, n_informative=8, n_classes=4, random_state=0)
-        x[:, :5] = np.exp(x[:, :5])  # skewed, counted and mostly zero columns, as tables have them
-        x[:, 5:8] = np.round(x[:, 5:8])
-        x[:, 8:10] = np.maximum(x[:, 8:10], 0)
-        x, y = torch.from_numpy(x).float(), torch.from_numpy(y)
-        torch.manual_seed(0)
-        layers = [nn.Linear(20, 64), nn.BatchNorm1d(64), nn.ReLU()]
-        layers += [nn.Linear(64, 64), nn.BatchNorm1d(64), nn.ReLU(), nn.Linear(64, 4)]
-        return (
-            trained(nn.Sequential(nn.BatchNorm1d(20), *layers), x[:1000], y[:1000]),
-            x[1000:],
-            y[1000:],
+        x, y = make_classification(
+            200_000, 6, n_informative=4, n_classes=3, n_clusters_per_class=1, random_state=0
         )
+        x[:, 0] = np.exp(x[:, 0])  # skewed, counted and mostly zero columns, as tables have them
+        x[:, 1] = np.round(x[:, 1])
+        x[:, 2] = np.maximum(x[:, 2], 0)
+        x, y = torch.from_numpy(x).float(), torch.from_numpy(y)
+        torch.manual_seed(0)  # small, so that thousands of references can be drawn
+        layers = [nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3)]
+        net = trained(nn.Sequential(nn.BatchNorm1d(6), *layers), x[:1000], y[:1000])
+        return net, x[1000:], y[1000:]
     sys.path[:0] = [str(Path(root) / "data")]
     import load as images
 
@@ -117,7 +127,7 @@ def pool(data, root=None, net=True):
 
     model = qact.models.resnet18(act="relu")
     model.load_state_dict(weights.state("relu"))
-    x, y = images.load("cifar10", "test", n=2500)
+    x, y = images.load("cifar10", "test", n=CIFAR)
     mean, std = (torch.tensor(t)[:, None, None] for t in (weights.MEAN, weights.STD))
     return (
         model.eval(),
@@ -139,28 +149,49 @@ def read(kind):
     return [r for r in map(json.loads, OUT.read_text().splitlines()) if r["kind"] == kind]
 
 
-def rates(data, root, splits, draws):
+def rates(data, root, sizes, splits, draws):
     model, x, _ = pool(data, root)
-    rows = rows_of(model, x)
-    done = {(r["data"], r["split"]) for r in read("rates")}
-    fresh_most = 1024
-    kept = min(len(x) - fresh_most, 1024)
-    for split in range(splits):
-        if (data, split) in done:
+    # Of a full-size network three layers and four places, which leave time for hundreds of splits.
+    fewer = {"where": LAYERS, "positions": 4} if data == "cifar10" else {}
+    rows = rows_of(model, x, **fewer)
+    kept = min(len(x) - max(SIZES), 1024)
+    done = {(r["data"], r["size"], r["block"]) for r in read("rates")}
+    for size, block in itertools.product(sizes, range(-(-splits // BLOCK))):
+        if (data, size, block) in done:
             continue
-        order = torch.randperm(len(x), generator=torch.Generator().manual_seed(split))
-        reference = Reference.of([picked(rows, order[:kept])], draws=draws, seed=split)
-        fresh = order[kept:]
-        found = {}
-        for size in SIZES:
-            # Disjoint windows; those of a split share their reference.
-            parts = [part for part in fresh.split(size) if len(part) == size][:32]
-            verdicts = [reference.test(window_of(rows, part, reference)) for part in parts]
-            found[size] = {
-                "p": [round(v.p, 5) for v in verdicts],
-                "least": [round(min(v.p_values.values()), 5) for v in verdicts],
-            }
-        write({"kind": "rates", "data": data, "split": split, "images": kept, "found": found})
+        p = []
+        for split in range(block * BLOCK, (block + 1) * BLOCK):
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(split))
+            reference = Reference.of([picked(rows, order[:kept])], draws=draws, seed=split)
+            # One window: several with one reference are not independent.
+            window = window_of(rows, order[kept : kept + size], reference)
+            p.append(round(reference.test(window).p, 5))
+        row = {"data": data, "size": size, "block": block, "images": kept, "pool": len(x)}
+        write({"kind": "rates", **row, "draws": draws, "p": p})
+
+
+def lengths(runs, rate=0.01, size=64, kept=1024, draws=1999):
+    """Sound windows until each detector fires, beside references of their own."""
+    model, x, _ = pool("table")
+    rows = rows_of(model, x)
+    done = {r["run"] for r in read("lengths")}
+    for run in (run for run in range(runs) if run not in done):
+        draw = torch.Generator().manual_seed(run)
+        reference = Reference.of(
+            [picked(rows, torch.randint(len(x), (kept,), generator=draw))], draws=draws, seed=run
+        )
+        detectors = {
+            name: create(name, rate) for name in ("window", "cusum", "martingale", "adwin")
+        }
+        first, p = {}, []
+        while len(first) < len(detectors) and len(p) < LENGTH:
+            index = torch.randint(len(x), (size,), generator=draw)
+            p.append(reference.test(window_of(rows, index, reference)).p)
+            for name, detector in detectors.items():
+                if detector.update(p[-1]):
+                    first.setdefault(name, len(p))
+        row = {"run": run, "rate": rate, "size": size, "images": kept, "windows": len(p)}
+        write({"kind": "lengths", **row, "first": {n: first.get(n) for n in detectors}})
 
 
 def rivals(x, z, source, source_z):
@@ -279,13 +310,15 @@ def power(size=64, repeats=3, rate=0.01, kept=800):
         write({"kind": "power", **row, "runs": runs, "errors": errors})
 
 
-def overhead(rounds=12, batch=32, sample=0.125):
-    torch.set_num_threads(1)
+def overhead(threads, rounds=24, batch=32, sample=0.125):
+    """Seconds of watched passes in terms of plain ones, interleaved; with the tests of windows."""
+    torch.set_num_threads(threads)
     torch.manual_seed(0)
     model, x = qact.models.resnet18(act="relu").eval(), torch.randn(batch, 3, 32, 32)
     reference = Reference.of([rows_of(model, torch.randn(64, 3, 32, 32), 32)], draws=99)
     monitor = Monitor(model, reference, window=64, sample=sample)
-    reference.null(64)
+    # A thread's own time, where there is one: other processes of the machine do not count.
+    clock = time.thread_time if threads == 1 else time.perf_counter
     ratios = []
     with torch.no_grad():
         for _ in range(rounds):
@@ -294,36 +327,72 @@ def overhead(rounds=12, batch=32, sample=0.125):
                 if name == "watched":
                     monitor.start()
                 for _ in range(4):
-                    begin = time.thread_time()
+                    begin = clock()
                     model(x)
-                    times[name] += time.thread_time() - begin
+                    times[name] += clock() - begin
                 if name == "watched":
                     monitor.stop()
             ratios.append(times["watched"] / times["plain"])
     write(
         {
             "kind": "overhead",
+            "threads": threads,
             "sample": sample,
             "signals": len(reference.signals),
-            "windows": len(monitor.windows),
+            "windows": monitor.count,
+            "rounds": rounds,
             "ratio": round(statistics.median(ratios), 4),
             "quartiles": [round(q, 4) for q in statistics.quantiles(ratios, n=4)[::2]],
         }
     )
 
 
-def tables():
+def interval(hits, count):
+    """Clopper and Pearson's, 95%."""
+    ends = stats.binomtest(hits, count).proportion_ci(0.95)
+    return f" ({100 * ends.low:.1f} to {100 * ends.high:.1f})"
+
+
+def table_of_rates(kind):
+    print("| data, reference | rate | " + " | ".join(f"n = {size}" for size in SIZES) + " |")
+    print("|---|---|" + "---|" * len(SIZES))
     for data in ("digits", "cifar10", "table"):
-        found = [r for r in read("rates") if r["data"] == data]
-        if not found:
-            continue
-        print(f"\n{data}: {len(found)} splits, references of {found[0]['images']} images\n")
-        print("| n | windows | " + " | ".join(f"alarm at {rate:g}" for rate in RATES) + " |")
-        print("|---|---|" + "---|" * len(RATES))
-        for size in SIZES:
-            p = np.array([q for r in found for q in r["found"][str(size)]["p"]])
-            cells = [f"{100 * (p <= rate).mean():.2f}%" for rate in RATES]
-            print(f"| {size} | {len(p)} | {' | '.join(cells)} |")
+        found = [r for r in read(kind) if r["data"] == data]
+        for rate in RATES if found else ():
+            cells = []
+            for size in SIZES:
+                p = np.array([q for r in found if r["size"] == size for q in r["p"]])
+                hits = int((p <= rate).sum())
+                shown = f"{100 * hits / max(len(p), 1):.1f}% of {len(p)}"
+                # Windows that share a reference are not independent, and have no such interval.
+                cells.append(shown + interval(hits, len(p)) * (kind == "rates") if len(p) else "")
+            name = f"{data}, {found[0]['images']} of {found[0]['pool']}"
+            print(f"| {name} | {rate:g} | {' | '.join(cells)} |")
+
+
+def table_of_lengths():
+    found = read("lengths")
+    for name in found[0]["first"] if found else ():
+        runs = [r["first"][name] for r in found]
+        known = [min(run or LENGTH, LENGTH) for run in runs]
+        error = statistics.stdev(known) / len(known) ** 0.5
+        cut = sum(run is None for run in runs)
+        print(
+            f"{name}: {statistics.mean(known):.0f} +- {error:.0f} windows to an alarm at "
+            f"{found[0]['rate']:g}, {len(runs)} runs, {cut} cut off at {LENGTH}"
+        )
+
+
+def tables():
+    table_of_rates("rates")
+    table_of_rates("shared")
+    table_of_lengths()
+    for r in read("overhead"):
+        low, high = (100 * (q - 1) for q in r["quartiles"])
+        print(
+            f"overhead with {r.get('threads', 1)} thread(s), one image in {1 / r['sample']:g}: "
+            f"{100 * (r['ratio'] - 1):+.1f}%, quartiles {low:+.1f}% to {high:+.1f}%"
+        )
     shifted = [r for r in read("power") if r["severity"]]
     others = {(r["corruption"], r["severity"]): r["runs"] for r in read("mmd")}
     for r in shifted:  # the same windows by a test that takes longer
@@ -352,14 +421,21 @@ def tables():
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("overhead", "rates", "power", "mmd", "table"))
+    commands = {"overhead": overhead, "rates": rates, "lengths": lengths, "power": power}
+    commands |= {"mmd": power_of_mmd, "table": tables}
+    parser.add_argument("what", choices=commands)
     parser.add_argument("--data", choices=("digits", "cifar10", "table"), default="digits")
     parser.add_argument("--root")
-    parser.add_argument("--splits", type=int, default=150)
-    parser.add_argument("--draws", type=int, default=2000)
+    parser.add_argument("--sizes", type=int, nargs="+", choices=SIZES, default=SIZES)
+    parser.add_argument("--splits", type=int, default=1000)
+    parser.add_argument("--draws", type=int, default=499)
+    parser.add_argument("--runs", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.what == "rates":
-        rates(asked.data, asked.root, asked.splits, asked.draws)
-    else:
-        {"overhead": overhead, "power": power, "mmd": power_of_mmd, "table": tables}[asked.what]()
+    options = {
+        "rates": (asked.data, asked.root, asked.sizes, asked.splits, asked.draws),
+        "lengths": (asked.runs,),
+        "overhead": (asked.threads,),
+    }
+    commands[asked.what](*options.get(asked.what, ()))
