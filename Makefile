@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 # Wheels that would replace torch by another build of it: without their dependencies.
 MODELS := torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 
-.PHONY: bench bench-full test test-slow test-all lint docs clean
+.PHONY: bench bench-full test test-slow test-all lint docs kernels wheel clean
 
 # `make bench FULL=1` adds every adaptation method on every stream, on the same networks.
 bench: $(STAMP)
@@ -34,6 +34,13 @@ lint: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
+# What Numba makes of the CPU's kernels before LLVM knows the processor: a cold start without Numba's part.
+kernels: $(STAMP)
+	$(BIN)/python -m qact.kernels.cpu.ahead
+
+wheel: kernels
+	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+
 $(STAMP): pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -44,5 +51,6 @@ $(STAMP): pyproject.toml requirements-dev.txt
 
 # Numba keeps a kernel by the date of its own file, not of those that it calls: after an edit, clean.
 clean:
-	find src -name '*.nb[ci]' -delete
+	find src \( -name '*.nb[ci]' -o -path '*/__pycache__/*.o' \) -delete
+	rm -rf src/qact/kernels/cpu/lowered
 	rm -rf $(VENV) site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

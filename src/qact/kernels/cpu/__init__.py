@@ -11,6 +11,7 @@
     follow     the running context
     passes     the general passes of `qact.kernels.passes`; extremes, moments: parts of them
     merge      contexts added up
+    ahead      kernels lowered where a wheel is built, for a short first call
 
 A channel is worked through while it is in the cache, so memory is read once and written once.
 """

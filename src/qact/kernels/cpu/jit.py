@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any
 
 from numba import njit, types
@@ -16,6 +17,8 @@ from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
+
+from qact.kernels.cpu import ahead
 
 # Sums may be taken in any order, so that they use the whole width of the processor; what is not a
 # number is found beforehand, on the bits.
@@ -59,6 +62,9 @@ jit: Callable[..., Any] = njit(pipeline_class=_Linked, **PART, **OPTIONS)
 inline: Callable[..., Any] = njit(inline="always", pipeline_class=_Linked, **PART, **OPTIONS)
 
 
+KERNELS: list[Kernel] = []
+
+
 class Kernel:
     """A C function of one address, see `qact.kernels.cpu.frame`: compiled when it is first needed.
 
@@ -69,18 +75,36 @@ class Kernel:
 
     def __init__(self, function: Callable[..., None]) -> None:
         self.function = function
+        KERNELS.append(self)
 
     @cached_property
     def compiled(self) -> Any:
         """With ``address`` and ``ctypes``, its two doors."""
-        made: Any = _Announced(self.function, ((types.voidptr,), types.void), {}, OPTIONS)
+        made = self._made()
         made.enable_caching()
+        return ahead.load(self.function, Path(made._cache.cache_path)) or self.by_numba(made)
+
+    def by_numba(self, made: Any) -> Any:
+        """Compiled from Python, or by an earlier process."""
         made._targetdescr = _Engine()
         with _uncollected():
             made.compile()
         if not made.cache_hits:  # it was compiled, and is on disk now
             made.compile()
         return made
+
+    def lowered(self) -> tuple[str, str]:
+        """In LLVM's language, before it is optimised for a processor; and where it is entered."""
+        made = self._made()
+        with _uncollected():
+            compiled = made._compiler.compile(made._sig.args, made._sig.return_type)
+        library = compiled.library
+        for part in dict.fromkeys(library._linking_libraries):
+            library._final_module.link_in(part._get_module_for_linking(), preserve=True)
+        return str(library._final_module), compiled.fndesc.llvm_cfunc_wrapper_name
+
+    def _made(self) -> Any:
+        return _Announced(self.function, ((types.voidptr,), types.void), {}, OPTIONS)
 
 
 class _Announced(CFunc):

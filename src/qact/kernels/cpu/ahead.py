@@ -1,0 +1,177 @@
+"""Kernels lowered ahead of time: Numba's part of a cold start, done where a wheel is built.
+
+Three quarters of the seconds that a kernel takes to compile are Numba's way from Python to LLVM's
+language, which is the same on every processor; LLVM's own, which must know the processor, are a
+quarter. ``python -m qact.kernels.cpu.ahead`` writes down what lies between them, in the folder
+`lowered` of this package. It is used if it is of these sources, this Numba and this platform; Numba
+does all of it otherwise, as in a clone. What either way gives is the same code, to the bit.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import lzma
+import os
+import re
+import shutil
+import sys
+from contextlib import suppress
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import llvmlite.binding as llvm
+import numba
+from numba.core import config
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
+from numba.core.runtime import rtsys
+
+HERE = Path(__file__).resolve().parent
+FOLDER = HERE / "lowered"
+# Instructions that not every processor of a platform has: such a kernel is compiled where it runs.
+_ONE_PROCESSOR = re.compile(r"@llvm\.(x86\.(?!atomic|sse2?\.)|aarch64\.sve)")
+
+
+class Loaded:
+    """A kernel's machine code in an engine of its own."""
+
+    def __init__(self, code: bytes, entry: str) -> None:
+        machine = llvm.Target.from_triple(llvm.get_process_triple()).create_target_machine()
+        own = config.USE_LLVMLITE_MEMORY_MANAGER
+        self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine, use_lmm=own)
+        self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        self._engine.finalize_object()
+        self.address = self._engine.get_function_address(entry)
+        self.ctypes = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(self.address)
+
+
+def name_of(function: Any) -> str:
+    """The name of a kernel's file."""
+    return f"{function.__module__.rpartition('.')[2]}.{function.__name__.strip('_')}"
+
+
+@global_compiler_lock
+def load(function: Any, kept: Path, folder: Path = FOLDER) -> Loaded | None:
+    """The kernel of a function if it was lowered ahead; its machine code is ``kept`` on disk."""
+    entry = _contents(folder).get(name_of(function))
+    if entry is None:
+        return None
+    rtsys.initialize(cpu_target.target_context)  # or memory is asked for at address zero
+    codegen, name = cpu_target.target_context.codegen(), name_of(function)
+    options = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE
+    what = (entry, sources(), versions(), codegen.magic_tuple(), *map(str, options))
+    key = hashlib.sha256(repr(what).encode()).hexdigest()[:24]
+    path = kept / f"{name}-{key}.o"
+    with suppress(OSError):
+        return Loaded(path.read_bytes(), entry)
+    library = codegen.create_library(name)
+    text = lzma.decompress((folder / f"{name}.ll.xz").read_bytes()).decode()
+    library._final_module = llvm.parse_assembly(text)
+    library._optimize_final_module()
+    if unknown(library._final_module):
+        return None
+    code = codegen._tm.emit_object(library._final_module)
+    with suppress(OSError):  # where nothing can be kept, it is made in every process
+        kept.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(f".{os.getpid()}")  # of this process alone, under the lock
+        aside.write_bytes(code)
+        os.replace(aside, path)
+    return Loaded(code, entry)
+
+
+def unknown(module: Any) -> list[str]:
+    """Functions that nothing in this process defines: their calls would lead nowhere."""
+    called = (one.name for one in module.functions if one.is_declaration)
+    return [n for n in called if not n.startswith("llvm.") and not llvm.address_of_symbol(n)]
+
+
+@cache
+def _contents(folder: Path) -> dict[str, str]:
+    """The kernels in a folder and where they are entered; none if it is another version's."""
+    try:
+        told = json.loads((folder / "contents.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    fits = told["sources"] == sources() and told["versions"] == versions()
+    return told["kernels"] if fits else {}
+
+
+def versions() -> list[str]:
+    """What lowers, and for which platform."""
+    return [numba.__version__, llvm.get_process_triple()]
+
+
+@cache
+def sources() -> str:
+    """A digest of all that kernels are made of: this package, and what it imports of others."""
+    digest = hashlib.sha256()
+    for path in files():
+        digest.update(path.read_bytes().replace(b"\r\n", b"\n"))
+    return digest.hexdigest()
+
+
+def files() -> list[Path]:
+    """The sources of :func:`sources`."""
+    found = set(HERE.glob("*.py"))
+    for path in HERE.glob("*.py"):
+        told = path.read_text(encoding="utf-8")
+        for name in re.findall(r"^from qact\.([\w.]+) import", told, re.MULTILINE):
+            found.add((HERE.parents[1] / name.replace(".", "/")).with_suffix(".py"))
+    return sorted(path for path in found if path.exists())
+
+
+def write(folder: Path, kernels: list[Any]) -> list[str]:
+    """Lower kernels into a folder, in the place of what was there; returns those left out."""
+    aside = folder.with_name(f"{folder.name}.{os.getpid()}")
+    aside.mkdir(parents=True)
+    entries, left = {}, []
+    for kernel in kernels:
+        name = name_of(kernel.function)
+        text, entry = kernel.lowered()
+        if _ONE_PROCESSOR.search(text):
+            left.append(name)
+            continue
+        text, entries[name] = renamed(text, entry, name)
+        (aside / f"{name}.ll.xz").write_bytes(lzma.compress(text.encode(), preset=9))
+    told = {"sources": sources(), "versions": versions(), "kernels": entries}
+    (aside / "contents.json").write_text(json.dumps(told, indent=1) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    aside.replace(folder)
+    return left
+
+
+def renamed(text: str, entry: str, name: str) -> tuple[str, str]:
+    """The same names in every process, in the order of the text: Numba's count what it compiles.
+
+    They begin with the kernel's, since a linker prefers what a process already has of a name.
+
+    >>> renamed("define void @_Z1fB2v7() { call void @_Z1gB2v3() }", "_Z1fB2v7", "lookup")
+    ('define void @qact.lookup.0() { call void @qact.lookup.1() }', 'qact.lookup.0')
+    """
+    names: dict[str, str] = {}
+
+    def short(found: re.Match[str]) -> str:
+        return "@" + names.setdefault(found[1], f"qact.{name}.{len(names)}")
+
+    return re.sub(r"@((?:cfunc\.)?_Z[\w.$]+)", short, text), names[entry]
+
+
+def main() -> None:
+    """Lower every kernel of the CPU engine."""
+    from qact.kernels.cpu.jit import KERNELS
+
+    for module in ("block", "lookup", "simplex"):
+        import_module(f"qact.kernels.cpu.{module}")
+    left = write(FOLDER, KERNELS)
+    size = sum(path.stat().st_size for path in FOLDER.iterdir()) / 1e3
+    print(f"{len(KERNELS) - len(left)} kernels in {FOLDER}, {size:.0f} kB")
+    for name in left:
+        print(f"left out, for one kind of processor only: {name}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""Kernels lowered ahead of time: the same code as Numba's own, or none at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import lzma
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("numba")
+
+from qact import Context
+from qact.kernels.cpu import ahead, lookup
+from qact.kernels.cpu.frame import cube, opened, pack
+from qact.kernels.cpu.jit import Kernel
+from qact.kernels.stored import store
+from qact.rank import levels
+from qact.rank.rule import Rule
+
+
+@Kernel
+def doubled(data):
+    frame = opened(data)
+    z, out = cube(frame, 0), cube(frame, 1)
+    for i in range(z.shape[2]):
+        out[0, 0, i] = 2 * z[0, 0, i]
+
+
+def result(kernel):
+    """What it makes of 0, 1, 2, ..."""
+    z = torch.arange(5.0).view(1, 1, 5)
+    out = torch.zeros_like(z)
+    kernel.ctypes(pack([z, out], []).buffer_info()[0])
+    return out.flatten().tolist()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with the kernel above in it."""
+    assert ahead.write(tmp_path / "lowered", [doubled]) == []
+    return tmp_path / "lowered"
+
+
+def test_a_kernel_that_was_lowered_runs_and_its_machine_code_is_kept(folder, tmp_path):
+    kept = tmp_path / "kept"
+    assert result(ahead.load(doubled.function, kept, folder)) == [0, 2, 4, 6, 8]
+    (code,) = kept.iterdir()
+    assert code.name.startswith("test_ahead.doubled-")
+    assert code.suffix == ".o"
+    (folder / "test_ahead.doubled.ll.xz").unlink()  # nothing is compiled once more
+    assert result(ahead.load(doubled.function, kept, folder)) == [0, 2, 4, 6, 8]
+
+
+def test_lowering_once_more_gives_the_same_file(folder, tmp_path):
+    assert doubled.lowered()[1] != doubled.lowered()[1]  # Numba counts what it has compiled
+    ahead.write(tmp_path / "again", [doubled])
+    for path in folder.iterdir():
+        assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes()
+
+
+def test_where_nothing_can_be_kept_it_still_runs(folder, tmp_path):
+    (tmp_path / "file").touch()
+    loaded = ahead.load(doubled.function, tmp_path / "file" / "kept", folder)
+    assert result(loaded) == [0, 2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("change", ["sources", "versions", "kernels", None])
+def test_what_is_of_other_sources_or_another_numba_is_left_alone(folder, tmp_path, change):
+    path = folder / "contents.json"
+    told = json.loads(path.read_text())
+    other = {"sources": "0" * 64, "versions": ["0.1", "vax"], "kernels": {}}
+    path.write_text(json.dumps(told | {change: other[change]}) if change else "{")
+    assert ahead.load(doubled.function, tmp_path, folder) is None
+
+
+def test_what_calls_a_function_that_nothing_defines_is_left_alone(folder, tmp_path):
+    path = folder / "test_ahead.doubled.ll.xz"
+    text = lzma.decompress(path.read_bytes()).decode()
+    text = text.replace("@numba_gil_ensure", "@numba_gil_of_old")
+    path.write_bytes(lzma.compress(text.encode()))
+    assert ahead.load(doubled.function, tmp_path, folder) is None
+
+
+ALLOCATING = """
+import sys
+from pathlib import Path
+import numpy as np, torch
+from qact.kernels.cpu import ahead
+from qact.kernels.cpu.frame import cube, opened, pack
+from qact.kernels.cpu.jit import Kernel
+
+@Kernel
+def reversed_(data):
+    frame = opened(data)
+    z, out = cube(frame, 0), cube(frame, 1)
+    row = np.empty(z.shape[2], np.float32)
+    for i in range(row.size):
+        row[row.size - 1 - i] = z[0, 0, i]
+    for i in range(row.size):
+        out[0, 0, i] = row[i]
+
+if __name__ == "__main__":
+    loaded = ahead.load(reversed_.function, Path("kept"), Path("lowered"))
+    z = torch.arange(4.0).view(1, 1, 4)
+    out = torch.zeros_like(z)
+    loaded.ctypes(pack([z, out], []).buffer_info()[0])
+    print(out.flatten().tolist())
+"""
+
+
+def test_a_process_in_which_numba_has_compiled_nothing_can_ask_for_memory(tmp_path):
+    (tmp_path / "allocating.py").write_text(ALLOCATING)
+    spec = importlib.util.spec_from_file_location("allocating", tmp_path / "allocating.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.reversed_.function.__module__ = "__main__"
+    ahead.write(tmp_path / "lowered", [module.reversed_])
+    command = [sys.executable, "allocating.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[3.0, 2.0, 1.0, 0.0]"
+
+
+def test_without_a_folder_numba_compiles(tmp_path):
+    assert ahead.load(doubled.function, tmp_path, tmp_path / "nothing") is None
+    assert result(doubled.by_numba(doubled._made())) == [0, 2, 4, 6, 8]
+
+
+def test_what_only_some_processors_can_run_is_left_out(tmp_path):
+    text = "declare <8 x i32> @llvm.x86.avx2.permd(<8 x i32>, <8 x i32>)"
+    special = SimpleNamespace(function=doubled.function, lowered=lambda: (text, "entry"))
+    assert ahead.write(tmp_path / "lowered", [special]) == ["test_ahead.doubled"]
+    assert [path.name for path in (tmp_path / "lowered").iterdir()] == ["contents.json"]
+
+
+def test_every_source_of_the_kernels_counts():
+    names = {path.name for path in ahead.files()}
+    assert {path.name for path in ahead.HERE.glob("*.py")} <= names
+    assert {"columns.py", "moving.py"} <= names  # constants that are compiled in
+
+
+def test_both_ways_give_the_same_bits(tmp_path, monkeypatch):
+    context = Context(3).add(torch.randn(64, 3))
+    stored = store(context.histogram, levels.parse("relu"), Rule())
+    z = torch.randn(40, 3, 7)
+    kernel = lookup._lookup_kernel
+    ahead.write(tmp_path / "lowered", [kernel])
+    found = []
+    for compiled in (
+        ahead.load(kernel.function, tmp_path, tmp_path / "lowered"),
+        kernel.by_numba(kernel._made()),
+    ):
+        monkeypatch.setitem(kernel.__dict__, "compiled", compiled)
+        found.append(lookup.lookup(z, stored))
+    assert torch.equal(*found)
+    assert found[0].unique().numel() > 100
+
+
+def test_what_this_installation_has_is_of_its_sources():
+    if not ahead.FOLDER.exists():
+        pytest.skip("a clone has none: `make kernels` writes them")
+    has = set(ahead._contents(ahead.FOLDER))
+    assert {"block.forward_kernel", "block.backward_kernel"} <= has, "outdated: `make kernels`"
