@@ -25,11 +25,12 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
-from numba.core import config
+from numba.core import config as _config
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
+config: Any = _config  # its names are made when it is imported
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "lowered"
 # Instructions that not every processor of a platform has: such a kernel is compiled where it runs.
