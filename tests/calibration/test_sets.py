@@ -88,7 +88,7 @@ def test_every_class_is_covered_where_all_together_is_not_enough():
     plain = coverage_report(marginal.predict(new[0]), new[1], 0.1)
     fair = coverage_report(mondrian.predict(new[0]), new[1], 0.1)
     assert plain.by_class[5].coverage < 0.8
-    for one in fair.by_class.values():  # as many calibrated as are tested
+    for one in fair.by_class.values():  # a bound of 0.87 was 2.2 sigma here
         assert one.coverage > 0.9 - 4 * math.sqrt(2 * 0.09 / one.count)
     assert fair.class_gap < 0.02 < plain.class_gap
     assert set(fair.by_size) <= set(range(7))

@@ -251,6 +251,36 @@ def test_what_is_not_finite_spoils_its_channel_and_no_statistics(bad):
     assert not torch.equal(layer.quantile.context.mass[0], stored[0])
 
 
+@pytest.mark.parametrize("engine", ["cpu", "eager"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("name", ["weight", "bias"])
+def test_a_norm_that_is_not_finite_spoils_its_channel(engine, bad, name):
+    layer = qact.NormedQAct(3, engine=engine)
+    layer(torch.randn(64, 3))
+    stored = layer.quantile.context.mass.clone()
+    getattr(layer.norm_in, name).data[1] = bad
+    x = torch.randn(64, 3, requires_grad=True)
+    y = layer(x)
+    y.sum().backward()
+    assert torch.isnan(y[:, 1]).all()
+    assert torch.isfinite(y[:, [0, 2]]).all()
+    assert torch.isfinite(x.grad[:, [0, 2]]).all()
+    assert torch.isfinite(layer.norm_in.running_mean).all()
+    assert torch.equal(layer.quantile.context.mass[1], stored[1])
+
+
+@pytest.mark.slow
+def test_forty_million_values_fit_in_a_bin():
+    layer = qact.QAct(1, engine="cpu")
+    x = torch.cat([torch.full((40_000_000,), 0.37), torch.randn(1_000_000)])
+    layer(x[:, None])
+    c = layer.context
+    mass, moment = c.mass.double(), c.moment.double()
+    place = c.offset.double()[:, None] + torch.arange(mass.shape[1])
+    mean = (place * mass + moment).sum() * 2.0 ** c.exponent.double() / mass.sum()
+    assert mean.item() == pytest.approx(x.double().mean().item(), abs=1e-3)
+
+
 def plan_cases() -> list[tuple[Plan, str]]:
     full = Rule(bandwidth=parse("0.2std"))
     step = Rule(smooth=False, bandwidth=parse(0.5), gradient="density", sentinels=1.0)

@@ -23,5 +23,7 @@ FINENESS, COARSE, FEW, MOST = 6.0, 3.0, 256, 2046
 REACH = 20.0
 # Beyond this many bandwidths the kernel holds 7e-6 of its mass; so many bins it may cover.
 KERNEL, TAPS = 4.5, 64
-# Positions inside a bin are counted in 256ths; one integer carries the count above them.
-PARTS, ONE = float(PLACES), 1 << 32
+# Positions inside a bin are counted in 256ths; one integer carries the count above them. A bin
+# holds 2^27 values: their positions sum to less than 2^36.
+COUNTS = 36
+PARTS, ONE = float(PLACES), 1 << COUNTS

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from qact.kernels.columns import BINS, MEAN, OFFSET, ONE, PARTS, STD, WIDTH
+from qact.kernels.columns import BINS, COUNTS, MEAN, OFFSET, ONE, PARTS, STD, WIDTH
 from qact.kernels.cpu.bits import exponent_of, power_of_two
 from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.rows import copy, fill
@@ -127,7 +127,7 @@ def _pour(hist, first, last, batch, start, rate, e, zero, mixed, inside):  # typ
     if halvings < 0:
         for k in range(first, last):
             if hist[k] != 0:
-                n = np.float64(hist[k] >> 32)
+                n = np.float64(hist[k] >> COUNTS)
                 place = np.float64(hist[k] & (ONE - 1)) / PARTS / n
                 cell, part = _resize(k + start, place, batch, e)
                 _drop(cell - zero, n * rate, part * n * rate, mixed, inside)
@@ -139,10 +139,10 @@ def _pour(hist, first, last, batch, start, rate, e, zero, mixed, inside):  # typ
         packed, bins = np.int64(0), 0.0
         while k < end:
             packed += hist[k]
-            bins += np.float64(hist[k] >> 32) * np.float64(k + start - left)
+            bins += np.float64(hist[k] >> COUNTS) * np.float64(k + start - left)
             k += 1
         at = min(max(cell - zero, 0), mixed.size - 1)
-        mixed[at] += np.float32(np.float64(packed >> 32) * rate)
+        mixed[at] += np.float32(np.float64(packed >> COUNTS) * rate)
         inside[at] += np.float32((bins + np.float64(packed & (ONE - 1)) / PARTS) * scale)
 
 

@@ -72,16 +72,27 @@ def normalise(row, weight, bias, eps, state):  # type: ignore[no-untyped-def]
 
 
 @jit
+def spoilt(state):  # type: ignore[no-untyped-def]
+    """What is known of a row that holds values which are not finite: nothing, and False."""
+    fill(state, np.nan)
+    state[FINITE] = 0.0
+    return False
+
+
+@jit
 def observe(row, weight, bias, eps, rule, state, work):  # type: ignore[no-untyped-def]
     """Norm, spread, sign and grid of a row into ``state``; whether all values are finite."""
-    state[FINITE] = 1.0 if extent(row, work.ends) else 0.0
-    if state[FINITE] == 0:
-        fill(state, np.nan)
-        state[FINITE] = 0.0
-        return False
+    if not extent(row, work.ends):
+        return spoilt(state)
+    state[FINITE] = 1.0
     if eps >= 0:
         normalise(row, weight, bias, eps, state)
-        extent(row, work.ends)
+        # A scale or shift that is not finite, or too large a one, spoils what no grid would hold.
+        if not extent(row, work.ends):
+            mean, variance = state[IN_MEAN], state[IN_VAR]
+            spoilt(state)
+            state[IN_MEAN], state[IN_VAR] = mean, variance
+            return False
     else:
         mean, variance = moments(row)
         state[MEAN], state[STD] = mean, math.sqrt(variance)

@@ -11,6 +11,7 @@ from qact.kernels.columns import (
     BINS,
     COARSE,
     CONTINUOUS,
+    COUNTS,
     FEW,
     FINENESS,
     KERNEL,
@@ -88,7 +89,7 @@ def edge_masses(hist, state, negative, positive, edges, part):  # type: ignore[n
     for k in range(own.size):
         weight = np.float32(negative) if k < zero else np.float32(positive)
         right[k] = np.float32(hist[k] & (ONE - 1)) * (weight * np.float32(1 / PARTS))
-        own[k] = np.float32(hist[k] >> 32) * weight - right[k]
+        own[k] = np.float32(hist[k] >> COUNTS) * weight - right[k]
     after = edges[pad + 1 : pad + bins + 2]
     for k in range(after.size):
         after[k] += right[k]
@@ -241,7 +242,7 @@ def table_moments(kind, hist, table, bins, values):  # type: ignore[no-untyped-d
     total, square, base = 0.0, 0.0, max(table[0], least)
     for k in range(bins + 1):
         if hist[k] != 0:
-            n = np.float64(hist[k] >> 32)
+            n = np.float64(hist[k] >> COUNTS)
             place = np.float64(hist[k] & (ONE - 1)) / PARTS / n
             left, right = max(table[k], least), max(table[k + 1], least)
             rise = np.float64(right - left)
