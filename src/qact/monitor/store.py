@@ -117,8 +117,8 @@ class Store:
         """Windows from the newest on, read as they are asked for.
 
         Raises:
-            StoreError: a file is damaged, or foreign. FileNotFoundError: somebody has merged since
-            the first one was asked for; begin again.
+            StoreError: a file is damaged, or foreign.
+            FileNotFoundError: somebody has merged since the first one was asked for; begin again.
         """
         return (Stored(rows.table(path)) for path in reversed(self.files()))
 
