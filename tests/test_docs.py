@@ -131,7 +131,7 @@ def test_the_site_builds_strictly_and_asks_nobody(tmp_path):
     pytest.importorskip("material")
     pytest.importorskip("mkdocstrings")
     pytest.importorskip("latex2mathml")
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet"]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]  # quiet, it misses warnings
     built = subprocess.run(
         [*command, "--site-dir", str(tmp_path)], cwd=ROOT, capture_output=True, text=True
     )
