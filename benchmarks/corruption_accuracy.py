@@ -33,6 +33,7 @@ HERE = Path(__file__).resolve().parent
 TESTS = HERE.parent / "tests" / "corruptions"
 FIELDS = ("network", "corruption", "severity", "block", "images", "ours", "published", "only_ours")
 BLOCK = 500
+Sums = dict[tuple[str, str, int], np.ndarray]  # corruption, network, severity
 
 
 def module(path: Path) -> Any:
@@ -119,12 +120,17 @@ def measured(args: Any, done: set[tuple[str, ...]]) -> Iterator[dict[str, Any]]:
                     yield dict(zip(FIELDS, row, strict=True))
 
 
-def table(rows: list[dict[str, str]]) -> str:
-    """A line per corruption and network: ours, published and the difference, by severity."""
-    sums: dict[tuple[str, str, int], np.ndarray] = defaultdict(lambda: np.zeros(4, int))
+def summed(rows: list[dict[str, str]]) -> Sums:
+    """Counts of all blocks by corruption, network and severity."""
+    sums: Sums = defaultdict(lambda: np.zeros(4, int))
     for row in rows:
         counts = np.array([int(row[k]) for k in FIELDS[4:]])
         sums[row["corruption"], row["network"], int(row["severity"])] += counts
+    return sums
+
+
+def table(sums: Sums) -> str:
+    """A line per corruption and network: ours, published and the difference, by severity."""
     severities = sorted({key[2] for key in sums})
     lines = ["| corruption | network |" + "".join(f" {s} |" for s in severities)]
     lines += ["|---|---|" + "---|" * len(severities)]
@@ -138,12 +144,26 @@ def table(rows: list[dict[str, str]]) -> str:
 
 
 def cell(counts: np.ndarray) -> str:
-    n, ours, theirs, only = (int(v) for v in counts)
-    discordant, difference = 2 * only - (ours - theirs), (ours - theirs) / n
-    error = math.sqrt(max(discordant / n - difference**2, 0) / n)
+    n, ours, theirs, _ = (int(v) for v in counts)
+    difference, error = compared(counts)
     return (
         f"{100 * ours / n:.1f}, {100 * theirs / n:.1f}: {100 * difference:+.1f} ({100 * error:.1f})"
     )
+
+
+def compared(counts: np.ndarray) -> tuple[float, float]:
+    """Ours less theirs, and the standard error of it."""
+    n, ours, theirs, only = (int(v) for v in counts)
+    discordant, difference = 2 * only - (ours - theirs), (ours - theirs) / n
+    return difference, math.sqrt(max(discordant / n - difference**2, 0) / n)
+
+
+def together(sums: Sums) -> str:
+    """How many cells are within two points, and how large they are beside their errors."""
+    found = [compared(counts) for counts in sums.values()]
+    within = sum(abs(difference) <= 0.02 + 1e-9 for difference, _ in found)
+    square = np.mean([(difference / error) ** 2 for difference, error in found if error])
+    return f"{within} of {len(found)} cells within two points, mean square {square:.2f} errors"
 
 
 def main() -> None:
@@ -167,7 +187,8 @@ def main() -> None:
                 csv.DictWriter(file, FIELDS, lineterminator="\n").writerow(row)
             print(*row.values(), flush=True)
     with args.out.open() as file:
-        print(table(list(csv.DictReader(file))))
+        sums = summed(list(csv.DictReader(file)))
+    print(table(sums), together(sums), sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
+from statistics import correlation, fmean
 
 import torch
 
@@ -207,6 +207,17 @@ def _less(values: dict[str, list[float]], name: str) -> str:
     return "" if name == "softmax" else interval([a - b for a, b in pairs])
 
 
+def agreement(found: Rows) -> float:
+    """Correlation of clean and shifted accuracy over the normalisers, stored statistics, GELU."""
+
+    def mean(name: str, severity: str, stride: str) -> float:
+        where = {"severity": severity, "stride": stride, "adaptation": "frozen"}
+        return fmean(over(found[name, "gelu", s], **where) for s in SEEDS)
+
+    usual = str(max(int(row["stride"]) for row in next(iter(found.values()))))
+    return correlation(*([mean(n, s, usual) for n in NORMALISERS] for s in ("0", "+")))
+
+
 def write_page() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for study in STUDIES:
@@ -215,6 +226,8 @@ def write_page() -> None:
             head, rest = text.split(begin)
             text = f"{head}{begin}\n\n" + "\n".join(table(read(path))) + f"\n\n{end}"
             text += rest.split(end)[1]
+            if all((n, "gelu", s) in read(path) for n in NORMALISERS for s in SEEDS):
+                print(f"{study}: clean and shifted correlate by {agreement(read(path)):.2f}")
     PAGE.write_text(text, encoding="utf-8")
 
 

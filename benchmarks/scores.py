@@ -4,6 +4,7 @@
         --train CIFAR10-TRAIN.npz --test CIFAR10-TEST.npz --set cifar100=FILE.npz --set mnist=...
     python benchmarks/scores.py --features DIR --relu RELU.npz --qact QACT.npz --measure
     python benchmarks/scores.py --features ... --inputs   # scores of gradients, on fewer images
+    python benchmarks/scores.py --features ... --reasons  # why two of these fail
     python benchmarks/scores.py --features ... --cost     # passes, and pytorch-ood beside
     python benchmarks/scores.py --features ... --fit      # all fits on a loader, end to end
     python benchmarks/scores.py --features ... --rays     # far along a ray: the picture
@@ -434,6 +435,22 @@ def fitted(options: argparse.Namespace) -> None:
 
 
 @torch.no_grad()
+def reasons(options: argparse.Namespace) -> None:
+    """Why AdaSCALE and interval bounds fail here: sizes of features, gains within a box."""
+    images = {name: normalised(x[:50]) for name, x, _ in sets(options)}
+    inside, outside = images["cifar10"], images[outliers(options)[0]]
+    for kind in ("relu", "qact"):
+        model = network(kind, getattr(options, kind))
+        size = [model.embed(x).topk(25, 1).values.sum(1).mean().item() for x in (inside, outside)]
+        print(f"{kind}: the 5% largest features sum to {size[0]:.3g}, of outliers {size[1]:.3g}")
+        for eps in (0.0, 1e-6, 1e-5, 1e-4):
+            score = create("interval_bounds", eps=eps)
+            score.fit(model, [(inside[:10], torch.zeros(10, dtype=torch.int64))])
+            gains = [score.score(x[:20]).median().item() for x in (inside, outside)]
+            print(f"{kind}: gain within {eps:g}, median {gains[0]:.3g}, of outliers {gains[1]:.3g}")
+
+
+@torch.no_grad()
 def rays(options: argparse.Namespace) -> None:
     """Mean of the largest softmax at ``t x`` for test images ``x``, and its picture."""
     x = normalised(images_of(options.test)[0][:50])
@@ -568,11 +585,12 @@ def main() -> None:
     parser.add_argument("--fitted", type=int, default=5000, help="training images of the fit")
     parser.add_argument("--minutes", type=float, default=1e6, help="then stop, to go on later")
     parser.add_argument("--rounds", type=int, default=9, help="of a timing")
-    for what in ("measure", "inputs", "cost", "fit", "rays", "table"):
+    for what in ("measure", "inputs", "reasons", "cost", "fit", "rays", "table"):
         parser.add_argument(f"--{what}", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    asked = {"measure": measure, "inputs": with_inputs, "cost": cost, "fit": fitted, "rays": rays}
+    asked = {"measure": measure, "inputs": with_inputs, "reasons": reasons, "cost": cost}
+    asked |= {"fit": fitted, "rays": rays}
     chosen = [function for what, function in asked.items() if getattr(options, what)]
     for function in chosen or ([] if options.table else [make_features]):
         function(options)
