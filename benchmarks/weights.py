@@ -84,9 +84,13 @@ def measure(rounds: int, engine: str, only: str | None) -> None:
     entmax: Any = None if only == "softmax" else import_module("entmax")
     if engine == "torch":
         engines.fused = lambda *_: False
+    learnt = weights.create("entmax_learnt", alpha=1.3)
+    alpha = torch.tensor(1.3, requires_grad=True)
     pairs = [
         ("sparsemax", weights.sparsemax, lambda z: entmax.sparsemax(z, dim=-1)),
         ("entmax15", weights.entmax15, lambda z: entmax.entmax15(z, dim=-1)),
+        ("entmax", lambda z: weights.entmax(z, alpha=1.3), lambda z: entmax.entmax_bisect(z, 1.3)),
+        ("entmax_learnt", learnt, lambda z: entmax.entmax_bisect(z, alpha)),
         ("softmax", weights.softmax, lambda z: torch.softmax(z, -1)),
     ]
     whole = json.loads(PATH.read_text()) if PATH.exists() else {}

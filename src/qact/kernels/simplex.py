@@ -1,8 +1,7 @@
 """alpha-entmax of rows as operators of ``torch.library``, and the threshold that they look for.
 
-qact::entmax            weights of rows            (differentiable)
-qact::entmax_backward   its gradient, from the weights alone
-qact::entmax_threshold  ``tau`` for any alpha that broadcasts against the rows
+qact::entmax           weights of rows (..., n); alpha broadcasts against (..., 1)  (differentiable)
+qact::entmax_backward  its gradients, from the weights alone
 
 Under ``torch.func`` and in exported graphs :func:`plain` takes their place.
 
@@ -11,7 +10,6 @@ With ``x = (alpha - 1) (z - max z)`` and ``r = 1 / (alpha - 1)`` the weights are
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -79,26 +77,21 @@ def sorted_threshold(x: Tensor, alpha: float) -> Tensor:
     return tau.gather(-1, kept - 1)
 
 
-def plain(z: Tensor, alpha: float) -> Tensor:
-    """The weights in operations that every runtime has; no loop waits for the data."""
-    if alpha in (1.5, 2.0):
+def plain(z: Tensor, alpha: float | Tensor) -> Tensor:
+    """The weights in operations that every runtime has; no loop waits for the data.
+
+    Autograd sees one Newton step from the root, ``tau + (sum p(tau) - 1) / (-dsum/dtau)``: that
+    moves nothing, and has the derivatives of the root that the equation ``sum p = 1`` defines.
+    """
+    if isinstance(alpha, float) and alpha in (1.5, 2.0):
         x = relative(z, alpha)
         return weights(x, sorted_threshold(x, alpha), alpha)
-    return implicit(z, alpha, lambda x, alpha: threshold(x, alpha, 40))
-
-
-def implicit(z: Tensor, alpha: float | Tensor, find: Callable[[Tensor, Any], Tensor]) -> Tensor:
-    """The weights as a function of ``z`` and ``alpha`` that autograd can follow.
-
-    It sees one Newton step from the root, ``tau + (sum p(tau) - 1) / (-dsum/dtau)``: that moves
-    nothing, and has the derivatives of the root that the equation ``sum p = 1`` defines.
-    """
     alpha = torch.as_tensor(alpha, dtype=z.dtype, device=z.device)
     keep = z != -torch.inf
     top = _top(z)
     x = (alpha - 1) * (torch.where(keep, z, top) - top)
     x = x.masked_fill(~keep, -2.0)  # below every threshold
-    root = find(x.detach(), alpha.detach())
+    root = threshold(x.detach(), alpha.detach(), 40)
     power, gap = 1 / (alpha - 1), x - root
     inside = keep & ~(gap <= 0)  # a row with NaN is NaN
     gap = torch.where(inside, gap, 1.0)  # a power of 0 has no derivative, and is not asked for one
@@ -126,73 +119,99 @@ def weights(x: Tensor, tau: Tensor, alpha: float | Tensor) -> Tensor:
     return gap ** (1 / (alpha - 1))
 
 
-def slope(p: Tensor, grad: Tensor, alpha: float) -> Tensor:
+def slope(p: Tensor, grad: Tensor, alpha: float | Tensor) -> Tensor:
     """``dL/dz = s (g - sum g s / sum s)`` with ``s = p^(2 - alpha)`` on the support.
 
     Peters et al. 2019, arXiv 1905.05702.
     """
-    s = torch.where(p > 0, p.masked_fill(p <= 0, 1) ** (2 - alpha), 0)
-    total = s.sum(-1, keepdim=True)
-    mean = (grad * s).sum(-1, keepdim=True) / torch.where(total > 0, total, 1)
+    s, mean = _projected(p, grad, alpha)
     return s * (grad - mean)
 
 
-def _compiled(z: Tensor, alpha: float) -> ModuleType | None:
-    fits = alpha in (1.5, 2.0) and z.device.type == "cpu" and z.numel() > 0
+def slope_of_alpha(p: Tensor, grad: Tensor, alpha: float | Tensor) -> Tensor:
+    """``dL/dalpha = sum (g - sum g s / sum s) r p (r - ln p)`` of every row, (..., 1).
+
+    Correia et al. 2019, arXiv 1909.00015, proposition 1.
+    """
+    r = 1 / (alpha - 1)
+    inside = p > 0
+    log = torch.where(inside, p, 1).log()
+    mean = _projected(p, grad, alpha)[1]
+    return ((grad - mean) * r * p * (r - log)).sum(-1, keepdim=True)
+
+
+def _projected(p: Tensor, grad: Tensor, alpha: float | Tensor) -> tuple[Tensor, Tensor]:
+    s = torch.where(p > 0, p.masked_fill(p <= 0, 1) ** (2 - alpha), 0)
+    total = s.sum(-1, keepdim=True)
+    return s, (grad * s).sum(-1, keepdim=True) / torch.where(total > 0, total, 1)
+
+
+def _compiled(z: Tensor) -> ModuleType | None:
+    fits = z.device.type == "cpu" and z.numel() > 0
     return import_module("qact.kernels.cpu.simplex") if fits and engines.fused(None, z) else None
 
 
+def _of_rows(alpha: Tensor, z: Tensor) -> Tensor:
+    """One of every row, or one of all."""
+    if alpha.numel() > 1:
+        alpha = alpha.expand(*z.shape[:-1], 1)
+    return alpha.reshape(-1).float().contiguous()
+
+
+def _known(alpha: Tensor) -> float | Tensor:
+    """A number where it is one, and can be read without waiting for a device."""
+    return alpha.item() if alpha.numel() == 1 and alpha.device.type == "cpu" else alpha
+
+
 @custom_op("qact::entmax", mutates_args=())
-def entmax(z: Tensor, alpha: float) -> Tensor:
+def entmax(z: Tensor, alpha: Tensor) -> Tensor:
     """alpha-entmax along the last dimension of ``z``, float32 or float64."""
-    kernel, z = _compiled(z, alpha), z.contiguous()
+    kernel, z = _compiled(z), z.contiguous()
     if kernel is not None:
-        return kernel.forward(z.view(-1, z.shape[-1]), alpha).view_as(z)
-    x = relative(z, alpha)
-    return weights(x, threshold(x, alpha), alpha)
+        return kernel.forward(z.view(-1, z.shape[-1]), _of_rows(alpha, z)).view_as(z)
+    known = _known(alpha)
+    x = relative(z, known)
+    return weights(x, threshold(x, known), known)
 
 
 @entmax.register_fake
-def _(z: Tensor, alpha: float) -> Tensor:
+def _(z: Tensor, alpha: Tensor) -> Tensor:
     return z.new_empty(z.shape)
 
 
 @custom_op("qact::entmax_backward", mutates_args=())
-def entmax_backward(p: Tensor, grad: Tensor, alpha: float) -> Tensor:
-    """See :func:`slope`."""
-    kernel, n = _compiled(p, alpha), p.shape[-1]
+def entmax_backward(p: Tensor, grad: Tensor, alpha: Tensor, learnt: bool) -> tuple[Tensor, Tensor]:
+    """See :func:`slope` and :func:`slope_of_alpha`; the latter is empty if not ``learnt``."""
+    kernel, n = _compiled(p), p.shape[-1]
     if kernel is None:
-        return slope(p, grad, alpha)
+        return _gradients(p, grad, _known(alpha), learnt)
     p, grad = p.contiguous(), grad.contiguous()
-    return kernel.backward(p.view(-1, n), grad.view(-1, n), alpha).view_as(p)
+    rows = kernel.backward(p.view(-1, n), grad.view(-1, n), _of_rows(alpha, p), learnt)
+    return rows[0].view_as(p), rows[1].view((*p.shape[:-1], 1) if learnt else 0)
 
 
 @entmax_backward.register_fake
-def _(p: Tensor, grad: Tensor, alpha: float) -> Tensor:
-    return p.new_empty(p.shape)
-
-
-@custom_op("qact::entmax_threshold", mutates_args=())
-def entmax_threshold(x: Tensor, alpha: Tensor) -> Tensor:
-    """:func:`threshold` for an ``alpha`` that broadcasts against (..., 1)."""
-    return threshold(x, alpha)
-
-
-@entmax_threshold.register_fake
-def _(x: Tensor, alpha: Tensor) -> Tensor:
-    return x.new_empty((*x.shape[:-1], 1))
+def _(p: Tensor, grad: Tensor, alpha: Tensor, learnt: bool) -> tuple[Tensor, Tensor]:
+    return p.new_empty(p.shape), p.new_empty((*p.shape[:-1], 1) if learnt else 0)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(output)
-    ctx.alpha = inputs[1]
+    ctx.save_for_backward(output, inputs[1])
 
 
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    (p,) = ctx.saved_tensors
-    if torch.is_grad_enabled():  # asked for a gradient that can be differentiated again
-        return slope(p, grad, ctx.alpha), None
-    return torch.ops.qact.entmax_backward(p, grad, ctx.alpha), None
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+    (p, alpha), learnt = ctx.saved_tensors, ctx.needs_input_grad[1]
+    again = torch.is_grad_enabled()  # asked for a gradient that can be differentiated again
+    found = _gradients if again else torch.ops.qact.entmax_backward
+    by_z, by_alpha = found(p, grad, alpha, learnt)
+    return by_z, by_alpha.sum_to_size(alpha.shape) if learnt else None
+
+
+def _gradients(
+    p: Tensor, grad: Tensor, alpha: float | Tensor, learnt: bool
+) -> tuple[Tensor, Tensor]:
+    by_alpha = slope_of_alpha(p, grad, alpha) if learnt else p.new_empty(0)
+    return slope(p, grad, alpha), by_alpha
 
 
 entmax.register_autograd(_backward, setup_context=_keep)

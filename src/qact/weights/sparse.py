@@ -45,8 +45,11 @@ def entmax(scores: Tensor, dim: int = -1, mask: Tensor | None = None, alpha: flo
     if alpha == 1:
         return softmax(scores, dim, mask)
     z = asked(scores, dim, mask).movedim(dim, -1)
-    apply = simplex.plain if _portable() else torch.ops.qact.entmax
-    return apply(z, float(alpha)).movedim(-1, dim).to(scores.dtype)
+    if _portable():
+        p = simplex.plain(z, float(alpha))
+    else:
+        p = torch.ops.qact.entmax(z, torch.tensor(float(alpha), dtype=z.dtype))
+    return p.movedim(-1, dim).to(scores.dtype)
 
 
 @mapped(
@@ -125,12 +128,8 @@ class LearntEntmax(PerHead):
         if self.heads == 1:  # it must not carry dimensions of its own
             alpha = alpha.reshape(())
         z = z.movedim(self.dim, -1)
-        find = _everywhere if _portable() else torch.ops.qact.entmax_threshold
-        return simplex.implicit(z, alpha, find).movedim(-1, self.dim).to(scores.dtype)
-
-
-def _everywhere(x: Tensor, alpha: Tensor) -> Tensor:
-    return simplex.threshold(x, alpha, 40)
+        p = simplex.plain(z, alpha) if _portable() else torch.ops.qact.entmax(z, alpha)
+        return p.movedim(-1, self.dim).to(scores.dtype)
 
 
 def _portable() -> bool:
