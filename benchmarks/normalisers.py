@@ -207,15 +207,34 @@ def _less(values: dict[str, list[float]], name: str) -> str:
     return "" if name == "softmax" else interval([a - b for a, b in pairs])
 
 
-def agreement(found: Rows) -> float:
-    """Correlation of clean and shifted accuracy over the normalisers, stored statistics, GELU."""
-
-    def mean(name: str, severity: str, stride: str) -> float:
-        where = {"severity": severity, "stride": stride, "adaptation": "frozen"}
-        return fmean(over(found[name, "gelu", s], **where) for s in SEEDS)
-
+def summary(found: Rows) -> list[str]:
+    """What the page says in words: of accuracy at the usual stride, over all normalisers."""
     usual = str(max(int(row["stride"]) for row in next(iter(found.values()))))
-    return correlation(*([mean(n, s, usual) for n in NORMALISERS] for s in ("0", "+")))
+
+    def means(activation: str, how: str, severity: str) -> list[float]:
+        where = {"severity": severity, "stride": usual, "adaptation": how}
+        return [fmean(over(found[n, activation, s], **where) for s in SEEDS) for n in NORMALISERS]
+
+    clean, shifted = (means("gelu", "frozen", severity) for severity in ("0", "+"))
+    lines = [f"clean and shifted correlate by {correlation(clean, shifted):.2f}"]
+    if ("softmax", "qact", SEEDS[-1]) in found:
+        for act, how in ADAPTED.items():
+            all_of = [
+                means(act, *which) for which in (("frozen", "0"), ("frozen", "+"), (how, "+"))
+            ]
+            names = "clean", "shifted", f"shifted, {how}"
+            told = (f"{k} {100 * fmean(v):.1f}" for k, v in zip(names, all_of, strict=True))
+            gains = [100 * (b - a) for a, b in zip(*all_of[1:], strict=True)]
+            lines.append(
+                f"{act}: {', '.join(told)}; {how} gains {min(gains):.1f} to {max(gains):.1f}"
+            )
+        pairs = zip(*(means(act, how, "+") for act, how in ADAPTED.items()), strict=True)
+        gains = [100 * (ours - theirs) for theirs, ours in pairs]
+        lines.append(
+            f"adapted, qact less gelu: {fmean(gains):.1f}, {min(gains):.1f} to {max(gains):.1f}, "
+            f"softmax {gains[NORMALISERS.index('softmax')]:.1f}"
+        )
+    return lines
 
 
 def write_page() -> None:
@@ -227,7 +246,7 @@ def write_page() -> None:
             text = f"{head}{begin}\n\n" + "\n".join(table(read(path))) + f"\n\n{end}"
             text += rest.split(end)[1]
             if all((n, "gelu", s) in read(path) for n in NORMALISERS for s in SEEDS):
-                print(f"{study}: clean and shifted correlate by {agreement(read(path)):.2f}")
+                print(study, *summary(read(path)), sep="\n  ")
     PAGE.write_text(text, encoding="utf-8")
 
 
