@@ -156,6 +156,39 @@ def test_glass_displacement_equals_a_loop():
         assert torch.equal(x[n, source[n]].view(h, w), image)
 
 
+def every_level(side=9):
+    """Plain pictures of all 256 levels, (256, 1, side, side)."""
+    return (torch.arange(256.0) / 255).view(-1, 1, 1, 1).expand(-1, 1, side, side)
+
+
+def blurred_by_glass(x, constant):
+    out = glass.glass_blur(x, constant, Draws(0, "glass", torch.arange(len(x))))
+    return out.mul(255).round().div(255)
+
+
+@pytest.mark.parametrize("scale", ["cifar", "tiny_imagenet", "imagenet"])
+def test_glass_leaves_every_plain_level_as_it_is(scale):
+    x = every_level()
+    for severity, constant in enumerate(entry("glass_blur").constants[scale], 1):
+        assert torch.equal(blur.smooth_levels(x, constant[0]), x), severity
+        assert torch.equal(blurred_by_glass(x, constant), x), severity
+
+
+@pytest.mark.parametrize("sigma", [0.05, 0.25, 0.4, 0.7, 1.1, 1.5])
+def test_the_levels_that_glass_cuts_to_are_those_of_float64(sigma):
+    noise = torch.randint(0, 256, (40, 1, 16, 16), generator=torch.Generator().manual_seed(1))
+    for x in (noise / 255, pictures(20)):
+        exact = ndimage.gaussian_filter(x.double().numpy(), (0, 0, sigma, sigma), mode="nearest")
+        exact = torch.from_numpy(exact) * 255
+        whole = exact.round()  # where float64 itself may fall to either side
+        exact = torch.where((exact - whole).abs() < 1e-4, whole, exact)
+        ours = blur.smooth_levels(x, sigma).double() * 255
+        # What lies within 2^-12 below a level counts as that level: one value in 4,096.
+        assert (ours.round() - exact.floor()).ne(0).double().mean() < 1e-3
+        assert ((ours - exact) < 2.0**-11).all()
+        assert ((ours - exact) > -1).all()
+
+
 def test_snow_without_flakes_pales_the_image():
     # With seed and image fixed, what snow adds is the same on every image.
     x = pictures(2)

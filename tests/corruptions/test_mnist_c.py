@@ -117,6 +117,19 @@ def _line(c0, r0, c1, r1):
     return out
 
 
+def test_glass_leaves_every_plain_level_as_it_is():
+    x = (torch.arange(256.0) / 255).view(-1, 1, 1, 1).expand(-1, 1, 9, 9)
+    for severity in range(1, 6):
+        assert torch.equal(corrupt_mnist(x, "glass_blur", severity), x)
+
+
+@pytest.mark.parametrize("side", [18, 36, 58, 116, 28])
+def test_dots_are_two_pixels_of_28_long(side):
+    lines = dotted(Draws(0, "t", torch.arange(200)), side, side).amax((0, 1))
+    shown = torch.tensor([(28 * column // side) // 2 % 2 == 1 for column in range(side - 1)])
+    assert torch.equal(lines[:-1] > 0, shown)
+
+
 def test_dotted_lines_equal_their_formula():
     index = torch.arange(6)
     ends = Draws(0, "t", index).integers(27, 2).tolist()

@@ -64,6 +64,15 @@ def smooth(x: Tensor, sigma: float, border: str = "nearest", truncate: float = 4
     return linear.along(vertical, gaussian(sigma, w, border, truncate), x)
 
 
+def smooth_levels(x: Tensor, sigma: float) -> Tensor:
+    """:func:`smooth`, cut to whole levels of 255 as a cast to bytes cuts, in [0, 1].
+
+    A level that the filter leaves alone is that level: weights rounded to 2^-24 move 255 by up to
+    255 * 2 taps * 2^-25, less than 2^-12 up to 15 taps an axis, and are given so much.
+    """
+    return smooth(x * 255, sigma).add_(2.0**-12).floor_().div_(255)
+
+
 @register(
     "gaussian_blur",
     paper=HENDRYCKS,

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from qact.corruptions.blur import smooth
+from qact.corruptions.blur import smooth, smooth_levels
 from qact.corruptions.random import Draws
 from qact.corruptions.registry import HENDRYCKS, register
 
@@ -26,7 +26,7 @@ def glass_blur(x: Tensor, constant: tuple[float, int, int], draws: Draws) -> Ten
     happens here, for grey images too.
     """
     sigma, delta, sweeps = constant
-    x = smooth(x, sigma).mul_(255).floor_().div_(255)
+    x = smooth_levels(x, sigma)
     n, c, h, w = x.shape
     for _ in range(sweeps):
         source = displaced(draws, delta, h, w)

@@ -42,7 +42,8 @@ def dotted(draws: Draws, h: int, w: int) -> Tensor:
     step = ((rows - middle).abs_() * (_STEPS / scale)).round_().long()
     table = _table(device)
     line = table[step.clamp_(max=len(table) - 1)]
-    shown = (columns / scale).floor_().long() // 2 % 2 == 1
+    # In whole numbers: a quotient rounded below its whole pixel of 28 would end a dot early.
+    shown = columns.long() * 28 // h // 2 % 2 == 1
     return line * (shown & (columns < w - 1))
 
 

@@ -42,7 +42,7 @@ def glass_blur(x: Tensor, constant: tuple[float, int, int], draws: Draws) -> Ten
     """Gaussian blur, about half of the pixels swapped with a neighbour, gaussian blur."""
     sigma, delta, sweeps = constant
     n, _, h, w = x.shape
-    x = blur.smooth(x, sigma).mul_(255).floor_().div_(255)
+    x = blur.smooth_levels(x, sigma)
     for _ in range(sweeps):
         x = x.flatten(2).gather(2, swapped(draws, delta, h, w)[:, None]).view(n, 1, h, w)
     return blur.smooth(x, sigma)
