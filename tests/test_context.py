@@ -642,6 +642,28 @@ def test_float64_has_the_same_context_in_every_unit(unit):
         assert middle == pytest.approx(float(shape.median()), abs=0.05)
 
 
+@pytest.mark.parametrize("exponent", [-112, -126, -130, -140, -148])
+def test_values_that_bins_cannot_tell_apart_are_refused_not_ranked(exponent):
+    z = (torch.randn(500, 1, dtype=torch.float64) * 2.0**exponent).float()
+    context = Context(2).add(torch.cat([torch.randn(500, 1), z], 1))
+    for question in (context.rank, context.density):
+        with pytest.raises(ValueError, match="channel 1 spread by .* multiply the values by a power"):
+            question(torch.zeros(3, 2))
+    assert context.cdf(torch.tensor([[0.0, -1.0], [0.0, 1.0]]))[:, 1].tolist() == [0, 1]
+    want = (z >= z.T).float().mean(1, keepdim=True)
+    for dtype in (torch.float32, torch.float64):  # of the values, not of the context
+        fine = Context(1, dtype=torch.float64).add(z.to(dtype))
+        got = fine.rank(z.to(dtype), grounded=False, smooth=False)
+        assert got.dtype == dtype
+        assert (got - want).abs().max() <= (fine.mass.amax() / fine.count).max()
+
+
+def test_constant_channels_are_ranked_whatever_their_value():
+    for value in (0.0, 1.0, 1e-30, 1e-42):
+        rank = Context(1).add(torch.full((50, 1), value)).rank(torch.tensor([[value]]))
+        assert rank.item() == pytest.approx(0.5, abs=0.26)
+
+
 # Counts without end, and averages that are none
 
 

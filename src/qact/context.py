@@ -15,7 +15,7 @@ from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, store
 from qact.rank.bandwidth import Bandwidth, parse
 from qact.rank.grid import stored, whole
-from qact.rank.histogram import Histogram, empty, merge
+from qact.rank.histogram import Histogram, empty, merge, narrowest
 from qact.rank.layout import Channels
 from qact.rank.levels import parse as parse_level
 from qact.rank.moving import moved
@@ -125,9 +125,13 @@ class Context(nn.Module):
     def _narrowed(self, z: Tensor) -> Tensor:
         """Values in the context's precision, on the side of zero that they are on."""
         if (z.dtype, self.mean.dtype) != (torch.float64, torch.float32):
-            return z
+            return self._wide(z)
         narrow = z.float()
         return torch.where((z < 0) & (narrow == 0), -torch.finfo(torch.float32).tiny, narrow)
+
+    def _wide(self, z: Tensor) -> Tensor:
+        """Values no narrower than the context, whose bins may be finer than float32 can tell."""
+        return z.double() if self.mean.dtype == torch.float64 else z
 
     @torch.no_grad()
     def merge(self, other: Context) -> Context:
@@ -221,12 +225,25 @@ class Context(nn.Module):
         """Return the rank of ``z`` here: the empirical CDF, or, smooth, its kernel estimate.
 
         Options as in :class:`qact.rank.rule.Rule` (any bandwidth).
+
+        Raises:
+            ValueError: a channel's values differ by less than its bins tell apart.
         """
+        self._require_width()
         plan = _rule(**rule)
+        return self._read(z, dim, lambda f: self._ranked(f, plan))
+
+    def cdf(self, z: Tensor, *, dim: int = 1) -> Tensor:
+        """Return the share of all values up to ``z``: the step rank without grounding.
+
+        To half of a bin's mass, also where all values of a channel share one.
+        """
+        plan = _rule(grounded=False, smooth=False)
         return self._read(z, dim, lambda f: self._ranked(f, plan))
 
     def _ranked(self, z: Tensor, rule: Rule) -> Tensor:
         """By the table that is kept until something changes; a gradient goes its own way."""
+        z = self._wide(z)
         differentiated = torch.is_grad_enabled() and z.requires_grad
         if z.dtype == torch.float64 or differentiated or torch.compiler.is_compiling():
             return eager.apply(z, self.histogram, UNIFORM, rule)
@@ -237,9 +254,14 @@ class Context(nn.Module):
         return engines.lookup(None, wide, self._table[1])
 
     def density(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
-        """Return the kernel density ``f_h(z)``, the slope of the smooth rank, per unit of ``z``."""
+        """Return the kernel density ``f_h(z)``, the slope of the smooth rank, per unit of ``z``.
+
+        Raises:
+            ValueError: a channel's values differ by less than its bins tell apart.
+        """
+        self._require_width()
         plan = _rule(**rule)
-        return self._read(z, dim, lambda f: eager.density(f, self.histogram, plan))
+        return self._read(z, dim, lambda f: eager.density(self._wide(f), self.histogram, plan))
 
     def quantile(self, q: float | Tensor, *, grounded: bool | str = False) -> Tensor:
         """Return the values (C, Q) below which a share ``q`` (a number, or (Q,)) of weight lies.
@@ -279,6 +301,22 @@ class Context(nn.Module):
         if self.is_empty:
             raise RuntimeError(
                 "this context has seen no data; train the layer, call add(), or load a state first"
+            )
+
+    def _require_width(self) -> None:
+        """Raise ValueError where values differ, and the finest bins that there are hold them all.
+
+        A layer counts such a channel as constant; who asks a context for ranks is told.
+        """
+        least = narrowest(self.std.dtype)
+        narrow = ((self.std > 0) & (self.std <= least)).nonzero()
+        if len(narrow):
+            channel = int(narrow[0])
+            other = "" if least < 1e-200 else ", or use Context(..., dtype=torch.float64)"
+            raise ValueError(
+                f"the values of channel {channel} spread by {self.std[channel].item():.3g}; bins of "
+                f"{self.std.dtype} tell apart what spreads by more than {least:.3g}: multiply the "
+                f"values by a power of two{other}"
             )
 
     @torch.no_grad()

@@ -83,5 +83,5 @@ def weighted(reference: Reference, window: Window, slices: int = 10) -> float:
 def _share_below(window: Window, values: Tensor) -> Tensor:
     """The window's distribution function of confidence at increasing ``values``, float64."""
     context = window.context(CONFIDENCE)
-    rank = context.rank(values[:, None].float(), grounded=False, smooth=False)
+    rank = context.cdf(values[:, None].float())
     return rank[:, 0].double()

@@ -238,7 +238,7 @@ def _density(axes: Any, signal: Signal, window: Window, name: str, channel: int)
     grid = edges[:, None].expand(-1, len(signal.histogram.mass))
     width = float(edges[1] - edges[0])
     for index, context in enumerate(contexts):
-        rank = context.rank(grid.contiguous(), grounded=False, smooth=False)[:, channel]
+        rank = context.cdf(grid.contiguous())[:, channel]
         axes.stairs((rank.diff() / width).tolist(), edges.tolist(), fill=index == 0,
                     color=MUTED if index == 0 else SERIES[0], alpha=0.35 if index == 0 else 1.0,
                     linewidth=1.4)  # fmt: skip

@@ -71,8 +71,12 @@ class Histogram:
 
 def varied(mean: Tensor, std: Tensor) -> Tensor:
     """Whether a channel's spread is more than its dtype's rounding, or than the smallest bins."""
-    smallest = 2.0 ** (LIMITS[std.dtype][0] + 10)
-    return std > (torch.finfo(std.dtype).eps * mean.abs()).clamp_min(smallest)
+    return std > (torch.finfo(std.dtype).eps * mean.abs()).clamp_min(narrowest(std.dtype))
+
+
+def narrowest(dtype: torch.dtype) -> float:
+    """The spread up to which a channel is constant: 2^10 of the finest bins."""
+    return 2.0 ** (LIMITS[dtype][0] + 10)
 
 
 def empty(

@@ -86,7 +86,7 @@ class NAC(Score):
         edges = self.edges().to(context.mean.device)[:, None]
         if not self.gradient:
             edges = self.mean + edges * self.std
-        ranks = context.rank(edges.expand(-1, context.num_features), grounded=False, smooth=False)
+        ranks = context.cdf(edges.expand(-1, context.num_features))
         whole = torch.cat([torch.zeros_like(ranks[:1]), ranks, torch.ones_like(ranks[:1])])
         self._keep(coverage=(whole.diff(dim=0).T / self.full).clamp(0, 1).float())
 

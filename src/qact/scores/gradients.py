@@ -117,7 +117,7 @@ class AdaSCALE(Differentiating):
         if not len(a):
             return a.new_empty(0)
         q = self.moved(outputs)[:, None].float()
-        rank = self.shift.rank(q, grounded=False, smooth=False)
+        rank = self.shift.cdf(q)
         level = (self.low + (1 - rank) * (self.high - self.low)).nan_to_num(self.low)
         kept = (a.shape[1] - (a.shape[1] * level).round()).clamp(min=1).long()
         top = a.sort(1, descending=True).values.cumsum(1).gather(1, kept - 1)

@@ -42,6 +42,6 @@ def pooled_quantile(context: Context, level: float) -> Tensor:
     for _ in range(40):
         middle = (low + high) / 2
         z = middle.expand(1, context.num_features)
-        reached = (share * context.rank(z, grounded=False, smooth=False)[0]).sum() >= level
+        reached = (share * context.cdf(z)[0]).sum() >= level
         low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
     return high

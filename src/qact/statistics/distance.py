@@ -25,7 +25,7 @@ def kolmogorov(a: Context, b: Context) -> Tensor:
         0.5
     """
     at = torch.cat(_quantiles(a, b), 1).T  # (points, channels)
-    ranks = [context.rank(at, grounded=False, smooth=False) for context in (a, b)]
+    ranks = [context.cdf(at) for context in (a, b)]
     return (ranks[0] - ranks[1]).abs().amax(0)
 
 

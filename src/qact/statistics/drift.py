@@ -187,4 +187,4 @@ def watched(model: nn.Module) -> Iterator[tuple[Contexts, dict[str, Sizes]]]:
 def _collect(layer: QAct, context: Context, sizes: Sizes, input: Tensor) -> None:
     """A plain mean over the batches."""
     context.follow(eager.observe(fold(input, layer.dim), layer.rule, context.bins), None)
-    sizes.add(layer.context.rank(input, dim=layer.dim, grounded=False, smooth=False), layer.dim)
+    sizes.add(layer.context.cdf(input, dim=layer.dim), layer.dim)
