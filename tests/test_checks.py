@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import qact
+from qact import checks
 from qact.calibration import TemperatureScaling, binary_calibration_error, brier_score
 from qact.losses import triplet_loss, watershed_loss
 
@@ -35,3 +36,13 @@ def test_what_is_no_tensor_is_named(call, name, kind):
 def test_labels_of_logits_of_one_dimension():
     with pytest.raises(ValueError, match=r"for logits \(\.\.\., C\) of shape \(10,\), got \(10,\)"):
         TemperatureScaling().fit(torch.randn(10), torch.zeros(10, dtype=torch.long))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), -0.1, 1.5, float("inf")])
+def test_a_value_outside_the_unit_interval_is_named(bad):
+    for make in (np.asarray, torch.tensor):
+        values = make([[0.0, 1.0], [bad, 0.5]])
+        with pytest.raises(ValueError, match=rf"got {bad:g} \(1 of 4 values do not\)"):
+            checks.unit("x", values)
+        checks.unit("x", make([]))
+        checks.unit("x", make([0.0, 1.0]))

@@ -647,7 +647,7 @@ def test_values_that_bins_cannot_tell_apart_are_refused_not_ranked(exponent):
     z = (torch.randn(500, 1, dtype=torch.float64) * 2.0**exponent).float()
     context = Context(2).add(torch.cat([torch.randn(500, 1), z], 1))
     for question in (context.rank, context.density):
-        with pytest.raises(ValueError, match="channel 1 spread by .* multiply the values by a power"):
+        with pytest.raises(ValueError, match=r"channel 1 spread .* multiply the values by a power"):
             question(torch.zeros(3, 2))
     assert context.cdf(torch.tensor([[0.0, -1.0], [0.0, 1.0]]))[:, 1].tolist() == [0, 1]
     want = (z >= z.T).float().mean(1, keepdim=True)

@@ -75,6 +75,24 @@ def within(name: str, value: Any, low: float, high: float = math.inf) -> float:
     return float(value)
 
 
+def unit(name: str, values: Any, slack: float = 0.0) -> None:
+    """Refuse a tensor or an array of numbers outside [0, 1], or that are none; say which.
+
+    Example:
+        >>> import numpy as np
+        >>> unit("probs", np.array([0.5, np.nan, 2.0]))
+        Traceback (most recent call last):
+        ValueError: probs must lie in [0, 1], got nan (2 of 3 values do not)
+    """
+    fine = (values >= 0) & (values <= 1 + slack)
+    if not fine.all():
+        wrong = values[~fine]
+        raise ValueError(
+            f"{name} must lie in [0, 1], got {float(wrong[0]):.6g} "
+            f"({len(wrong):,} of {math.prod(values.shape):,} values do not)"
+        )
+
+
 def distinct(name: str, values: Sequence[object]) -> None:
     """Refuse an empty list, and one with repetitions or with lists in it."""
     nested = any(isinstance(value, list | dict) for value in values)

@@ -314,9 +314,9 @@ class Context(nn.Module):
             channel = int(narrow[0])
             other = "" if least < 1e-200 else ", or use Context(..., dtype=torch.float64)"
             raise ValueError(
-                f"the values of channel {channel} spread by {self.std[channel].item():.3g}; bins of "
-                f"{self.std.dtype} tell apart what spreads by more than {least:.3g}: multiply the "
-                f"values by a power of two{other}"
+                f"the values of channel {channel} spread by {float(self.std[channel]):.3g}; bins "
+                f"of {self.std.dtype} tell apart what spreads by more than {least:.3g}: multiply "
+                f"the values by a power of two{other}"
             )
 
     @torch.no_grad()

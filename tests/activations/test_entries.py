@@ -231,3 +231,30 @@ def test_onnx(tmp_path):
             torch.testing.assert_close(
                 torch.from_numpy(got), want, rtol=1e-4, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
             )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_input_without_the_dim_is_a_value_error(name):
+    module = made(name)
+    if not hasattr(module, "dim") or getattr(module, "num_features", C) is None:
+        pytest.skip("takes an input of any shape")
+    for shape, valid in (((), "it has no dimensions"), ((C,), "valid values are -1 to 0")):
+        with pytest.raises(ValueError, match=f"dim=1 is out of range .*; {valid}"):
+            module(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_batch_leaves_the_state_alone(name):
+    module = made(name)
+    _filled(module)
+    before = copy.deepcopy(module.state_dict())
+    for shape in ((0, C), (0, C, 3, 3), (2, C, 0)):
+        for mode in (True, False):
+            module.train(mode)
+            try:
+                assert module(torch.zeros(shape)).numel() == 0
+            except ValueError as error:
+                assert mode
+                assert "empty batch" in str(error)  # noqa: PT017
+    for key, value in module.state_dict().items():
+        assert torch.equal(value, before[key]), key

@@ -107,7 +107,7 @@ def test_tensors_and_floats():
     [
         (np.zeros((5, 8)), np.zeros(5, int), r"shape .* got \(5, 8\)"),
         (np.zeros((5, 8, 8, 2), np.uint8), np.zeros(5, int), r"got \(5, 8, 8, 2\)"),
-        (np.full((5, 8, 8), 2.0), np.zeros(5, int), r"\[0, 1\], got 2\.0 to 2\.0"),
+        (np.full((5, 8, 8), 2.0), np.zeros(5, int), r"\[0, 1\], got 2 "),
         (np.full((5, 8, 8), np.nan), np.zeros(5, int), r"\[0, 1\], got nan"),
         (np.zeros((5, 8, 8), np.int64), np.zeros(5, int), "bytes or floats .* got int64"),
         (

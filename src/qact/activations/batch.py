@@ -65,7 +65,7 @@ class Dice(Shell):
         """Apply :func:`dice` with the statistics of the mode."""
         wide = input if input.dtype == torch.float64 else input.float()
         mean, var = self.running_mean, self.running_var
-        if self.training:
+        if self.training and input.numel():  # no values have no mean to follow
             var, mean = torch.var_mean(fold(wide, self.dim), (0, 2), correction=0)
             with torch.no_grad():
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), self.momentum)

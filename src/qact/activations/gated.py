@@ -12,6 +12,7 @@ from qact import checks
 from qact.activations.recompute import recomputed
 from qact.activations.registry import register
 from qact.activations.shell import Shell
+from qact.rank.layout import channel_dim
 
 _GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda b: b,
@@ -50,12 +51,12 @@ def drelu(input: Tensor, dim: int = 1) -> Tensor:
 
 
 def _over_halves(product: Callable[..., Tensor], input: Tensor, dim: int) -> Tensor:
+    dim = channel_dim(input, dim)
     if input.shape[dim] % 2:
         raise ValueError(
             f"the input has {input.shape[dim]} channels at dim {dim} (shape {tuple(input.shape)}); "
             "a gate needs an even number"
         )
-    dim = dim % input.dim()
     if dim == 0:  # pieces are cut along the first dimension, so the halves must lie in another
         return _over_halves(product, input[None], 1)[0]
     return recomputed(lambda x: product(*x.chunk(2, dim)), input)
@@ -165,12 +166,13 @@ def maxout(input: Tensor, k: int = 2, dim: int = 1) -> Tensor:
         tensor([[3., 2.]])
     """
     checks.integer("k", k, 2)
+    dim = channel_dim(input, dim)
     if input.shape[dim] % k:
         raise ValueError(
             f"the input has {input.shape[dim]} channels at dim {dim} (shape {tuple(input.shape)}); "
             f"maxout needs a multiple of k={k}"
         )
-    return input.unflatten(dim, (-1, k)).max(dim % input.dim() + 1).values
+    return input.unflatten(dim, (-1, k)).max(dim + 1).values
 
 
 @register(

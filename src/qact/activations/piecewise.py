@@ -7,6 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from qact import checks
 from qact.activations.recompute import step, with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell, along
@@ -91,7 +92,7 @@ class DiagonalTMAF(Shell):
         super().__init__(inplace)
         if list(knots) != sorted(set(knots)) or not knots:
             raise ValueError(f"knots={knots!r} must rise")
-        self.num_features, self.dim = num_features, dim
+        self.num_features, self.dim = num_features, checks.integer("dim", dim)
         self.knots: Tensor
         self.register_buffer("knots", torch.tensor(knots, dtype=torch.get_default_dtype()))
         start = torch.tensor([0.0] + [float(knot >= 0) for knot in knots])

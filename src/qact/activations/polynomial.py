@@ -11,6 +11,7 @@ from qact import checks
 from qact.activations.recompute import recomputed, with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
+from qact.rank.layout import channel_dim
 
 
 def polyrelu(input: Tensor, a: Tensor) -> Tensor:
@@ -74,7 +75,7 @@ def polynorm(input: Tensor, a: Tensor, dim: int = 1, eps: float = 1e-6) -> Tenso
         >>> polynorm(torch.tensor([[3.0, -3.0]]), torch.tensor([0.0, 1.0]))
         tensor([[ 1.0000, -1.0000]])
     """
-    return recomputed(partial(_polynorm, dim=dim, eps=eps), input, a)
+    return recomputed(partial(_polynorm, dim=channel_dim(input, dim), eps=eps), input, a)
 
 
 def _polynorm(x: Tensor, a: Tensor, dim: int, eps: float) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from qact import checks
+from qact.rank.layout import channel_dim
 
 
 class Shell(nn.Module):
@@ -28,7 +29,7 @@ def along(parameter: Tensor, input: Tensor, dim: int) -> Tensor:
     """A parameter (C,) so that it broadcasts against ``input`` with channels at ``dim``.
 
     Raises:
-        ValueError: the input has another number of channels there.
+        ValueError: the input has no such dimension, or another number of channels there.
 
     Example:
         >>> import torch
@@ -37,7 +38,7 @@ def along(parameter: Tensor, input: Tensor, dim: int) -> Tensor:
     """
     if parameter.numel() == 1:
         return parameter
-    dim = dim % input.dim()
+    dim = channel_dim(input, dim)
     if input.shape[dim] != parameter.shape[0]:
         raise ValueError(
             f"the input has {input.shape[dim]} channels at dim {dim} (shape {tuple(input.shape)}); "

@@ -10,6 +10,7 @@ from qact import checks
 from qact.activations.recompute import recomputed
 from qact.activations.registry import register
 from qact.activations.shell import Shell
+from qact.rank.layout import channel_dim
 
 
 def topk(input: Tensor, k: int | float = 0.25, dim: int = 1) -> Tensor:
@@ -22,6 +23,7 @@ def topk(input: Tensor, k: int | float = 0.25, dim: int = 1) -> Tensor:
         >>> topk(torch.tensor([[1.0, 3.0, -5.0, 2.0]]), 2)
         tensor([[0., 3., 0., 2.]])
     """
+    dim = channel_dim(input, dim)
     width = input.shape[dim]
     count = k if isinstance(k, int) else -int(-width * k // 1)
     if not 1 <= count <= width:

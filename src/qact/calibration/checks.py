@@ -22,8 +22,7 @@ def checked(probs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         raise TypeError(f"need floating probs, integer labels; got {probs.dtype}, {labels.dtype}")
     tolerance = probs.shape[1] * max(torch.finfo(probs.dtype).eps, 1e-6)
     wide, y = probs.detach().double(), labels.detach().long()
-    if not torch.isfinite(wide).all() or wide.min() < 0 or wide.max() > 1 + tolerance:
-        raise ValueError(f"probs must lie in [0, 1], got {wide.min():.4g} to {wide.max():.4g}")
+    checks.unit("probs", wide, tolerance)
     worst = (wide.sum(1) - 1).abs().max().item()
     if worst > tolerance:
         raise ValueError(f"rows of probs must sum to 1, one is off by {worst:.3g} (logits?)")
@@ -45,8 +44,7 @@ def checked_pairs(confidence: Tensor, hit: Tensor) -> tuple[Tensor, Tensor]:
     if not confidence.is_floating_point():
         raise TypeError(f"confidence must be floating, got {confidence.dtype}")
     wide, hits = confidence.detach().double(), hit.detach().double()
-    if not torch.isfinite(wide).all() or wide.min() < 0 or wide.max() > 1 + 1e-6:
-        raise ValueError(f"confidence must lie in [0, 1], got {wide.min():.4g}..{wide.max():.4g}")
+    checks.unit("confidence", wide, 1e-6)
     if not ((hits == 0) | (hits == 1)).all():
         raise ValueError("hit must hold 0 and 1 (or False and True) only")
     return wide, hits

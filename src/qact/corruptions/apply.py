@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact.corruptions.random import Draws
 from qact.corruptions.registry import Corruption, CorruptionEntry, known
 
@@ -145,7 +146,7 @@ def check_images(images: Tensor) -> None:
         return
     low, high = (v.item() for v in images.aminmax())
     if not (low >= 0 and high <= 1):  # also false for NaN
-        raise ValueError(f"images must lie in [0, 1], got values from {low} to {high}")
+        checks.unit("images", images)
 
 
 def _checked_index(index: Tensor | None, images: Tensor) -> Tensor:

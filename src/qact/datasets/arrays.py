@@ -42,8 +42,7 @@ def as_images(images: Any, what: str = "images") -> np.ndarray:
             f"{tuple(np.shape(images))}"
         )
     if np.issubdtype(x.dtype, np.floating):
-        if x.size and not (x.min() >= 0 and x.max() <= 1):  # also false for NaN
-            raise ValueError(f"{what} of floats must lie in [0, 1], got {x.min()} to {x.max()}")
+        checks.unit(f"{what} of floats", x)
         x = np.round(x * 255).astype(np.uint8)
     if x.dtype != np.uint8:
         fits = np.issubdtype(x.dtype, np.integer) and x.size and 0 <= x.min() <= x.max() <= 255

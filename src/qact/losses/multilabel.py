@@ -87,7 +87,7 @@ def soft_top_k(scores: Tensor, k: int, *, alpha: float = 1.0) -> Tensor:
         tensor(2.)
     """
     if not 1 <= checks.integer("k", k) < scores.shape[1]:
-        raise ValueError(f"k={k!r} must be in 1..{scores.shape[1] - 1}, below the classes")
+        raise ValueError(f"k={k!r} must be at least 1 and less than the {scores.shape[1]} classes")
     return _soft_top_k(scores * alpha, k).sigmoid()
 
 
@@ -141,7 +141,7 @@ def soft_top_k_loss(
     checks.number("alpha", alpha, "a positive number", 0)
     classes = logits.shape[-1]
     if not 1 <= checks.integer("k", k) < classes:
-        raise ValueError(f"k={k!r} must be in 1..{classes - 1}, below the classes")
+        raise ValueError(f"k={k!r} must be at least 1 and less than the {classes} classes")
 
     def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         at = _soft_top_k(z * alpha, k)

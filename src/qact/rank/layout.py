@@ -85,12 +85,13 @@ class Channels:
 def channel_dim(input: Tensor, dim: int) -> int:
     """The non-negative index of the channel dimension; ValueError if ``dim`` does not exist."""
     checks.integer("dim", dim)
-    if input.dim() < 1 or not -input.dim() <= dim < input.dim():
+    number = input.dim()
+    if not -number <= dim < number:
+        valid = f"valid values are {-number} to {number - 1}" if number else "it has no dimensions"
         raise ValueError(
-            f"dim={dim} is out of range for an input of shape {tuple(input.shape)}; "
-            f"valid values are {-input.dim()} to {input.dim() - 1}"
+            f"dim={dim} is out of range for an input of shape {tuple(input.shape)}; {valid}"
         )
-    return dim % input.dim()
+    return dim % number
 
 
 def fold(input: Tensor, dim: int) -> Tensor:

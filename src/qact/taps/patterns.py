@@ -170,4 +170,5 @@ def _fits(values: Tensor, classes: Tensor, count: int, features: int) -> None:
             f"{features}) and (N,)"
         )
     if len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < count:
-        raise ValueError(f"classes must be 0 to {count - 1}, got {int(classes.max())}")
+        wrong = classes[(classes < 0) | (classes >= count)]
+        raise ValueError(f"classes must be 0 to {count - 1}, got {int(wrong[0])}")
