@@ -38,6 +38,23 @@ class Entry:
         return self.make(*args, **options)
 
 
+@dataclass(frozen=True)
+class FormulaEntry(Entry):
+    """An entry that is a function of its room.
+
+    Args:
+        formula: the function, in one line.
+        family: the file it stands in; by default the module that defines it.
+    """
+
+    formula: str
+    family: str = ""
+
+    def __post_init__(self) -> None:
+        where = self.family or self.make.__module__.rpartition(".")[2]
+        object.__setattr__(self, "family", where)  # the way to set what is frozen
+
+
 E = TypeVar("E", bound=Entry)
 
 

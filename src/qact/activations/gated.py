@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ _GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "silu": F.silu,
 }
+_halving = partial(register, pointwise=False, halves=True)
 
 
 def gated(input: Tensor, gate: str = "sigmoid", dim: int = 1) -> Tensor:
@@ -77,76 +79,40 @@ class _Gate(Shell):
         return gated(input, self.gate, self.dim)
 
 
-@register(
-    "glu",
-    paper="Dauphin et al. 2016, arXiv 1612.08083, Eq. 1",
-    formula="a sigmoid(b)",
-    pointwise=False,
-    halves=True,
-)
+@_halving("glu", paper="Dauphin et al. 2016, arXiv 1612.08083, Eq. 1", formula="a sigmoid(b)")
 class GLU(_Gate):
     """:func:`gated` with a sigmoid."""
 
 
-@register(
-    "reglu",
-    paper="Shazeer 2020, arXiv 2002.05202, Eq. 5",
-    formula="a max(0, b)",
-    pointwise=False,
-    halves=True,
-)
+@_halving("reglu", paper="Shazeer 2020, arXiv 2002.05202, Eq. 5", formula="a max(0, b)")
 class ReGLU(_Gate):
     """:func:`gated` with ReLU."""
 
     gate = "relu"
 
 
-@register(
-    "geglu",
-    paper="Shazeer 2020, arXiv 2002.05202, Eq. 5",
-    formula="a GELU(b)",
-    pointwise=False,
-    halves=True,
-)
+@_halving("geglu", paper="Shazeer 2020, arXiv 2002.05202, Eq. 5", formula="a GELU(b)")
 class GEGLU(_Gate):
     """:func:`gated` with GELU."""
 
     gate = "gelu"
 
 
-@register(
-    "swiglu",
-    paper="Shazeer 2020, arXiv 2002.05202, Eq. 5",
-    formula="a SiLU(b)",
-    pointwise=False,
-    halves=True,
-)
+@_halving("swiglu", paper="Shazeer 2020, arXiv 2002.05202, Eq. 5", formula="a SiLU(b)")
 class SwiGLU(_Gate):
     """:func:`gated` with SiLU."""
 
     gate = "silu"
 
 
-@register(
-    "simple_gate",
-    paper="Chen et al. 2022, arXiv 2204.04676",
-    formula="a b",
-    pointwise=False,
-    halves=True,
-)
+@_halving("simple_gate", paper="Chen et al. 2022, arXiv 2204.04676", formula="a b")
 class SimpleGate(_Gate):
     """:func:`gated` without a function: the product of the halves."""
 
     gate = "linear"
 
 
-@register(
-    "drelu",
-    paper="Song et al. 2024, arXiv 2406.05955",
-    formula="max(0, a) max(0, b)",
-    pointwise=False,
-    halves=True,
-)
+@_halving("drelu", paper="Song et al. 2024, arXiv 2406.05955", formula="max(0, a) max(0, b)")
 class DReLU(_Gate):
     """Module of :func:`drelu`."""
 
@@ -175,13 +141,7 @@ def maxout(input: Tensor, k: int = 2, dim: int = 1) -> Tensor:
     return input.unflatten(dim, (-1, k)).max(dim + 1).values
 
 
-@register(
-    "maxout",
-    paper="Goodfellow et al. 2013, arXiv 1302.4389",
-    formula="max of k channels",
-    pointwise=False,
-    halves=True,
-)
+@_halving("maxout", paper="Goodfellow et al. 2013, arXiv 1302.4389", formula="max of k channels")
 class Maxout(Shell):
     """Module of :func:`maxout`."""
 

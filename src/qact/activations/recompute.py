@@ -87,12 +87,9 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        input, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():  # asked for a gradient that can be differentiated again
-            tensors = [input, *parameters]
-            partials = ctx.partials(*map(widened, tensors))
-            wide = widened(grad)
-            return None, None, *_like([None if p is None else wide * p for p in partials], tensors)
+            return _Traced.backward(ctx, grad)
+        input, *parameters = ctx.saved_tensors
         rows, scalars = _flat(input, parameters)
         grads = grad.reshape(rows.shape)
         output, sums = torch.empty_like(rows), [torch.zeros_like(p) for p in scalars]

@@ -10,12 +10,11 @@ from typing import Any
 from torch import nn
 
 from qact import checks
-from qact.registry import Entry as Known
-from qact.registry import Registry
+from qact.registry import FormulaEntry, Registry
 
 
 @dataclass(frozen=True)
-class Entry(Known):
+class Entry(FormulaEntry):
     """What the registry knows of an activation.
 
     Args:
@@ -32,18 +31,12 @@ class Entry(Known):
         control: a rival of QAct in the tables of the bench, not QAct itself.
     """
 
-    formula: str
-    family: str = ""
     parameters: tuple[str, ...] = ()
     pointwise: bool = True
     halves: bool = False
     needs_features: bool = False
     alone: bool = True
     control: bool = True
-
-    def __post_init__(self) -> None:
-        where = self.family or self.make.__module__.rpartition(".")[2]
-        object.__setattr__(self, "family", where)  # the way to set what is frozen
 
     @property
     def drop_in(self) -> bool:

@@ -61,12 +61,7 @@ class Forgetting(Mapped):
         return bias + whole.to(q.dtype)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the output (N, H, L, E)."""
         if self.engine == "flex" and self.fused and mask is None:

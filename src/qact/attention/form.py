@@ -50,23 +50,13 @@ class Form(nn.Module):
         return output
 
     def quadratic(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """The output by its definition, from all weights."""
         return self.finish(self.weights(q, k, x, mask) @ self.values(v), x)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the output (N, H, L, E)."""
         return self.quadratic(q, k, v, x, mask)

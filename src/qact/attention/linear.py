@@ -67,12 +67,7 @@ class Linear(Form):
         return w / w.sum(-1, keepdim=True).clamp_min(TINY) if self.divided else w
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the output (N, H, L, E), in linear time."""
         keep, v = keys_kept(mask, k), self.values(v)

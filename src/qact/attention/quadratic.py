@@ -84,12 +84,7 @@ class Mapped(Form):
         return softmax and not _compat.has_hooks(self.scores) and not _compat.has_hooks(self.map)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the output (N, H, L, E)."""
         if not self.fused:
@@ -216,12 +211,7 @@ class Shaped(Mapped):
         super().__init__(num_heads, head_dim, causal, "softmax", scale)
 
     def forward(
-        self,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        x: Tensor | None = None,
-        mask: Tensor | None = None,
+        self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the output (N, H, L, E)."""
         if not self.fused or mask is not None or q.shape[-2] != k.shape[-2]:

@@ -180,13 +180,7 @@ class _MMCE(torch.autograd.Function):
 
 
 @logit_loss("dca", paper="Liang et al. 2020, arXiv 2009.04057")
-def dca_loss(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    strength: float = 1.0,
-    **reduced: Any,
-) -> Tensor:
+def dca_loss(logits: Tensor, target: Tensor, *, strength: float = 1.0, **reduced: Any) -> Tensor:
     """Return ``-log p_y + s |mean_i h_i - mean_i r_i|``: accuracy against mean confidence.
 
     Args:
@@ -213,13 +207,7 @@ def dca_loss(
 
 
 @logit_loss("mdca", paper="Hebbalaguppe et al. 2022, arXiv 2203.13834")
-def mdca_loss(
-    logits: Tensor,
-    target: Tensor,
-    *,
-    strength: float = 1.0,
-    **reduced: Any,
-) -> Tensor:
+def mdca_loss(logits: Tensor, target: Tensor, *, strength: float = 1.0, **reduced: Any) -> Tensor:
     """Return ``-log p_y + s mean_k |mean_i p_ik - mean_i [y_i = k]|``: every class's frequency.
 
     Args:

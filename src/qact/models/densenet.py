@@ -112,10 +112,7 @@ class DenseNet(nn.Module):
 
 @register("densenet40", paper="Huang et al. 2017, arXiv 1608.06993")
 def densenet40(
-    in_channels: int = 3,
-    num_classes: int = 10,
-    act: Act = "relu",
-    width_multiplier: float = 1.0,
+    in_channels: int = 3, num_classes: int = 10, act: Act = "relu", width_multiplier: float = 1.0
 ) -> DenseNet:
     """Return DenseNet-40 with growth 12: 1.0 million parameters.
 

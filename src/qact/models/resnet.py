@@ -117,10 +117,7 @@ def resnet_small(
 
 @register("resnet18", paper="He et al. 2015, arXiv 1512.03385")
 def resnet18(
-    in_channels: int = 3,
-    num_classes: int = 10,
-    act: Act = "relu",
-    width_multiplier: float = 1.0,
+    in_channels: int = 3, num_classes: int = 10, act: Act = "relu", width_multiplier: float = 1.0
 ) -> ResNet:
     """Return ResNet-18 for 32x32 images: stages of 2-2-2-2 blocks, 64-128-256-512 channels.
 
@@ -134,10 +131,7 @@ def resnet18(
 
 @register("resnet34", paper="He et al. 2015, arXiv 1512.03385")
 def resnet34(
-    in_channels: int = 3,
-    num_classes: int = 10,
-    act: Act = "relu",
-    width_multiplier: float = 1.0,
+    in_channels: int = 3, num_classes: int = 10, act: Act = "relu", width_multiplier: float = 1.0
 ) -> ResNet:
     """Return ResNet-34 for 32x32 images: stages of 3-4-6-3 blocks, 64-128-256-512 channels.
 
@@ -151,10 +145,7 @@ def resnet34(
 
 @register("resnet50", paper="He et al. 2015, arXiv 1512.03385")
 def resnet50(
-    in_channels: int = 3,
-    num_classes: int = 10,
-    act: Act = "relu",
-    width_multiplier: float = 1.0,
+    in_channels: int = 3, num_classes: int = 10, act: Act = "relu", width_multiplier: float = 1.0
 ) -> ResNet:
     """Return ResNet-50 for 32x32 images: 3-4-6-3 bottlenecks, 256-512-1024-2048 channels.
 

@@ -89,10 +89,7 @@ class VGG(nn.Module):
 
 @register("vgg16", paper="Simonyan and Zisserman 2014, arXiv 1409.1556")
 def vgg16(
-    in_channels: int = 3,
-    num_classes: int = 10,
-    act: Act = "relu",
-    width_multiplier: float = 1.0,
+    in_channels: int = 3, num_classes: int = 10, act: Act = "relu", width_multiplier: float = 1.0
 ) -> VGG:
     """Return VGG-16 for 32x32 images: 13 convolutions, 14.7 million parameters.
 

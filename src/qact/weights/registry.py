@@ -13,7 +13,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
-class Entry(registry.Entry):
+class Entry(registry.FormulaEntry):
     """What the registry knows of a map.
 
     Args:
@@ -34,8 +34,6 @@ class Entry(registry.Entry):
         onnx: it can be exported, and a runtime gives the same weights.
     """
 
-    formula: str
-    family: str = ""
     parameters: tuple[str, ...] = ()
     simplex: bool = True
     sparse: bool = False
@@ -46,10 +44,6 @@ class Entry(registry.Entry):
     temperature: str = ""
     needs: tuple[str, ...] = ()
     onnx: bool = True
-
-    def __post_init__(self) -> None:
-        where = self.family or self.make.__module__.rpartition(".")[2]
-        object.__setattr__(self, "family", where)  # the way to set what is frozen
 
 
 WEIGHTS = registry.Registry("weight map", Entry, room="qact.weights")

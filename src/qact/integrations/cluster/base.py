@@ -43,7 +43,6 @@ class Cluster(ABC):
     def room(self) -> int:
         """How many tasks to have under way."""
 
-    @abstractmethod
     def run(
         self,
         function: Callable[[Any], Any],
@@ -69,6 +68,13 @@ class Cluster(ABC):
         Raises:
             ClusterError: versions differ, or the engine is gone.
         """
+        return self._results(Job(function), tasks, heard, gpus, window)
+
+    @abstractmethod
+    def _results(
+        self, job: Job, tasks: Iterable[Any], heard: Heard, gpus: int, window: int | None
+    ) -> Iterator[tuple[int, Any]]:
+        """What :meth:`run` yields."""
 
     def in_order(
         self, function: Callable[[Any], Any], tasks: Iterable[Any], **options: Any
@@ -97,21 +103,14 @@ class Remote(Cluster):
     free, so neither they nor their results have to fit into memory together.
     """
 
-    def run(
-        self,
-        function: Callable[[Any], Any],
-        tasks: Iterable[Any],
-        *,
-        heard: Heard = lambda index, message: None,
-        gpus: int = 0,
-        window: int | None = None,
+    def _results(
+        self, job: Job, tasks: Iterable[Any], heard: Heard, gpus: int, window: int | None
     ) -> Iterator[tuple[int, Any]]:
-        """As :class:`Cluster` says."""
         inbox = self._inbox()
         flying: dict[int, _Flight] = {}
         todo = enumerate(tasks)
         following = next(todo, None)
-        self._begin(Job(function), lambda index, what: inbox.put((index, [what])), gpus)
+        self._begin(job, lambda index, what: inbox.put((index, [what])), gpus)
         try:
             while following or flying:
                 while following and self._may_start(following[0], flying, window):

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -34,21 +34,15 @@ class Here(Cluster):
         """One."""
         return 1
 
-    def run(
-        self,
-        function: Callable[[Any], Any],
-        tasks: Iterable[Any],
-        *,
-        heard: Heard = lambda index, message: None,
-        gpus: int = 0,
-        window: int | None = None,
+    def _results(
+        self, job: Job, tasks: Iterable[Any], heard: Heard, gpus: int, window: int | None
     ) -> Iterator[tuple[int, Any]]:
-        """As :class:`Cluster` says, and what is told is heard at once."""
+        # What is told is heard at once, and an error is the one that was raised, not a copy.
         for index, task in enumerate(tasks):
             result: Any
             with one_thread(), speaking(lambda message, index=index: heard(index, message)):  # type: ignore[misc]
                 try:
-                    result = function(task)
+                    result = job.function(task)
                 except Exception as error:
                     result = error
             yield index, result
