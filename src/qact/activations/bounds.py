@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,23 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from qact import checks, surgery
-from qact.activations.intervals import Box, enclosed, interval, rule, spread
+from qact.activations import layer_bounds  # noqa: F401, its rules enter
+from qact.activations.intervals import Box, enclosed, interval
 from qact.activations.turning import CALLS
 from qact.nn.layer import QAct
 from qact.nn.normed import ChannelNorm, NormedQAct
 
-# Each grows with every one of its inputs, or moves them about: corners become corners.
-GROWING = (
-    *(nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.Flatten),
-    *(nn.AvgPool1d, nn.AvgPool2d, nn.AvgPool3d, nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
-    *(nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d),
-    *(nn.ZeroPad1d, nn.ZeroPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.Unflatten),
-    *(nn.Upsample, nn.PixelShuffle, nn.ChannelShuffle),
-)
 GROWING_CALLS = {
     *(torch.flatten, torch.mean, torch.sum, torch.squeeze, torch.unsqueeze, torch.permute),
     *(torch.transpose, torch.reshape, torch.amax, F.avg_pool2d, F.max_pool2d, F.pad),
@@ -42,53 +33,6 @@ PRODUCTS = {operator.mul, torch.mul, operator.imul, "mul", "mul_"}
 IN_PLACE = {operator.iadd, operator.isub, operator.imul, "add_", "sub_", "mul_"}
 CHUNK = 256
 Known = Callable[[Box, Tensor], Box]
-
-
-@rule(*GROWING)
-def _growing(module: Any, box: Box) -> Box:
-    return box.each(module)
-
-
-@rule(nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-def _linear(module: Any, box: Box) -> Box:
-    """``W m + b +- |W| r``."""
-    weight = module.weight.abs()
-    if isinstance(module, nn.Linear):
-        return Box.about(module(box.middle), F.linear(box.radius, weight))
-    return Box.about(module(box.middle), module._conv_forward(box.radius, weight, None))
-
-
-@rule(_BatchNorm, nn.SyncBatchNorm, ChannelNorm)
-def _batchnorm(module: Any, box: Box) -> Box:
-    if module.training or module.running_mean is None:
-        raise NotImplementedError(
-            f"{type(module).__name__} reads its batch: it has bounds in eval() with statistics"
-        )
-    return enclosed(module, box)  # per channel it grows or falls
-
-
-@rule(nn.LayerNorm, nn.GroupNorm)
-def _standardised(module: Any, box: Box) -> Box:
-    """``(x - mean) / std`` in a group: the numerator exact, the rest sound, within sqrt n."""
-    shape = box.low.shape
-    if isinstance(module, nn.GroupNorm):
-        grouped = box.each(lambda z: z.reshape(len(z), module.num_groups, -1))
-    else:
-        grouped = box.each(lambda z: z.flatten(-len(module.normalized_shape)))
-    n, (_, std) = grouped.low.shape[-1], spread(grouped, (-1,))
-    mean = grouped.each(lambda z: z.mean(-1, keepdim=True))
-    # A value is part of its own mean, with which it moves.
-    low = grouped.low - mean.high + (grouped.high - grouped.low) / n
-    high = grouped.high - mean.low - (grouped.high - grouped.low) / n
-    ratio = Box(low, high).times(std.each(lambda s: (s.square() + module.eps).sqrt()).inverse)
-    box = ratio.each(lambda z: z.clamp(-math.sqrt(n), math.sqrt(n)).reshape(shape))
-    if module.weight is None:
-        return box
-    column = [1, -1, *[1] * (len(shape) - 2)] if isinstance(module, nn.GroupNorm) else None
-    weight, bias = (
-        t if column is None else t.reshape(column) for t in (module.weight, module.bias)
-    )
-    return enclosed(lambda z: z * weight + bias, box)
 
 
 def _linear_call(

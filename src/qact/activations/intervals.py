@@ -84,7 +84,7 @@ def interval(module: nn.Module, box: Box) -> Box:
     An activation that grows or falls maps corners to corners; others turn at known points
     (:mod:`qact.activations.turning`). A :class:`qact.QAct` with a stored context is a rank, which
     grows, and its level. Each entry of the registry has a rule; layers have theirs in
-    :mod:`qact.activations.bounds`.
+    :mod:`qact.activations.layer_bounds`.
 
     Raises:
         NotImplementedError: nothing is known of the module, or it reads its batch.

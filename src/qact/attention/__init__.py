@@ -7,6 +7,7 @@ heads do.
 """
 
 from qact.attention.diagnostics import Diagnosis, diagnose, dispersion_bound
+from qact.attention.factored import Linear
 from qact.attention.forgetting import Forgetting
 from qact.attention.form import Form
 from qact.attention.landmarks import SOFT, Agent
@@ -16,7 +17,6 @@ from qact.attention.linear import (
     Elu,
     Favor,
     Hedgehog,
-    Linear,
     RankAugmented,
     TaylorShift,
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from qact import checks
-from qact.attention.linear import Linear
+from qact.attention.factored import Linear
 from qact.attention.registry import register
 from qact.vectors import wide
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qact.attention.linear import TINY, Linear
+from qact.attention.factored import TINY, Linear
 from qact.attention.registry import register
 
 
