@@ -19,8 +19,9 @@ from qact.rank.histogram import Histogram, empty, merge, narrowest
 from qact.rank.layout import Channels
 from qact.rank.levels import parse as parse_level
 from qact.rank.moving import moved
+from qact.rank.quantiles import order_statistics
 from qact.rank.rule import Rule
-from qact.rank.tails import ALL, KEPT, order_statistics
+from qact.rank.tails import ALL, KEPT
 from qact.rank.validation import AVERAGED, complaints
 
 FLOATS = ("mass", "moment", "mean", "std", "exponent", "offset")

@@ -14,8 +14,8 @@ from qact.activations.shell import Shell
 from qact.context import Context
 from qact.kernels import tables
 from qact.rank.layout import channel_dim, fold, unfold
+from qact.rank.quantiles import order_statistics
 from qact.rank.rule import Rule
-from qact.rank.tails import order_statistics
 
 MAPS = ("exact", "linear", "mean")
 KNOTS = 129
