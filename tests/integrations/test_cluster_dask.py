@@ -7,6 +7,7 @@ import os
 import cluster_checks as checks
 import pytest
 import torch
+from cluster_work import jobs
 
 from qact import cluster
 from qact.integrations.cluster.task import versions
@@ -38,6 +39,15 @@ def test_four_workers_count_the_bits_of_one_process(on, scheduler):
     assert (on.room(), on.shares_files) == (8, False)
     checks.check_record(on, scheduler[1])
     checks.check_batches(on)
+
+
+def test_what_workers_send_on_is_not_what_they_work_with(on):
+    """A model that is pickled while it runs takes half of its hooks along."""
+    running = on.run(len, ["a", "bc"])
+    next(running)
+    held = on._client.run(jobs).values()
+    assert {kind for kinds in held for kind in kinds} == {"bytes"}
+    next(running)
 
 
 @pytest.mark.slow

@@ -63,8 +63,11 @@ class Dask(Remote):
         self._topic = f"qact-{uuid.uuid4().hex}"
         # Pickles, as are the results that come from the same scheduler: whoever connects trusts it.
         self._client.subscribe_topic(self._topic, lambda event: heard(*pickle.loads(event[1])))
+        # Bytes, since a worker sends on what it holds, and a model at work is not to be pickled.
         # The result of a task, and not scattered: what is lost with its worker is made again.
-        self._job = self._submitted(_same, job, key=f"{self._topic}-job")
+        from distributed.protocol.pickle import dumps
+
+        self._job = self._submitted(_same, dumps(job), key=f"{self._topic}-job")
 
     def _submit(self, index: int, task: Any) -> Any:
         key = f"{self._topic}-{index}"
@@ -93,12 +96,19 @@ class Dask(Remote):
         self._client.cancel([*futures, self._job])
 
 
-def _same(job: Job) -> Job:
+def _same(job: bytes) -> bytes:
     return job
 
 
-def _on_worker(job: Job, index: int, task: Any, topic: str) -> Any:
-    from distributed import get_worker
+_held: tuple[str, Job] | None = None  # the last job of a worker, by its topic
 
+
+def _on_worker(job: bytes, index: int, task: Any, topic: str) -> Any:
+    global _held
+    from distributed import get_worker
+    from distributed.protocol.pickle import loads
+
+    if _held is None or _held[0] != topic:
+        _held = topic, loads(job)
     worker = get_worker()
-    return job(task, lambda message: worker.log_event(topic, pickle.dumps((index, message))))
+    return _held[1](task, lambda message: worker.log_event(topic, pickle.dumps((index, message))))
