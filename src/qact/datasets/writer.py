@@ -195,6 +195,7 @@ def _save(folder: Path, file: str, array: np.ndarray, state: dict[str, Any]) -> 
 
 def _finish(folder: Path, file: str, part: Path, state: dict[str, Any]) -> None:
     """Give a whole file its name, then enter it: a name that is not entered is written again."""
-    state["files"][file] = digest(part, "sha256")
+    # Sorted: what a folder says of itself does not depend on which worker was done first.
+    state["files"] = dict(sorted((state["files"] | {file: digest(part, "sha256")}).items()))
     os.replace(part, folder / file)
     manifest.write(folder, state)
