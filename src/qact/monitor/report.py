@@ -167,7 +167,7 @@ def _lines(seen: Seen, rate: float) -> str:
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
         for index, name in enumerate(n for n in seen.signals if n in spread):
             known = [(t, d[name]) for t, d in zip(times, distances, strict=True) if d.get(name)]
-            label = _short(name)
+            label = short(name)
             figures.line(upper, [t for t, _ in known], [v or 0.0 for _, v in known], index, label)
         upper.set_ylabel("distance")
         upper.set_ylim(bottom=0)
@@ -203,7 +203,7 @@ def _map(seen: Seen) -> str:
                 cell = Rectangle((x, y), 1, 1, facecolor=SERIES[0], alpha=share, linewidth=0)
                 axes.add_patch(cell)
         axes.set(xlim=(0, len(distances)), ylim=(len(names), 0), xlabel="window, oldest first")
-        axes.set_yticks([y + 0.5 for y in range(len(names))], [_short(name) for name in names])
+        axes.set_yticks([y + 0.5 for y in range(len(names))], [short(name) for name in names])
         axes.grid(False)
 
     size = (WIDTH, 0.9 + 0.26 * len(names))
@@ -221,7 +221,7 @@ def _densities(seen: Seen) -> list[Markup]:
         def draw(figure: Any, name: str = name, signal: Signal = signal, c: int = channel) -> None:
             axes = figure.subplots()
             _density(axes, signal, window, name, c)
-            axes.set_title(f"{_short(name)} [{c}]", loc="left")
+            axes.set_title(f"{short(name)} [{c}]", loc="left")
 
         title = f"Densities of {name}, reference and latest window"
         found.append(Markup(figures.drawn_as_svg(draw, (WIDTH / 2, 1.6), title)))
@@ -246,7 +246,7 @@ def _density(axes: Any, signal: Signal, window: Window, name: str, channel: int)
     axes.locator_params(axis="x", nbins=4)
 
 
-def _short(name: str) -> str:
+def short(name: str) -> str:
     """A name that a figure has room for: words between dots are cut alike, numbers stay."""
     for letters in range(len(name), 0, -1):
         parts = (part if part.isdigit() else part[:letters] for part in name.split("."))

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 
 from qact.extras import needed
-from qact.monitor.report import Seen
+from qact.monitor.report import Seen, short
 from qact.monitor.store import Store
 
 with needed("watching a store", "bench"):
@@ -57,5 +57,5 @@ def view(seen: Seen, rate: float) -> Table:
         own, value = latest.p_values.get(name), history[-1].get(name)
         cells = ["–" if v is None else f"{v:.3f}" for v in (value, own)]
         bars = "".join(BARS[round(8 * (row.get(name) or 0.0) / most)] for row in history)
-        table.add_row(escape(name), *cells, bars)
+        table.add_row(escape(short(name)), *cells, bars)
     return table
