@@ -231,6 +231,26 @@ def test_time_windows_and_a_clock_that_steps_back(model, reference, monkeypatch)
     assert second.end >= second.start
 
 
+def test_no_call_waits_for_a_calibration(model, reference, monkeypatch):
+    monitor = Monitor(model, reference, window=timedelta(microseconds=1))
+    alarm, told = monitor.alarm(rate=0.01), []
+    monitor.listen(lambda window, verdict: (monitor.close(), told.append(window.images)))
+    calibrated, null = threading.Event(), Reference.null
+
+    def slow(self, images):
+        assert calibrated.wait(60)
+        return null(self, images)
+
+    monkeypatch.setattr(Reference, "null", slow)
+    with monitor, torch.no_grad():
+        for n in (5, 9, 13):
+            model(images(n) + 3)
+        assert (monitor.count, alarm.standing, told) == (0, False, [])
+        calibrated.set()
+    assert (monitor.count, alarm.standing, told) == (3, True, [5, 9, 13])
+    assert list(monitor.verdicts) == [reference.test(window) for window in monitor.windows]
+
+
 def test_images_that_are_not_finite_are_left_out(model, reference):
     x = images(20)
     x[3, 0, 0, 0], x[7] = torch.nan, torch.inf

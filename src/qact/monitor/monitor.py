@@ -9,6 +9,7 @@ import time
 import warnings
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import timedelta
 from functools import wraps
 from inspect import isasyncgenfunction, iscoroutinefunction, isgeneratorfunction
@@ -27,6 +28,7 @@ from qact.monitor.window import CHUNK, Open, Window
 from qact.surgery import Where
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+JUDGE = "qact.monitor.judge"  # name of the threads
 
 
 class Keeps(Protocol):
@@ -53,7 +55,8 @@ class Monitor:
         reference: of :func:`qact.monitor.record`; without one windows are kept and not judged.
         where: which layers: a name, pattern, type, predicate or list as in :func:`qact.record`;
             None takes those of the reference, or at most eight QAct layers, or else norms.
-        window: images per window, or a ``timedelta``: then it closes with the first call after it.
+        window: images per window, or a ``timedelta``: then it closes with the first call after it,
+            and is judged by a thread of the monitor, which :meth:`close` waits for.
         store: what closed windows are appended to: a :class:`qact.monitor.Store`, or its folder.
         sample: share of the images that are looked at, in (0, 1].
         positions: of an image and channel, None for all; with a reference, its own.
@@ -134,6 +137,9 @@ class Monitor:
         self._began = 0.0
         if reference is not None and self._images is not None:
             reference.null(self._images)  # now, and not within a call that is served
+        # One thread judges windows of time, in their order; it starts with the first of them.
+        self._judge = ThreadPoolExecutor(1, JUDGE)
+        self._judging: Future[None] | None = None
 
     def alarm(self, rate: float = 0.01, detector: str = "window", **options: Any) -> Detector:
         """An alarm that is asked at every window from now on; ``standing`` says whether it is on.
@@ -198,10 +204,13 @@ class Monitor:
                 self._collector.detach()
 
     def close(self) -> None:
-        """Close the open window as it is, if it has seen an image."""
+        """Close the open window as it is, if it has seen an image, and wait until it is judged."""
         with self._lock:
             if self._open is not None and self._open.size:
                 self._finish()
+            judging = self._judging
+        if judging is not None and not threading.current_thread().name.startswith(JUDGE):
+            judging.result()
 
     def __enter__(self) -> Monitor:
         return self.start()
@@ -278,6 +287,19 @@ class Monitor:
         end = window.start + time.monotonic() - self._began
         closed = window.closed(end, self.version, self.machine)
         self._open = None
+        if self.reference is None or self._seconds is None:
+            self._enter(closed)
+        else:  # of any size: to calibrate for it takes seconds, for which no call shall wait
+            self._judging = self._judge.submit(self._calibrate, self.reference, closed)
+
+    def _calibrate(self, reference: Reference, closed: Window) -> None:
+        if closed.images:
+            reference.null(closed.images)
+        with self._lock:
+            self._enter(closed)
+
+    def _enter(self, closed: Window) -> None:
+        """Judge a window that has closed, and tell of it."""
         verdict = None
         if self.reference is not None:
             verdict = (
