@@ -11,7 +11,7 @@ from qact.attention.factored import Linear
 from qact.attention.forgetting import Forgetting
 from qact.attention.form import Form
 from qact.attention.landmarks import SOFT, Agent
-from qact.attention.lengths import LSSA, Selective
+from qact.attention.length_scaled import LSSA, Selective
 from qact.attention.linear import (
     CosFormer,
     Elu,

@@ -4,7 +4,7 @@ One file per step: `kinds` knows what an activation is, `dryrun` sees one pass, 
 channels, `static` reads what can be read without a pass, `plan` chooses, `rewrite` traces and
 `graft` mounts new forwards, `build` makes layers, `rehearsal` rehearses, `warm` and `fit`
 calibrate, `report` remembers. Softmax in attention: `attention` finds and edits, `multihead` is
-torch's module with any map, `respelled` rewrites a forward's source, `temperature` calibrates.
+torch's module with any map, `softmax_calls` rewrites a forward's source, `temperature` calibrates.
 """
 
 from qact.conversion.lazy import Layer, layer

@@ -20,7 +20,7 @@ from qact.conversion.graft import Grafted, grafted, unfuse
 from qact.conversion.multihead import MultiheadAttention
 from qact.conversion.rehearsal import close
 from qact.conversion.report import NOTE, Row
-from qact.conversion.respelled import NotRewrittenError, calls_attention, respelled
+from qact.conversion.softmax_calls import NotRewrittenError, calls_attention, respelled
 from qact.conversion.temperature import temper
 from qact.conversion.warm import Source
 from qact.surgery import Edit, joined

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from qact.monitor.detectors import Detector, create, names, register
     from qact.monitor.guard import Guard
     from qact.monitor.monitor import Monitor
+    from qact.monitor.parquet import StoreError
     from qact.monitor.recording import record
     from qact.monitor.reference import Reference, Verdict
-    from qact.monitor.rows import StoreError
     from qact.monitor.store import Store
     from qact.monitor.suggestion import Suggestion, suggest
     from qact.monitor.window import Window, total

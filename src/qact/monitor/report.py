@@ -13,8 +13,8 @@ from qact import atomic
 from qact.extras import needed
 from qact.monitor import sketch
 from qact.monitor.distance import Signal
+from qact.monitor.parquet import Stored, StoreError
 from qact.monitor.reference import Reference
-from qact.monitor.rows import Stored, StoreError
 from qact.monitor.store import Store
 from qact.monitor.suggestion import Suggestion, suggest
 from qact.monitor.window import Window

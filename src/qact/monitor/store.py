@@ -1,7 +1,7 @@
 """`Store`: windows in a folder of Parquet files, merged by SQL, safe against crashes.
 
 A closed window is one file, written beside and renamed: it is there as a whole or not at all.
-:mod:`qact.monitor.rows` says what stands in it. Nothing here needs torch.
+:mod:`qact.monitor.parquet` says what stands in it. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from qact import atomic, checks
 from qact.extras import needed
-from qact.monitor import rows
-from qact.monitor.rows import FORMAT, MERGE, Stored, StoreError
+from qact.monitor import parquet
+from qact.monitor.parquet import FORMAT, MERGE, Stored, StoreError
 from qact.registry import unknown
 
 if TYPE_CHECKING:
@@ -72,8 +72,8 @@ class Store:
 
     def _write(self, window: Any, verdict: Any, level: str, sources: tuple[str, ...]) -> str:
         name = uuid.uuid4().hex
-        content = rows.packed(window, verdict, name, level, sources)
-        atomic.write(self.folder / rows.filed(content, name, level, window.start), content)
+        content = parquet.packed(window, verdict, name, level, sources)
+        atomic.write(self.folder / parquet.filed(content, name, level, window.start), content)
         return name
 
     def files(self) -> list[Path]:
@@ -86,14 +86,14 @@ class Store:
             found = self._names()
             try:
                 taken = {
-                    n for p in found if not p.name.startswith("window") for n in rows.sources(p)
+                    n for p in found if not p.name.startswith("window") for n in parquet.sources(p)
                 }
             except FileNotFoundError:
                 continue  # somebody is merging; the coarser file is there now
             # A merge writes before it removes: two equal listings have missed nothing.
             if found == self._names():
                 break
-        named = [(path, rows.named(path)) for path in found]
+        named = [(path, parquet.named(path)) for path in found]
         return [one for one in named if one[1] not in taken], [p for p, n in named if n in taken]
 
     def _names(self) -> list[Path]:
@@ -108,7 +108,7 @@ class Store:
         choose = _Chosen(**chosen)
         while True:
             try:
-                found = filter(choose, (Stored(rows.table(path)) for path in self.files()))
+                found = filter(choose, (Stored(parquet.table(path)) for path in self.files()))
                 return sorted(found, key=lambda one: (one.start, one.name))
             except FileNotFoundError:  # merged or swept since it was listed
                 continue
@@ -120,7 +120,7 @@ class Store:
             StoreError: a file is damaged, or foreign.
             FileNotFoundError: somebody has merged since the first one was asked for; begin again.
         """
-        return (Stored(rows.table(path)) for path in reversed(self.files()))
+        return (Stored(parquet.table(path)) for path in reversed(self.files()))
 
     def windows(self, **chosen: Any) -> list[Window]:
         """As :meth:`read`, the windows alone."""
@@ -145,7 +145,7 @@ class Store:
         with duckdb.connect() as connection:
             connection.register("rows", pa.concat_tables(tables))
             found = connection.execute(MERGE).fetchnumpy()
-        return rows.merged(tables, found)
+        return parquet.merged(tables, found)
 
     def compact(self, level: str = "hour", *, before: float | None = None) -> int:
         """Merge what is finer than ``level`` and lies in full periods of it; how many files went.
@@ -181,7 +181,7 @@ class Store:
         limit = (time.time() if now is None else now) - seconds
         with self._alone():
             self._sweep()
-            old = [path for path in self.files() if Stored(rows.table(path)).end < limit]
+            old = [path for path in self.files() if Stored(parquet.table(path)).end < limit]
             for path in old:
                 path.unlink()
         return len(old)
@@ -210,7 +210,7 @@ class Store:
 
     def keep_reference(self, reference: Reference, version: str = "") -> None:
         """Keep the reference of a version beside its windows, for reports."""
-        reference.save(self._reference(rows.digest(reference.channels), version))
+        reference.save(self._reference(parquet.digest(reference.channels), version))
 
     def reference(self, model: str, version: str = "") -> Reference | None:
         """The reference of a version, if one was kept."""
