@@ -157,8 +157,9 @@ def recall(channels: Channels, stored: Stored | Nearest, engine: str | None) -> 
         return channels.input.clone()
     if isinstance(stored, Nearest):
         return stored(channels.input, channels.dim)
-    output = engines.lookup(engine, channels.z, stored)
-    return channels.back(output if stored.after is None else stored.after(output))
+    if stored.after is None:
+        return channels.back(engines.lookup(engine, channels.z, stored))
+    return channels.back(stored.after(engines.lookup(engine, channels.z.float(), stored)))
 
 
 def _counted(

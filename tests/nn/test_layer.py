@@ -347,7 +347,8 @@ def test_casting_a_trained_model(make, dtype):
     for name in ("mass", "moment", "mean", "std", "exponent", "offset"):
         assert after[name].dtype == wide
         assert torch.equal(after[name].float(), before[name])
-    output = layer(z.to(dtype))
+    with torch.no_grad():  # as above: cubics near the table, which a gradient reads as lines
+        output = layer(z.to(dtype))
     assert output.dtype == dtype
     slack = 2 * eps * torch.maximum(low.abs(), high.abs()).clamp_min(1)
     assert torch.all((output >= low - slack) & (output <= high + slack))

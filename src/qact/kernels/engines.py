@@ -96,7 +96,7 @@ def passes(engine: str | None, z: Tensor) -> ModuleType:
 
 
 def lookup(engine: str | None, z: Tensor, table: stored.Stored) -> Tensor:
-    """The activation of ``z`` (N, C, L) in a stored context: float32, or by Triton like ``z``."""
+    """The activation of ``z`` (N, C, L) in a stored context: like ``z``, or float32."""
     output = attempt(engine, z.device, _lookup(engine, z), z, table)
     return _lookup(engine, z)(z, table) if output is None else output
 
@@ -107,6 +107,11 @@ def _lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], 
     if passes(engine, z) is plain:
         return stored.lookup
     return _imported("qact.kernels.cpu.lookup").lookup  # type: ignore[union-attr]
+
+
+def compiled_lookup() -> ModuleType | None:
+    """The lookup for tensors on a CPU as they lie in memory, where it can be had."""
+    return _imported("qact.kernels.cpu.lookup")
 
 
 def settling(mass: Tensor) -> Settle:

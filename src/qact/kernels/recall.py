@@ -9,6 +9,7 @@ call, and keeps it until one of the tensors that it was made of changes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 
 import torch
 from torch import Tensor, nn
@@ -45,16 +46,20 @@ def numbers(rule: Rule) -> list[float]:
     return [float(option) for option in options]
 
 
+_version = attrgetter("_version")
+
+
 def held(module: nn.Module) -> list[Tensor]:
     """Parameters and buffers of a module and of all in it, without their names, which cost time."""
     return [t for by_name in tensors_by_name(module) for t in by_name.values() if t is not None]
 
 
-def versions(tensors: Sequence[Tensor]) -> tuple | None:
+def versions(tensors: Sequence[Tensor]) -> tuple[list[int], list[int]] | None:
     """What differs after any change to the tensors; None where torch does not count changes."""
-    if True in [t.is_inference() for t in tensors]:
+    try:
+        return [*map(Tensor.data_ptr, tensors)], [*map(_version, tensors)]
+    except RuntimeError:  # one was made in inference mode
         return None
-    return tuple([(t.data_ptr(), t._version, t.dtype) for t in tensors])
 
 
 @custom_op("qact::recall", mutates_args=())

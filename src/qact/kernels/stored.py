@@ -20,6 +20,9 @@ from qact.rank.histogram import Histogram, padded
 from qact.rank.levels import Level, parse
 from qact.rank.rule import Rule
 
+# Of a context, what may be left to the table by pieces that are to be near it, see `Stored`.
+SHARES = (1e-4, 1e-3, 1e-2)
+
 
 @dataclass(frozen=True)
 class Stored:
@@ -29,7 +32,9 @@ class Stored:
     them lies a straight line, not below ``least`` (C,). With ``place`` (C, bins + 1) the value
     jumps instead, where a bin's place in 256ths is reached. ``inverse`` (C,) is one over the bin
     width, ``offset`` (C,) the first edge in bins. ``after`` maps what was looked up, (N, C, L),
-    where the table holds ranks: a level that cannot be interpolated.
+    where the table holds ranks: a level that cannot be interpolated. ``bulk`` (shares, 2, C) are
+    the edges, in bins from the first, beyond which a share of `SHARES` of the context lies on
+    either side; an engine may read the table between them as `qact.kernels.pieces`.
     """
 
     table: Tensor
@@ -40,6 +45,7 @@ class Stored:
     shift: Tensor
     least: Tensor
     after: Callable[[Tensor], Tensor] | None = None
+    bulk: Tensor | None = None
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -75,12 +81,13 @@ def storable(rule: Rule, level: Level) -> bool:
     return not rule.smooth or level.interpolable
 
 
-def store(context: Histogram, level: Level, rule: Rule) -> Stored:
+def store(context: Histogram, level: Level, rule: Rule, exact: bool = False) -> Stored:
     """The table of a context; a ReLU is left to the values, so that its kink stays sharp.
 
-    It holds ranks where the level cannot be interpolated.
+    It holds ranks where the level cannot be interpolated. ``exact`` says that nothing near it may
+    be read in its place.
     """
-    least = -torch.inf
+    least, bulk = -torch.inf, None
     count = context.count[:, None]
     if not storable(rule, level):
         level = parse("uniform")
@@ -90,6 +97,7 @@ def store(context: Histogram, level: Level, rule: Rule) -> Stored:
         if level.activation is F.relu:
             level, least = level.linear(), 0.0
         place = context.mass.new_empty(context.mass.shape[0], 0)
+        bulk = None if exact else _bulk(context)
     else:
         context = led(context)
         knots = stored_table(context, rule)
@@ -105,7 +113,17 @@ def store(context: Histogram, level: Level, rule: Rule) -> Stored:
         ones,
         torch.zeros_like(ones),
         least * ones,
+        bulk=bulk,
     )
+
+
+def _bulk(context: Histogram) -> Tensor:
+    """Beyond which edges `SHARES` of the mass lie on either side, (shares, 2, C)."""
+    below = context.mass.cumsum(1, dtype=torch.float64)
+    share = torch.tensor(SHARES, dtype=below.dtype, device=below.device)[:, None, None]
+    total = below[:, -1:]
+    low = (below <= share * total).sum(2)
+    return torch.stack([low, (below < (1 - share) * total).sum(2) + 1], 1)
 
 
 def lookup(z: Tensor, stored: Stored) -> Tensor:

@@ -16,8 +16,9 @@ from qact.functional import recall, transform
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
 from qact.kernels.nearest import Nearest, exported, of_tensors
-from qact.kernels.recall import held, named, numbers, versions
+from qact.kernels.recall import named, numbers
 from qact.kernels.stored import Stored, storable, store
+from qact.nn.kept import READS, Kept
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.bandwidth import parse as parse_bandwidth
@@ -27,7 +28,6 @@ from qact.rank.rule import Rule
 from qact.surgery.lending import lending, lent
 
 MODES = ("running", "batch", "mixed")
-READS = "_reads"  # under this key a thread is lent what it reads in eval()
 KNOTS = 33
 
 
@@ -117,7 +117,7 @@ class QAct(nn.Module):
             raise TypeError(f"dtype={dtype} must be a floating dtype")
         precision = torch.float64 if dtype == torch.float64 else torch.float32
         self.context = Context(num_features, bins, device=device, dtype=precision)
-        self._stored: tuple[tuple | None, Stored] | None = None
+        self._stored: Kept | None = None
         self._make_parameters(torch.empty(0, device=device, dtype=dtype))
 
     def _make_parameters(self, like: Tensor) -> None:
@@ -189,6 +189,10 @@ class QAct(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``input`` by its rank; in training, let the running context follow."""
+        if self._stored is not None and not torch.compiler.is_compiling():
+            output = self._stored.answer(input)
+            if output is not None:
+                return output
         mode = "batch" if self.training else self.mode
         channels = Channels.of(input, self.dim, self.num_features)
         refuse_live_context(self, mode)
@@ -239,11 +243,11 @@ class QAct(nn.Module):
         return self._kept()
 
     def _kept(self) -> Stored:
-        key = versions(held(self))
-        if self._stored is None or key is None or self._stored[0] != key:
+        if self._stored is None or not self._stored.holds:
             self.context.require_data()
-            self._stored = key, store(self.context.histogram, self.level, self.rule)
-        return self._stored[1]
+            stored = store(self.context.histogram, self.level, self.rule)
+            self._stored = Kept(self, stored, self, () if self._storable else None)
+        return self._stored.stored
 
     def _table(self) -> tuple[Tensor, ...]:
         kept = self._kept()
@@ -254,6 +258,11 @@ class QAct(nn.Module):
         if self._storable:
             return None
         return partial(leveled, level=self.level, count=self.context.count[:, None])
+
+    def _apply(self, fn: Any, recurse: bool = True) -> QAct:
+        """Move or cast: that makes no new version, and may put numbers where the old ones were."""
+        self._stored = None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own table."""

@@ -15,8 +15,8 @@ from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.following import Norm
 from qact.kernels.nearest import Nearest, exported, of_tensors
 from qact.kernels.plan import Plan, fuse, planned
-from qact.kernels.recall import held, versions
 from qact.kernels.stored import Stored
+from qact.nn.kept import Kept
 from qact.nn.layer import QAct
 from qact.rank import levels as _levels
 from qact.rank.layout import Channels, fold, unfold
@@ -114,10 +114,14 @@ class NormedQAct(nn.Module):
         self.norm_out = ChannelNorm(num_features, affine=scaled, **place) if after else None
         # In tuples, which are no modules: the state stays that of a tree.
         self.norm_in._beside, self.quantile._beside = (self.quantile,), (self.norm_in,)
-        self._stored: tuple[tuple | None, Stored] | None = None
+        self._stored: Kept | None = None
 
     def forward(self, input: Tensor) -> Tensor:
         """Norm, quantile, norm."""
+        if self._stored is not None and not torch.compiler.is_compiling():
+            output = self._stored.answer(input)
+            if output is not None:
+                return output
         quantile = self.quantile
         refuse_live_context(quantile, quantile.mode)
         plan = self._plan()
@@ -138,7 +142,7 @@ class NormedQAct(nn.Module):
         """What to fuse, if every part is as this class made it and in training."""
         if not self.quantile.training:
             return None
-        parts = [m for m in (self.norm_in, self.quantile, self.norm_out) if m is not None]
+        parts = self._parts()
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
         ours = ours and self.quantile.context.single  # as fused kernels have it
         if not ours or not all(part.training and untouched(part, RULE) for part in parts):
@@ -163,14 +167,21 @@ class NormedQAct(nn.Module):
 
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""
-        if self.quantile.mode != "running":
-            return False
-        norms = [n for n in (self.norm_in, self.norm_out) if n is not None]
-        parts = (*norms, self.quantile)
-        ours = all(type(part).__dict__.get("same_in_eval", False) for part in parts)
-        plain = ours and all(untouched(part, RULE) and not part.training for part in parts)
-        known = all(n.running_mean is not None for n in norms)
-        return plain and known and self.quantile._storable
+        parts = self._parts()
+        plain = all(untouched(part, RULE) and not part.training for part in parts)
+        return plain and self.quantile.mode == "running" and self._foldable()
+
+    def _foldable(self) -> bool:
+        """Whether one table can stand for what these classes do, and for this level."""
+        ours = all(type(part).__dict__.get("same_in_eval", False) for part in self._parts())
+        known = all(
+            n.running_mean is not None for n in (self.norm_in, self.norm_out) if n is not None
+        )
+        return ours and known and self.quantile._storable
+
+    def _parts(self) -> list[nn.Module]:
+        parts = (self.norm_in, self.quantile, self.norm_out)
+        return [part for part in parts if part is not None]
 
     def reset_running_stats(self) -> None:
         """Forget the statistics of the norms, and the context."""
@@ -185,13 +196,18 @@ class NormedQAct(nn.Module):
         return self._kept()
 
     def _kept(self) -> Stored:
-        kept, key = self._stored, versions(held(self))
-        if kept is None or key is None or kept[0] != key:
-            kept = self._stored = key, self._fold(self.quantile._kept())
-        return kept[1]
+        if self._stored is None or not self._stored.holds:
+            stored, parts = self._fold(self.quantile._kept()), self._parts()
+            self._stored = Kept(self, stored, self.quantile, parts if self._foldable() else None)
+        return self._stored.stored
 
     def _table(self) -> tuple[Tensor, ...]:
         return exported(self._kept())
+
+    def _apply(self, fn: Any, recurse: bool = True) -> NormedQAct:
+        """Move or cast, see :class:`qact.QAct`."""
+        self._stored = None
+        return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
         """A copy makes its own table."""

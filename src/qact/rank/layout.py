@@ -110,12 +110,11 @@ def fold(input: Tensor, dim: int) -> Tensor:
 
 
 def _fold(input: Tensor, dim: int) -> Tensor:
-    channels = input.shape[dim]
-    if not input.is_contiguous() and _channels_last(input, dim):
-        return input.movedim(dim, -1).reshape(-1, channels, 1)
+    if not input.is_contiguous() and channels_last(input, dim):
+        return input.movedim(dim, -1).reshape(-1, input.shape[dim], 1)
     # Size.numel() would make a constant of a dynamic size.
     outer, inner = math.prod(input.shape[:dim]), math.prod(input.shape[dim + 1 :])
-    return input.reshape(outer, channels, inner)
+    return input.reshape(outer, input.shape[dim], inner)
 
 
 def unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
@@ -125,11 +124,19 @@ def unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
 
 def _unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
     folded = folded.contiguous()
-    if not like.is_contiguous() and _channels_last(like, dim):
+    if not like.is_contiguous() and channels_last(like, dim):
         shape = (*like.shape[:dim], *like.shape[dim + 1 :], like.shape[dim])
         return folded.reshape(shape).movedim(-1, dim)
     return folded.reshape(like.shape)
 
 
-def _channels_last(input: Tensor, dim: int) -> bool:
+def memory_order(input: Tensor, dim: int) -> tuple[int, int, int]:
+    """Of dense memory, contiguous or channels last: the (N, C, L) of :func:`fold`."""
+    shape = input.shape
+    outer, inner = math.prod(shape[:dim]), math.prod(shape[dim + 1 :])
+    return (outer, shape[dim], inner) if input.is_contiguous() else (outer * inner, shape[dim], 1)
+
+
+def channels_last(input: Tensor, dim: int) -> bool:
+    """Whether the channels of a sample lie side by side in memory."""
     return input.movedim(dim, -1).is_contiguous()

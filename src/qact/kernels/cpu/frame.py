@@ -63,10 +63,17 @@ def opened(data):  # type: ignore[no-untyped-def]
 
 
 @jit
-def cube(frame, k):  # type: ignore[no-untyped-def]
-    """The ``k``-th tensor, float32 of three dimensions."""
+def cube(frame, k, dtype=np.float32):  # type: ignore[no-untyped-def]
+    """The ``k``-th tensor, of three dimensions."""
     at = FIRST + 4 * k
-    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2], frame[at + 3]), np.float32)
+    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2], frame[at + 3]), dtype)
+
+
+@jit
+def wide(frame, k, dtype):  # type: ignore[no-untyped-def]
+    """The ``k``-th tensor, of three dimensions, with the last two as one."""
+    at = FIRST + 4 * k
+    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2] * frame[at + 3]), dtype)
 
 
 @jit

@@ -58,6 +58,10 @@ class _Linked(Compiler):
 
 PART = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 jit: Callable[..., Any] = njit(pipeline_class=_Linked, **PART, **OPTIONS)
+# Arithmetic as it is written, which is said: else a function takes the options of its first caller.
+# Vectors stay in registers only within one function.
+_WRITTEN = {"error_model": "numpy", "fastmath": False, "forceinline": True}
+exact: Callable[..., Any] = njit(pipeline_class=_Linked, **PART, **_WRITTEN)
 # Only for what takes functions: every call of such a function is compiled once more.
 inline: Callable[..., Any] = njit(inline="always", pipeline_class=_Linked, **PART, **OPTIONS)
 

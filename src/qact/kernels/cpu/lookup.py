@@ -1,91 +1,282 @@
-"""A stored context: one interpolation, or one step, per value; nothing else is read."""
+"""A stored context: a cubic, or one interpolation, or one step per value; nothing else is read.
+
+Values are read and written in the order of memory, sixteen at a time, in their own precision.
+"""
 
 from __future__ import annotations
+
+from array import array
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from qact.kernels.columns import PARTS
-from qact.kernels.cpu.frame import cube, line, opened, pack, plane, put
-from qact.kernels.cpu.jit import Kernel, jit
+from qact.kernels.cpu.frame import FIRST, cube, opened, pack, plane, wide
+from qact.kernels.cpu.jit import Kernel, exact, inline
+from qact.kernels.cpu.lanes import (
+    CONVERTS,
+    LANES,
+    PERMUTES,
+    below,
+    bits,
+    chosen,
+    either,
+    floor,
+    fused,
+    gathered,
+    least,
+    load,
+    minus,
+    nearest,
+    permuted,
+    plus,
+    some,
+    splat,
+    store,
+    times,
+    transpose,
+    unknown,
+    whole,
+)
 from qact.kernels.cpu.pool import run, share
-from qact.kernels.cpu.rows import CHUNK, block, copy, gather, interpolate, locate, scatter, stretch
+from qact.kernels.pieces import BEGIN, END, pieces
 from qact.kernels.stored import Stored
+from qact.rank.layout import channels_last, memory_order
 
-# Runs of this many neighbours are worked on where they stand; shorter ones are gathered first.
-RUN = 256
+# Short runs of a channel are put together to so many values.
+CHUNK = 256
+# Numbers of a channel, behind its four times sixteen coefficients.
+NUMBERS = 4 * LANES
+CENTRE, RATE, FAR, LEAST, SCALE, SHIFT, INVERSE, LOW, HIGH = range(NUMBERS, NUMBERS + 9)
+# Added to a small number it leaves that rounded, in its last bits.
+ROUND = np.float32(1.5 * 2.0**23)
 
 
-def lookup(z: Tensor, stored: Stored) -> Tensor:
-    """The activation of ``z`` (N, C, L) in a stored context, float32."""
-    z = z.float().contiguous()
-    out = torch.empty_like(z)
-    if "cpu" not in stored.made:
-        stored.made["cpu"] = pack([z, out, *stored.tensors], [])
-    frame = stored.made["cpu"][:]
-    put(frame, 0, z)
-    put(frame, 1, out)
-    run(_lookup_kernel, frame, z.shape[1], z.numel())
+def lookup(input: Tensor, stored: Stored, dim: int = 1) -> Tensor:
+    """The activation of ``input``, channels at ``dim``, in a stored context.
+
+    The output is like the input; float32, if no kernel reads the input's dtype.
+    """
+    kernels = _STEP if stored.place.shape[1] else _SMOOTH
+    if input.dtype not in kernels:
+        input = input.float()
+    if not input.is_contiguous() and not channels_last(input, dim):
+        input = input.contiguous()
+    shape, out = memory_order(input, dim), torch.empty_like(input)
+    if "frame" not in stored.made:
+        _prepare(stored)
+    frame = stored.made["frame"][:]
+    frame[FIRST : FIRST + 8] = array("q", (input.data_ptr(), *shape, out.data_ptr(), *shape))
+    run(kernels[input.dtype], frame, shape[1], input.numel())
     return out
 
 
-@Kernel
-def _lookup_kernel(data):  # type: ignore[no-untyped-def]
+def _prepare(stored: Stored) -> None:
+    """The frame of its tables, which is kept with them: it holds addresses."""
+    records = _records(stored)
+    blank = records.new_empty(0, 0, 0)
+    frame = pack([blank, blank, records, stored.table, stored.place], [])
+    stored.made.update(records=records, frame=frame)
+
+
+def _records(stored: Stored) -> Tensor:
+    """All that a channel needs beside its table, side by side, from `CENTRE` on."""
+    found = pieces(stored if PERMUTES else replace(stored, bulk=None))
+    first, bins = stored.offset.float(), stored.table.shape[1] - 2
+    numbers = [stored.least, stored.scale, stored.shift, stored.inverse, first, first + bins]
+    blank = found.curves.new_zeros(len(first), LANES - 3 - len(numbers))
+    rows = [found.curves.flatten(1), found.places, torch.stack(numbers, 1), blank]
+    return torch.cat(rows, 1).contiguous()
+
+
+@inline
+def _recall(data, dtype, row):  # type: ignore[no-untyped-def]
+    """Every channel of this thread by ``row``."""
     frame, f = opened(data), np.float32
-    z, out, table, place = cube(frame, 0), cube(frame, 1), plane(frame, 2, f), plane(frame, 3, f)
-    inverse, offset = line(frame, 4, f), line(frame, 5, np.int64)
-    scale, shift, least = line(frame, 6, f), line(frame, 7, f), line(frame, 8, f)
-    first, last = share(frame, z.shape[1])
-    outer, _, inner = z.shape
-    cell, part, line_ = np.empty(CHUNK, np.uint32), np.empty(CHUNK, f), np.empty(inner, f)
-    if inner >= RUN:
-        for c in range(first, last):
-            for n in range(outer):
-                copy(z[n, c], line_)
-                goal = out[n, c]
-                _row(line_, c, table, place, inverse, offset, scale, shift, least, cell, part, goal)
-        return
-    width = block(inner)
-    rows, goals = np.empty((width, outer * inner), f), np.empty((width, outer * inner), f)
-    for start in range(first, last, width):
-        channels = min(width, last - start)
-        gather(z, start, channels, rows)
-        for c in range(start, start + channels):
-            row, goal = rows[c - start], goals[c - start]
-            _row(row, c, table, place, inverse, offset, scale, shift, least, cell, part, goal)
-        scatter(goals, start, channels, out)
-
-
-@jit
-def _row(row, c, table, place, inverse, offset, scale, shift, least, cell, part, goal):  # type: ignore[no-untyped-def]
-    bins = table.shape[1] - 2
-    if scale[c] != 1 or shift[c] != 0:
-        stretch(row, scale[c], shift[c])
-    if place.shape[1] == 0:
-        low, first = np.float32(least[c]), offset[c]
-        interpolate(row, inverse[c], first, bins, table[c], low, cell, part, goal)
+    z, out = cube(frame, 0, dtype), cube(frame, 1, dtype)
+    tables = plane(frame, 2, f), plane(frame, 3, f), plane(frame, 4, f)
+    outer, channels, inner = z.shape
+    first, last = share(frame, channels)
+    if inner >= LANES:
+        for n in range(outer):
+            for c in range(first, last):
+                row(z[n, c], out[n, c], c, tables)
+    elif outer >= LANES and (last - first) * inner >= LANES:
+        columns = first * inner, last * inner
+        _across(wide(frame, 0, dtype), wide(frame, 1, dtype), inner, columns, tables, row)
     else:
-        _step(row, inverse[c], offset[c], bins, table[c], place[c], cell, part, goal)
-    spoil(row, goal)
+        _put_together(z, out, first, last, tables, row)
 
 
-@jit
-def _step(row, inverse, offset, bins, table, place, cell, part, goal):  # type: ignore[no-untyped-def]
+@inline
+def _across(z, out, inner, columns, tables, row):  # type: ignore[no-untyped-def]
+    """The same for some columns of ``z`` (N, C L): sixteen by sixteen values."""
+    tile = np.empty((LANES, LANES), np.float32)
+    for column in range(columns[0], columns[1], LANES):
+        j = min(column, columns[1] - LANES)
+        for start in range(0, z.shape[0], LANES):
+            n = min(start, z.shape[0] - LANES)
+            _into_tile(z, n, j, tile)
+            c, run = j // inner, j % inner
+            for k in range(LANES):
+                row(tile[k], tile[k], c, tables)
+                run += 1
+                if run == inner:
+                    c, run = c + 1, 0
+            _out_of_tile(tile, n, j, out)
+
+
+@inline
+def _put_together(z, out, first, last, tables, row):  # type: ignore[no-untyped-def]
+    """The same for a channel's values in short runs, of few samples or of few channels."""
+    outer, _, inner = z.shape
+    runs = max(1, CHUNK // inner)
+    buffer = np.zeros(_lanes(runs * inner), z.dtype)
+    for start in range(0, outer, runs):
+        end = min(start + runs, outer)
+        values = buffer[: _lanes((end - start) * inner)]
+        for c in range(first, last):
+            for n in range(start, end):
+                for i in range(inner):
+                    values[(n - start) * inner + i] = z[n, c, i]
+            row(values, values, c, tables)
+            for n in range(start, end):
+                for i in range(inner):
+                    out[n, c, i] = values[(n - start) * inner + i]
+
+
+@exact
+def _lanes(values):  # type: ignore[no-untyped-def]
+    """So many and as many more as fill the last sixteen."""
+    return (values + LANES - 1) // LANES * LANES
+
+
+@exact
+def _into_tile(z, first, column, tile):  # type: ignore[no-untyped-def]
+    """Sixteen columns of sixteen values, as rows."""
+    for n in range(LANES):
+        store(tile[n], 0, load(z[first + n], column))
+    transpose(tile)
+
+
+@exact
+def _out_of_tile(tile, first, column, out):  # type: ignore[no-untyped-def]
+    """The inverse of :func:`_into_tile`."""
+    transpose(tile)
+    for n in range(LANES):
+        store(out[first + n], column, load(tile[n], 0))
+
+
+@exact
+def _curve(row, goal, c, tables):  # type: ignore[no-untyped-def]
+    """By a cubic in the bulk of the context, by a line beyond it."""
+    record, round_ = tables[0][c], splat(ROUND)
+    k0, k1 = load(record, 0), load(record, LANES)
+    k2, k3 = load(record, 2 * LANES), load(record, 3 * LANES)
+    centre, rate, far = splat(record[CENTRE]), splat(record[RATE]), splat(record[FAR])
+    begin, end, bottom = splat(np.float32(BEGIN)), splat(np.float32(END)), splat(record[LEAST])
+    for start in range(0, row.size, LANES):
+        i = min(start, row.size - LANES)
+        x = load(row, i)
+        t = times(minus(x, centre), rate)
+        moved = plus(t, round_)
+        piece, u = bits(moved), minus(t, minus(moved, round_))
+        value = fused(permuted(k3, piece), u, permuted(k2, piece))
+        value = fused(value, u, permuted(k1, piece))
+        value = fused(value, u, permuted(k0, piece))
+        value = chosen(below(value, bottom), bottom, value)
+        value = chosen(least(t, begin), bottom, value)
+        beyond = either(least(t, far), least(end, t))
+        if some(beyond):
+            value = chosen(beyond, _line(x, c, tables), value)
+        store(goal, i, value)
+
+
+@exact
+def _straight(row, goal, c, tables):  # type: ignore[no-untyped-def]
+    """By lines alone: for processors that cannot look coefficients up in a register."""
+    for start in range(0, row.size, LANES):
+        i = min(start, row.size - LANES)
+        x = load(row, i)
+        store(goal, i, chosen(unknown(x), x, _line(x, c, tables)))
+
+
+_smooth = _curve if PERMUTES else _straight
+
+
+@exact
+def _line(x, c, tables):  # type: ignore[no-untyped-def]
+    """Interpolation in the table."""
+    table, bottom = tables[1][c], splat(tables[0][c, LEAST])
+    cell, part = _located(x, tables[0][c])
+    left = gathered(table, cell)
+    right = gathered(table[1:], cell)
+    value = fused(part, minus(right, left), left)
+    return chosen(below(value, bottom), bottom, value)
+
+
+@exact
+def _step(row, goal, c, tables):  # type: ignore[no-untyped-def]
     """A bin's mass stands where the mean of what fell into it stands."""
-    for start in range(0, row.size, CHUNK):
-        chunk, target = row[start : start + CHUNK], goal[start : start + CHUNK]
-        locate(chunk, inverse, offset, bins, cell, part)
-        for i in range(target.size):
-            k = cell[i]
-            reached = np.uint32(np.rint(part[i] * PARTS) >= place[k])
-            target[i] = table[k + reached]
+    table, place, parts = tables[1][c], tables[2][c], splat(np.float32(PARTS))
+    for start in range(0, row.size, LANES):
+        i = min(start, row.size - LANES)
+        x = load(row, i)
+        cell, part = _located(x, tables[0][c])
+        reached = least(gathered(place, cell), nearest(times(part, parts)))
+        value = chosen(reached, gathered(table[1:], cell), gathered(table, cell))
+        store(goal, i, chosen(unknown(x), x, value))
 
 
-@jit
-def spoil(row, goal):  # type: ignore[no-untyped-def]
-    """What is not a number stays so: found on the bits, since arithmetic here assumes numbers."""
-    bits, out = row.view(np.int32), goal.view(np.int32)
-    for i in range(bits.size):
-        b = bits[i]
-        out[i] = b if (b & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000) else out[i]
+@exact
+def _located(x, record):  # type: ignore[no-untyped-def]
+    """Bin of each value, and its place inside in [0, 1]; beyond the grid, the outermost edges.
+
+    Flooring before the shift keeps every sign: a tiny negative value stays below zero's edge.
+    """
+    low, high = splat(record[LOW]), splat(record[HIGH])
+    scaled = times(fused(x, splat(record[SCALE]), splat(record[SHIFT])), splat(record[INVERSE]))
+    scaled = chosen(below(low, scaled), scaled, low)
+    scaled = chosen(below(scaled, high), scaled, high)
+    edge = floor(scaled)
+    return whole(minus(edge, low)), minus(scaled, edge)
+
+
+@Kernel
+def _smooth_single(data):  # type: ignore[no-untyped-def]
+    _recall(data, np.float32, _smooth)
+
+
+@Kernel
+def _smooth_bfloat(data):  # type: ignore[no-untyped-def]
+    _recall(data, np.uint16, _smooth)
+
+
+@Kernel
+def _smooth_half(data):  # type: ignore[no-untyped-def]
+    _recall(data, np.int16, _smooth)
+
+
+@Kernel
+def _step_single(data):  # type: ignore[no-untyped-def]
+    _recall(data, np.float32, _step)
+
+
+@Kernel
+def _step_bfloat(data):  # type: ignore[no-untyped-def]
+    _recall(data, np.uint16, _step)
+
+
+@Kernel
+def _step_half(data):  # type: ignore[no-untyped-def]
+    _recall(data, np.int16, _step)
+
+
+_SMOOTH = {torch.float32: _smooth_single, torch.bfloat16: _smooth_bfloat}
+_STEP = {torch.float32: _step_single, torch.bfloat16: _step_bfloat}
+if CONVERTS:
+    _SMOOTH[torch.float16], _STEP[torch.float16] = _smooth_half, _step_half
+# What is read and written as it is; the rest as float32.
+DTYPES = frozenset(_SMOOTH)

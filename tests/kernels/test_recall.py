@@ -1,0 +1,408 @@
+"""A stored context read in `eval()`: by cubics near its table, in any precision and order."""
+
+from __future__ import annotations
+
+import copy
+import io
+import os
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+pytest.importorskip("numba")
+import qact
+from qact import NormedQAct, QAct
+from qact.kernels import pieces, reference
+from qact.kernels import stored as plain
+from qact.kernels.cpu import pool
+from qact.kernels.cpu.lookup import DTYPES, lookup
+from qact.kernels.stored import Stored, store
+from qact.rank import levels
+from qact.rank.bandwidth import parse
+from qact.rank.layout import Channels
+from qact.rank.rule import Rule
+
+N = 3000
+CONTEXTS = {
+    "normal": lambda g: torch.randn(N, generator=g),
+    "far": lambda g: torch.randn(N, generator=g) * 0.01 + 5,
+    "bimodal": lambda g: torch.cat([torch.randn(N, generator=g) - 3, torch.rand(N) + 2]),
+    "skewed": lambda g: torch.randn(N, generator=g).exp(),
+    "cauchy": lambda g: torch.randn(N, generator=g) / torch.randn(N, generator=g),
+    "huge": lambda g: torch.randn(N, generator=g) * 1e30,
+    "tiny": lambda g: torch.randn(N, generator=g) * 1e-30,
+    "tied": lambda g: torch.randint(-2, 3, (N,), generator=g).float(),
+    "constant": lambda g: torch.full((N,), -1.5),
+    "one": lambda g: torch.full((1,), 0.7),
+}
+RULES = [Rule(grounded=g, bandwidth=parse("0.2std")) for g in (False, "sides", "continuous")]
+
+
+def context(name: str) -> qact.Context:
+    generator = torch.Generator().manual_seed(len(name))
+    return qact.Context(1).add(CONTEXTS[name](generator)[:, None])
+
+
+def everywhere(c: qact.Context) -> Tensor:
+    """Values in the context, around it and far beyond it, (many, 1, 1)."""
+    q = c.quantile(torch.linspace(0, 1, 700))[0].float()
+    near = q + 0.3 * c.std * torch.linspace(-3, 3, 700)
+    far = q[[0, -1]] * 1.5 + c.std * torch.tensor([-20.0, 20.0])
+    return torch.cat([q, near, far, torch.zeros(1), torch.tensor([-1e38, 1e38])])[:, None, None]
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+def test_cubics_are_near_the_table_everywhere(name):
+    c = context(name)
+    z = everywhere(c)
+    for rule in RULES:
+        for word, weight, bias in (
+            ("uniform", 1, 0),
+            ("relu", 1, 0),
+            ("relu", -0.7, 0.4),
+            ("relu", 2, 1),
+            ("relu", 1, 40),
+            ("normal", 0, 1),
+            ("gelu", 1, 0),
+        ):
+            level = levels.parse(word).affine(torch.tensor([weight]), torch.tensor([bias]))
+            stored = store(c.histogram, level, rule)
+            want = plain.lookup(z, stored)
+            top = torch.maximum(stored.table, stored.least[:, None])
+            bound = 2 * pieces.ERROR * float(top.max() - top.min()) + 1e-6 * float(top.abs().max())
+            assert (lookup(z, stored) - want).abs().max() <= bound, (rule.grounded, word, weight)
+            # Nothing near it is read where lines were asked for.
+            exact = store(c.histogram, level, rule, exact=True)
+            close = 1e-5 * float(top.abs().max().clamp_min(1))
+            assert (lookup(z, exact) - want).abs().max() <= close
+
+
+@pytest.mark.parametrize("name", CONTEXTS)
+@pytest.mark.parametrize("grounded", [False, "sides", "continuous"])
+def test_ranks_of_a_frozen_layer_are_those_of_the_reference(name, grounded):
+    g = torch.Generator().manual_seed(len(name))
+    values = CONTEXTS[name](g)[:, None]
+    bins = 1024 if name == "cauchy" else 512  # as documented
+    layer = QAct(1, levels="uniform", grounded=grounded, bins=bins).eval()
+    layer.context.add(values)
+    z = everywhere(layer.context)[:, 0].clamp(-1e35, 1e35)
+    if name == "constant":  # its kernel is as wide as the grid says: it, and what is far
+        z = torch.tensor([[-1.5], [-2.5], [1.0]])
+    with torch.no_grad():
+        got = layer(z)[:, 0]
+    want = reference.rank(z.double().T, reference.observe(values[:, :, None]), layer.rule)[0]
+    assert (got - want).abs().max() <= 1 / 400
+
+
+def test_usual_contexts_are_cubics_and_odd_ones_keep_their_tables():
+    rule = RULES[2]
+    for name, curved in (("normal", True), ("bimodal", True), ("skewed", True), ("tied", None),
+                         ("constant", False), ("one", None)):  # fmt: skip
+        stored = store(context(name).histogram, levels.parse("relu"), rule)
+        far = float(pieces.pieces(stored).places[0, 2])
+        assert curved is None or (far != torch.inf) == curved, name
+    bare = replace(stored, bulk=None)
+    assert bool((pieces.pieces(bare).places[:, 2] == torch.inf).all())
+
+
+def test_below_the_floor_is_zero_and_a_rising_map_rises():
+    layer = NormedQAct(6)
+    for _ in range(5):
+        layer(torch.randn(512, 6) * 3 + 1)
+    layer.eval()
+    x = torch.linspace(-12, 12, 4001)[:, None].expand(-1, 6)
+    with torch.no_grad():
+        y = layer(x)
+        want = plain.lookup(x[:, :, None], layer.stored())[:, :, 0]
+    assert float(((y == 0) != (want == 0)).float().mean()) < 2e-4
+    assert float(y[want == 0].max()) < 2e-3
+    assert float(y.diff(dim=0).min()) >= -1e-5
+
+
+def trained(channels: int, **options) -> Stored:
+    layer = NormedQAct(channels, **options)
+    for _ in range(3):
+        layer(torch.randn(300, channels) * 2 + 0.5)
+    return layer.eval().stored()
+
+
+@pytest.mark.parametrize("step", [False, True])
+def test_any_shape_is_read_value_by_value(step):
+    options = {"levels": "steps", "smooth": False, "after": True} if step else {}
+    for channels in (1, 5, 16, 33):
+        stored = trained(channels, **options)
+        for outer, inner in (
+            (1, 1),
+            (3, 5),
+            (16, 1),
+            (17, 3),
+            (19, 16),
+            (2, 37),
+            (40, 1),
+            (1, 300),
+        ):
+            z = torch.randn(outer, channels, inner) * 3
+            z[0, 0, 0], z[-1, -1, -1] = torch.nan, torch.inf
+            got = lookup(z, stored)
+            # Each channel by itself, as one long run.
+            rows = z.transpose(0, 1).reshape(1, channels, -1)
+            want = lookup(torch.cat([rows, rows.new_zeros(1, channels, 16)], 2), stored)
+            want = want[:, :, : rows.shape[2]].reshape(channels, outer, inner).transpose(0, 1)
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+            bound = 1e-6 if step else 2 * pieces.ERROR * 4
+            torch.testing.assert_close(
+                got, plain.lookup(z, stored), rtol=0, atol=bound, equal_nan=True
+            )
+
+
+@pytest.mark.parametrize("step", [False, True])
+@pytest.mark.parametrize("dtype", sorted(DTYPES - {torch.float32}, key=str))
+def test_every_number_of_half_precision(dtype, step):
+    stored = trained(16, **({"levels": "steps", "smooth": False} if step else {}))
+    every = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    for shape in ((1, 16, 4096), (4096, 16, 1), (2048, 16, 2)):
+        z = every.reshape(shape)
+        got = lookup(z, stored)
+        want = lookup(z.float(), stored).to(dtype)
+        assert got.dtype == dtype
+        torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct, QAct.paper])
+def test_layouts_and_precisions_of_a_frozen_layer(make):
+    layer = make(20)
+    for _ in range(3):
+        layer(torch.randn(64, 20, 3, 4))
+    layer.eval()
+    x = torch.randn(6, 20, 5, 4)
+    tokens = copy.deepcopy(layer)
+    tokens.dim = -1
+    for part in tokens.modules():
+        if hasattr(part, "dim"):
+            part.dim = -1
+    with torch.no_grad():
+        want = layer(x)
+        for other in (
+            x.to(memory_format=torch.channels_last),
+            x.transpose(2, 3).contiguous().transpose(2, 3),
+            torch.cat([x, x], 3)[..., ::2][..., [0, 2, 1, 3]][..., [0, 2, 1, 3]],
+            x.repeat_interleave(2, 3)[..., ::2],
+            torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape),
+        ):
+            if torch.equal(other, x):
+                assert torch.equal(layer(other), want)
+        last = layer(x.to(memory_format=torch.channels_last))
+        assert last.is_contiguous(memory_format=torch.channels_last)
+        assert torch.equal(tokens(x.movedim(1, -1).contiguous()).movedim(-1, 1), want)
+        assert torch.equal(layer(x.double()), want.double())
+        for dtype in (torch.bfloat16, torch.float16):
+            low = x.to(dtype)
+            assert torch.equal(layer(low), layer(low.float()).to(dtype))
+
+
+def in_threads(monkeypatch, layer: nn.Module, x: Tensor) -> list[Tensor]:
+    found, threads = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(layer(x))
+    finally:
+        torch.set_num_threads(threads)
+    monkeypatch.setattr(pool, "_TEAM", None)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    return [*found, layer(x)]
+
+
+def test_threads_do_not_change_a_bit(monkeypatch):
+    layer = NormedQAct(70)
+    layer(torch.randn(100, 70))
+    layer.eval()
+    with torch.no_grad():
+        for shape in ((100, 70), (8, 70, 3, 3), (4, 70, 8, 8)):
+            with monkeypatch.context() as patch:
+                first, *others = in_threads(patch, layer, torch.randn(shape))
+            assert all(torch.equal(first, other) for other in others)
+
+
+# What is kept beside a layer, and when it may answer
+
+
+def frozen(make=NormedQAct, **options) -> nn.Module:
+    layer = make(4, **options)
+    for _ in range(2):
+        layer(torch.randn(64, 4))
+    return layer.eval()
+
+
+@pytest.fixture
+def way(monkeypatch):
+    """Whether a layer went its own way, in which it asks what its input is, in the last call."""
+    asked = []
+    own = Channels.of
+    monkeypatch.setattr(Channels, "of", lambda *given: asked.append(1) or own(*given))
+
+    def own_way(layer: nn.Module, x: Tensor) -> bool:
+        asked.clear()
+        with torch.no_grad():
+            layer(x)
+        return bool(asked)
+
+    return own_way
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct, QAct.paper])
+def test_a_table_that_is_kept_answers_at_once(make, way):
+    layer, x = frozen(make), torch.randn(8, 4)
+    assert way(layer, x)  # it is made
+    assert not way(layer, x)
+    assert not way(layer, x.bfloat16())
+    assert way(layer, x.double())
+    quantile = getattr(layer, "quantile", layer)
+    with qact.adapting(layer, context="batch"):
+        assert way(layer, x)
+    assert not way(layer, x)
+    quantile.engine = "eager"
+    assert way(layer, x)
+    quantile.engine = None
+    layer.train()
+    assert way(layer, x)
+    layer.eval()
+    assert way(layer, x)  # the context has followed
+    assert not way(layer, x)
+    layer(x)  # a gradient is kept
+    assert layer(x).requires_grad or make is QAct.paper
+
+
+def test_parts_that_are_touched_are_called(way):
+    layer, x = frozen(), torch.randn(8, 4)
+    way(layer, x)
+    for part in (layer.norm_in, layer.quantile):
+        seen = []
+        hook = part.register_forward_hook(lambda *_: seen.append(1))  # noqa: B023
+        assert way(layer, x)
+        assert seen
+        hook.remove()
+        assert not way(layer, x)
+    layer.norm_in.train()
+    assert way(layer, x)
+    layer.norm_in.eval()
+    way(layer, x)
+    layer.norm_in.forward = lambda z: z + 1
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), layer.quantile(x + 1))
+
+
+def test_every_change_makes_a_new_table():
+    layer, x = frozen(), torch.randn(30, 4)
+    other = frozen()
+
+    def changed(act) -> bool:
+        with torch.no_grad():
+            before = layer(x)
+            act()
+            after = layer(x)
+            fresh = copy.deepcopy(layer)(x)
+        assert torch.equal(after, fresh)
+        return not torch.equal(before, after)
+
+    def replace_norm() -> None:
+        layer.norm_in = copy.deepcopy(layer.norm_in)
+        layer.norm_in.running_mean += 0.5
+
+    def swap_data() -> None:
+        layer.quantile.bias.data = torch.full((4,), 0.3)
+
+    def cast() -> None:
+        layer.quantile.weight.mul_(1.001)
+        layer.half().float()
+
+    for act in (
+        lambda: layer.quantile.weight.mul_(1.5),
+        lambda: layer.norm_in.running_var.mul_(2),
+        lambda: layer.quantile.context.add(torch.randn(500, 4) * 3),
+        lambda: layer.load_state_dict(other.state_dict()),
+        replace_norm,
+        swap_data,
+        cast,
+    ):
+        assert changed(act)
+    layer.quantile.context.reset_parameters()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="seen no data"):
+        layer(x)
+
+
+def test_refusals_are_those_of_the_layer():
+    layer, x = frozen(), torch.randn(8, 4)
+    with torch.no_grad():
+        layer(x)
+        with pytest.raises(ValueError, match="3 channels"):
+            layer(torch.randn(8, 3))
+        with pytest.raises(TypeError, match="int64"):
+            layer(torch.ones(8, 4, dtype=torch.int64))
+        with pytest.raises(ValueError, match="out of range"):
+            layer(torch.tensor(1.0))
+        assert layer(torch.empty(0, 4)).shape == (0, 4)
+        assert layer.quantile(torch.empty(0, 4)).shape == (0, 4)
+
+
+def test_a_state_and_copies_read_the_same_bits():
+    layer, x = frozen(), torch.randn(50, 4)
+    with torch.no_grad():
+        want = layer(x)
+        file = io.BytesIO()
+        torch.save(layer.state_dict(), file)
+        file.seek(0)
+        resumed = NormedQAct(4).eval()
+        resumed.load_state_dict(torch.load(file, weights_only=True))
+        for twin in (resumed, copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+            assert torch.equal(twin(x), want)
+            assert torch.equal(twin(x), want)
+            twin.quantile.weight.mul_(2)
+            assert not torch.equal(twin(x), want)
+        assert torch.equal(layer(x), want)
+        with torch.inference_mode():
+            assert torch.equal(layer(x), want)
+            born = NormedQAct(4)
+            born.load_state_dict(layer.state_dict())
+            assert torch.equal(born.eval()(x), want)
+            born.quantile.weight.mul_(2)
+            assert not torch.equal(born(x), want)
+
+
+ELSEWHERE = """
+import sys, torch, qact
+layer = qact.NormedQAct(20)
+layer.load_state_dict(torch.load(sys.argv[1], weights_only=True))
+layer.eval()
+with torch.no_grad():
+    outputs = [layer(x) for x in torch.load(sys.argv[2], weights_only=True)]
+torch.save(outputs, sys.argv[3])
+"""
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="names processors of x86-64")
+@pytest.mark.parametrize("kind", ["haswell", "x86-64"])
+def test_processors_with_narrower_vectors(kind, tmp_path):
+    layer = NormedQAct(20)
+    for _ in range(3):
+        layer(torch.randn(200, 20))
+    layer.eval()
+    inputs = [torch.randn(40, 20), torch.randn(3, 20, 17)]
+    with torch.no_grad():
+        want = [layer(x) for x in inputs]
+    torch.save(layer.state_dict(), tmp_path / "state")
+    torch.save(inputs, tmp_path / "inputs")
+    features = {"haswell": "+avx,+avx2,+fma,+f16c,+bmi,+bmi2,+lzcnt,+popcnt,+sse4.2", "x86-64": ""}
+    named = {"NUMBA_CPU_NAME": kind, "NUMBA_CPU_FEATURES": features[kind]}
+    settings = {**os.environ, **named, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    files = [str(tmp_path / name) for name in ("state", "inputs", "outputs")]
+    subprocess.run([sys.executable, "-c", ELSEWHERE, *files], env=settings, check=True, timeout=500)
+    for got, mine in zip(torch.load(files[2], weights_only=True), want, strict=True):
+        # Lines where a processor cannot index one register by another.
+        bound = {"haswell": 1e-6, "x86-64": 2 * pieces.ERROR * 4}[kind]
+        torch.testing.assert_close(got, mine, rtol=0, atol=bound)
