@@ -1,6 +1,7 @@
 """Two builds of the CPU engine beside BatchNorm + ReLU, in turn in one process, on one thread.
 
     python benchmarks/before_after.py OLD/src NEW/src [--out FILE]
+    python benchmarks/before_after.py OLD/src NEW/src --eval   # eval() alone, in more precisions
 
 Times are processor time of the thread: another process on the machine takes none of it, though it
 takes of the caches. Ratios are medians over rounds, with quartiles.
@@ -23,7 +24,11 @@ from torch import Tensor, nn
 
 SHAPES = ((128, 512), (128, 512, 4, 4), (128, 256, 8, 8), (128, 64, 32, 32))
 MODES = ("forward", "both", "eval")
+# Of eval() alone: what a call costs beside its data, then maps, tokens and features.
+READ = ((4, 8), *SHAPES[:3], (128, 128, 16, 16), SHAPES[3], (1024, 512), (32, 384, 197))
+HALVES = (torch.bfloat16, torch.float16)
 ROUNDS, VALUES = 7, 300_000  # and so many values, at least, in each of them
+DATA = Path(__file__).resolve().parent / "data"
 NEEDED = ("qact", "qact.nn.normed", "qact.kernels.cpu.block", "qact.kernels.cpu.lookup")
 
 
@@ -54,21 +59,30 @@ def step(layer: nn.Module, x: Tensor, grad: Tensor, mode: str) -> None:
         out.backward(grad)
 
 
-def measure(builds: dict[str, dict], shape: tuple[int, ...], mode: str) -> dict[str, Any]:
-    """Microseconds and ratios of one shape and mode."""
+def measure(
+    builds: dict[str, dict],
+    shape: tuple[int, ...],
+    mode: str,
+    dtype: torch.dtype = torch.float32,
+    form: torch.memory_format = torch.contiguous_format,
+) -> dict[str, Any]:
+    """Microseconds and ratios of one shape and mode; training is in float32 in any case."""
     norm = nn.BatchNorm2d(shape[1]) if len(shape) == 4 else nn.BatchNorm1d(shape[1])
     layers: dict[str, nn.Module] = {"control": nn.Sequential(norm, nn.ReLU())}
     for word, modules in builds.items():
         use(modules)
         layers[word] = modules["qact.nn.normed"].NormedQAct(shape[1])
-    x, grad = torch.randn(shape), torch.randn(shape)
+    seen, grad = torch.randn(shape), torch.randn(shape)
+    x = seen.to(dtype, memory_format=form)
     times: dict[str, list[float]] = {word: [] for word in layers}
     for turn in range(-1, ROUNDS):  # the first warms up
         for word, layer in layers.items():
             use(builds.get(word, {}))
             if turn < 0:
                 for _ in range(12):
-                    layer.train()(x)
+                    layer.train()(seen)
+                if word == "control":
+                    layer.to(dtype)
                 step(layer.train(mode != "eval"), x, grad, mode)
                 continue
             repeats = max(1, VALUES // x.numel())
@@ -77,6 +91,7 @@ def measure(builds: dict[str, dict], shape: tuple[int, ...], mode: str) -> dict[
                 step(layer, x, grad, mode)
             times[word].append((time.thread_time() - start) / repeats)
     found: dict[str, Any] = {"shape": "x".join(map(str, shape)), "mode": mode}
+    found |= {"dtype": str(dtype)[6:], "channels_last": form == torch.channels_last}
     for word, taken in times.items():
         ratios = [t / c for t, c in zip(taken, times["control"], strict=True)]
         found[word] = {
@@ -91,16 +106,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("old")
     parser.add_argument("new")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/data/cpu-before-after.json"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--eval", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     builds = {"old": build(given.old), "new": build(given.new)}
+    wanted: list[tuple[Any, ...]] = [(shape, mode) for shape in SHAPES for mode in MODES]
+    if given.eval:
+        wanted = [(shape, "eval") for shape in READ]
+        wanted += [(shape, "eval", dtype) for shape in SHAPES for dtype in HALVES]
+        last = torch.channels_last
+        wanted += [(shape, "eval", torch.float32, last) for shape in SHAPES[1:]]
     rows = []
-    for shape in SHAPES:
-        for mode in MODES:
-            rows.append(measure(builds, shape, mode))
-            print(rows[-1], flush=True)
-    given.out.write_text(json.dumps(rows, indent=1) + "\n")
+    for case in wanted:
+        rows.append(measure(builds, *case))
+        print(rows[-1], flush=True)
+    out = given.out or DATA / f"cpu-{'eval-' if given.eval else ''}before-after.json"
+    out.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":
