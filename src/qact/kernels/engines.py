@@ -110,8 +110,10 @@ def _lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], 
 
 
 def compiled_lookup() -> ModuleType | None:
-    """The lookup for tensors on a CPU as they lie in memory, where it can be had."""
-    return _imported("qact.kernels.cpu.lookup")
+    """The lookup for a CPU's tensors as they lie in memory, where :func:`lookup` takes it."""
+    compiled = _imported("qact.kernels.cpu.lookup")
+    taken = _lookup(None, torch.empty(1, 1, 1))
+    return compiled if compiled is not None and taken is compiled.lookup else None
 
 
 def settling(mass: Tensor) -> Settle:
