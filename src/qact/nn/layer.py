@@ -189,7 +189,7 @@ class QAct(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Map ``input`` by its rank; in training, let the running context follow."""
-        if self._stored is not None and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self._stored is not None:
             output = self._stored.answer(input)
             if output is not None:
                 return output

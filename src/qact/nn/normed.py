@@ -118,7 +118,7 @@ class NormedQAct(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Norm, quantile, norm."""
-        if self._stored is not None and not torch.compiler.is_compiling():
+        if not torch.compiler.is_compiling() and self._stored is not None:
             output = self._stored.answer(input)
             if output is not None:
                 return output
