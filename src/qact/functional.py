@@ -114,8 +114,12 @@ def transform(
     prior: float | None = None,
     engine: str | None = None,
     running: Running | None = None,
+    known: Tensor | None = None,
 ) -> Tensor:
-    """The core, on an input that has been asked. A ``running`` context follows the batch."""
+    """The core, on an input that has been asked. A ``running`` context follows the batch.
+
+    What is ``known`` of the output (N, C, L) is a kept table's, see :func:`qact.kernels.eager.apply`.
+    """
     input = channels.input
     engines.fits(engine, input.device)
     if context is None:
@@ -137,7 +141,7 @@ def transform(
         if engine == "reference":
             output, seen = _reference(channels, rule, level, context, prior), None
         else:
-            output, seen = _counted(channels, rule, level, context, prior, engine)
+            output, seen = _counted(channels, rule, level, context, prior, engine, known)
         if running is not None:
             with torch.no_grad():
                 # The reference engine keeps no histogram.
@@ -169,11 +173,12 @@ def _counted(
     context: Context | None,
     prior: float | None,
     engine: str | None,
+    known: Tensor | None,
 ) -> tuple[Tensor, Histogram | None]:
     """The output by the five general passes, and the batch's histogram if one was made."""
     z = channels.z
     if context is not None and prior is None:
-        return eager.apply(z, context.histogram, level, rule, engine=engine), None
+        return eager.apply(z, context.histogram, level, rule, engine=engine, known=known), None
     batch = eager.observe(z, rule, engine=engine)
     joint = batch
     if context is not None and prior is not None:

@@ -145,9 +145,9 @@ def test_every_source_of_the_kernels_counts():
 
 def test_both_ways_give_the_same_bits(tmp_path, monkeypatch):
     context = Context(3).add(torch.randn(64, 3))
-    stored = store(context.histogram, levels.parse("relu"), Rule())
+    stored = store(context.histogram, levels.parse("steps"), Rule(smooth=False))
     z = torch.randn(40, 3, 7)
-    kernel = lookup._lookup_kernel
+    kernel = lookup._step_single  # the smooth one is of one processor
     ahead.write(tmp_path / "lowered", [kernel])
     found = []
     for compiled in (
@@ -157,7 +157,7 @@ def test_both_ways_give_the_same_bits(tmp_path, monkeypatch):
         monkeypatch.setitem(kernel.__dict__, "compiled", compiled)
         found.append(lookup.lookup(z, stored))
     assert torch.equal(*found)
-    assert found[0].unique().numel() > 100
+    assert found[0].unique().numel() > 50
 
 
 def test_what_this_installation_has_is_of_its_sources():

@@ -139,7 +139,8 @@ def test_export_is_saved_and_loaded_without_us(strict, tmp_path):
         for n in (2, 33):
             x = batch(layer, n)
             with torch.no_grad():
-                torch.testing.assert_close(loaded(x), layer(x), rtol=1e-5, atol=1e-5)
+                near = 1e-5 + float(layer.stored().slack.max())  # lines for cubics
+                torch.testing.assert_close(loaded(x), layer(x), rtol=1e-5, atol=near)
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
@@ -152,4 +153,5 @@ def test_jit_trace(make, tmp_path):
     torch.jit.trace(layer, (batch(layer),)).save(tmp_path / "layer.pt")
     loaded, x = torch.jit.load(tmp_path / "layer.pt"), batch(layer, 9)
     with torch.no_grad():
-        torch.testing.assert_close(loaded(x), layer(x), rtol=1e-5, atol=1e-5)
+        near = 1e-5 + float(layer.stored().slack.max())  # lines for cubics
+        torch.testing.assert_close(loaded(x), layer(x), rtol=1e-5, atol=near)

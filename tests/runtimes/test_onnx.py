@@ -1,4 +1,7 @@
-"""``torch.onnx.export(dynamo=True)``: layers with a stored context agree in onnxruntime to 1e-5."""
+"""``torch.onnx.export(dynamo=True)``: layers with a stored context agree in onnxruntime.
+
+To 1e-5 and to what lines are from the cubics that a layer reads (`qact.kernels.pieces.LINES`).
+"""
 
 from __future__ import annotations
 
@@ -41,14 +44,21 @@ def answer(session: onnxruntime.InferenceSession, x: Tensor) -> Tensor:
     return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
 
 
-def agrees(model: nn.Module, shape: tuple[int, ...], path, tolerance: float = 1e-5) -> set[str]:
+def lines(model: nn.Module) -> float:
+    """How far lines may be from what one of the model's layers says."""
+    read = [m for m in model.modules() if isinstance(m, (QAct, NormedQAct))]
+    return max(float(layer.stored().slack.max()) for layer in read)
+
+
+def agrees(model: nn.Module, shape: tuple[int, ...], path, times: float = 1) -> set[str]:
     """Parity at two other batch sizes; the operators of the graph."""
     session = exported(model, torch.randn(shape), str(path / "model.onnx"))
     for n in (1, 13):
         x = torch.randn(n, *shape[1:]) * 4
         with torch.no_grad():
             want = model(x)
-        torch.testing.assert_close(answer(session, x), want, rtol=0, atol=tolerance)
+        near = 1e-5 + times * lines(model)
+        torch.testing.assert_close(answer(session, x), want, rtol=0, atol=near)
     graph = onnx.load(str(path / "model.onnx")).graph
     assert {node.domain for node in graph.node} <= {"", "ai.onnx"}
     return {node.op_type for node in graph.node}
@@ -103,8 +113,9 @@ class Net(nn.Module):
         self.head = nn.Linear(4, 5)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.again(self.act(self.conv(x))))
-        return self.head(self.lazy(self.block(x).flatten(2).transpose(1, 2)).mean(1))
+        x = self.block(self.conv(x))  # steps first: at a jump there is no small difference
+        x = self.act(self.again(self.act(x)))
+        return self.head(self.lazy(x.flatten(2).transpose(1, 2)).mean(1))
 
 
 def test_a_network(tmp_path):
@@ -245,4 +256,5 @@ def test_a_constant_channel_and_a_block_that_ends(tmp_path):
     with qact.fast_export():
         near = torch.export.export(layer, (x,)).module()(x)
     assert 0 < (near - want).abs().max() <= 4 / 400
-    torch.testing.assert_close(torch.export.export(layer, (x,)).module()(x), want)
+    line = torch.export.export(layer, (x,)).module()(x)
+    torch.testing.assert_close(line, want, rtol=1e-5, atol=1e-5 + lines(layer))

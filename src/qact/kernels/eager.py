@@ -110,11 +110,14 @@ def apply(
     *,
     own: bool = False,
     engine: str | None = None,
+    known: Tensor | None = None,
     exact: Callable[[Tensor, Rule], Tensor] = own_rank,
 ) -> Tensor:
     """The activation of ``z`` (N, C, L) in a context: level of rank, in the dtype of ``z``.
 
-    ``own`` says that the context is that of ``z`` itself; step ranks are then ``exact``.
+    ``own`` says that the context is that of ``z`` itself; step ranks are then ``exact``. What is
+    ``known`` of the output, where a table is interpolated, is taken for it: its gradient is that
+    of the table.
     """
     dtype = z.dtype
     z = z if dtype == torch.float64 else z.float()
@@ -130,9 +133,10 @@ def apply(
     if rule.smooth and level.interpolable:
         sharp = level.activation is F.relu  # a table would smear its kink over a bin
         table = (level.linear() if sharp else level)(knots, count).to(z.dtype)
-        value = _Lookup.apply(z, table, live, context.grid, engine, kinked)
+        known = None if known is None else known.to(table.dtype)
+        value = _Lookup.apply(z, table, live, context.grid, engine, kinked, known)
         return (F.relu(value) if sharp else value).to(dtype)
-    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, engine, kinked)
+    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, engine, kinked, None)
     if rule.smooth:
         return leveled(rank, level, count).to(dtype)
     if own:
@@ -221,24 +225,33 @@ class _Count(torch.autograd.Function):
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Return what a table of edge values (C, bins + 1) says at ``z`` (outer, C, inner)."""
     live = torch.ones_like(table[:, 0], dtype=torch.bool)
-    return _Lookup.apply(z, table, live, grid, None, False)
+    return _Lookup.apply(z, table, live, grid, None, False, None)
 
 
 class _Lookup(torch.autograd.Function):
     """Linear interpolation in a table of edge values (C, bins + 1); differentiable twice.
 
-    ``kinked`` says that the table's slope jumps at zero.
+    ``kinked`` says that the table's slope jumps at zero. Values that are ``known`` already, of a
+    map near the table, are returned as they are.
     """
 
     @staticmethod
     def forward(
-        z: Tensor, table: Tensor, live: Tensor, grid: Grid, engine: str | None, kinked: bool
+        z: Tensor,
+        table: Tensor,
+        live: Tensor,
+        grid: Grid,
+        engine: str | None,
+        kinked: bool,
+        known: Tensor | None,
     ) -> Tensor:
+        if known is not None:
+            return known
         return engines.passes(engine, z).interpolate(z, table, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, table, live, ctx.grid, ctx.engine, ctx.kinked = inputs
+        z, table, live, ctx.grid, ctx.engine, ctx.kinked, _ = inputs
         ctx.save_for_backward(z, table, live)
 
     @staticmethod
@@ -250,19 +263,20 @@ class _Lookup(torch.autograd.Function):
             grad_z = grad * _slope(z, rise, ctx.grid, ctx.engine, ctx.kinked)
         if ctx.needs_input_grad[1]:
             grad_table = _spread(z, grad, ctx.grid, ctx.engine)
-        return grad_z, grad_table, None, None, None, None
+        return grad_z, grad_table, None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
         """A mapped dimension is more channels."""
-        size, (*_, grid, engine, kinked) = info.batch_size, args
-        z, table, live = (
-            t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
-            for t, d in zip(args[:3], in_dims[:3], strict=True)
+        size, (_, _, _, grid, engine, kinked, _) = info.batch_size, args
+        z, table, live, known = (
+            t if t is None else t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
+            for t, d in zip((*args[:3], args[-1]), (*in_dims[:3], in_dims[-1]), strict=True)
         )
-        wide = z.movedim(0, 1).flatten(1, 2)
+        z, known = (None if t is None else t.movedim(0, 1).flatten(1, 2) for t in (z, known))
         more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
-        output = _Lookup.apply(wide, table.flatten(0, 1), live.flatten(), more, engine, kinked)
+        rest = table.flatten(0, 1), live.flatten(), more, engine, kinked, known
+        output = _Lookup.apply(z, *rest)
         return output.unflatten(1, (size, -1)).movedim(1, 0), 0
 
 

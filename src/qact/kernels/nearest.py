@@ -119,8 +119,7 @@ def of_tensors(
 def nearest(stored: Stored, error: float) -> Nearest | None:
     """The smallest table that stays within ``error`` of the range of outputs, or None."""
     values = torch.maximum(stored.table, stored.least[:, None])[:, :-1]
-    low, high = values.aminmax(dim=1)
-    allowed = error * (high - low)[:, None]
+    allowed = (error * stored.range - stored.slack)[:, None]
     begin, end = _moving(values, allowed / 2)
     steps = stored.place.shape[1] > 0
     for size in SIZES:

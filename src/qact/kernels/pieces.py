@@ -1,12 +1,14 @@
 """A stored map as 16 cubics per channel: what registers hold, in the place of a table in memory.
 
 Between two edges of the table, which leave out a small share of the context, the map is cut into 16
-pieces of one width ``w``. Piece ``k`` is a cubic in ``u``, the place beside its middle,
+pieces of one width ``w``, a whole number of bins. A piece is a cubic in ``u``, the place beside its
+middle in widths, from -1/2 to 1/2, which meets the table at both of its ends, and is nearest to it
+in between (least squares). A channel where that errs by more than `ERROR` leaves out a larger
+share, or keeps its table alone.
 
-    t = (z - centre) / w,    k = round(t) in -8 ... 7,    u = t - k in [-1/2, 1/2],
-
-which meets the table at both of its ends, and is nearest to it in between (least squares). A
-channel where that errs by more than `ERROR` leaves out a larger share, or keeps its table alone.
+The cubics then are the map: the table takes their values (:meth:`Pieces.into`). What reads lines
+between its edges is off by the curvature within a bin, at most ``max |f''| / 8`` for a bin of width
+one, and a channel where that is above `LINES` keeps its table too.
 """
 
 from __future__ import annotations
@@ -16,13 +18,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from qact.kernels.stored import Stored
+from qact import _compat
+from qact._compat import replace
 
 PIECES = 16
-BEGIN, END = -0.5 * PIECES - 0.5, 0.5 * PIECES - 0.5  # of t
 # Largest distance from the table, as a share of the range of outputs: a fifth of what a rank in a
 # histogram may err.
 ERROR = 1 / 2000
+# Largest distance of lines between the edges from the cubics, likewise.
+LINES = 1 / 10000
+# Of a context, what may be left to the table on either side.
+SHARES = (1e-4, 1e-3, 1e-2)
 # Where a piece is compared with the table.
 _PLACES = torch.linspace(-0.5, 0.5, 17, dtype=torch.float64)
 # Two parabolas' worth of freedom that leave both ends alone: (u^2 - 1/4) (a + b u).
@@ -31,67 +37,94 @@ _SOLVE = torch.linalg.pinv(_INSIDE).T
 _POWERS = _PLACES[:, None] ** torch.arange(4)
 
 
-@dataclass
+@dataclass(frozen=True)
 class Pieces:
-    """The cubics of every channel, float32.
+    """The cubics of every channel, float64.
 
-    ``curves`` (C, 4, 16) are the coefficients of ``u^0 ... u^3``; piece ``k`` is in column ``k mod
-    16``. ``places`` (C, 3) are the centre, ``1 / w``, and the ``t`` below which the table answers:
-    minus infinity where the floor does, infinity where the table answers all.
+    ``curves`` (C, 4, 16) are the coefficients of ``u^0 ... u^3``. The pieces begin at ``begin``
+    (C,), in bins from the table's first edge, and are ``width`` (C,) bins wide, less than none
+    where they run down. Before them lies the floor where ``floored`` (C,), else the table, as it
+    does behind them, and everywhere in a channel that is not ``good`` (C,).
     """
 
     curves: Tensor
-    places: Tensor
+    begin: Tensor
+    width: Tensor
+    floored: Tensor
+    good: Tensor
+
+    def into(self, table: Tensor) -> Tensor:
+        """The table (C, E) with their values at the edges between their ends."""
+        edge = torch.arange(table.shape[1], device=table.device)
+        place = (edge - self.begin[:, None]) / self.width[:, None]
+        piece = place.floor().clamp(0, PIECES - 1)
+        u = place - piece - 0.5
+        k0, k1, k2, k3 = (curve.gather(1, piece.long()) for curve in self.curves.unbind(1))
+        within = self.good[:, None] & (place > 0) & (place < PIECES)
+        return torch.where(within, ((k3 * u + k2) * u + k1) * u + k0, table)
+
+    def behind(self, scale: Tensor, shift: Tensor, keeps: Tensor) -> Pieces:
+        """The same and an affine map behind them, in the channels that it ``keeps`` near."""
+        curves = self.curves * scale[:, None, None]
+        curves = torch.cat([curves[:, :1] + shift[:, None, None], curves[:, 1:]], 1)
+        return replace(self, curves=curves, good=self.good & keeps)
 
 
-def pieces(stored: Stored) -> Pieces:
-    """Fit them, channel by channel with the smallest share left out that keeps to `ERROR`."""
-    channels = stored.table.shape[0]
-    curves = torch.zeros(channels, 4, PIECES)
-    places = torch.tensor([0.0, 1.0, torch.inf]).repeat(channels, 1)
-    left = torch.arange(channels)
-    for bulk in () if stored.bulk is None else stored.bulk:
-        found, spots, good = _fitted(stored, left, bulk[:, left].double())
-        curves[left[good]], places[left[good]] = found[good], spots[good]
-        left = left[~good]
-        if not len(left):
+def fitted(table: Tensor, floor: Tensor, mass: Tensor, zero: Tensor) -> Pieces:
+    """Fit a table (C, E), not below ``floor`` (C,), whose zero is at an edge ``zero`` (C,).
+
+    Channel by channel with the smallest of `SHARES` of the ``mass`` (C, E - 1) left out that keeps
+    to `ERROR`.
+    """
+    table, floor, zero = table.double(), floor.double()[:, None], zero.double()
+    below = mass.cumsum(1, dtype=torch.float64)
+    found: tuple[Tensor, ...] = ()
+    for share in SHARES:
+        out = share * below[:, -1:]
+        bulk = (below <= out).sum(1), (below < below[:, -1:] - out).sum(1) + 1
+        now = _fitted(table, floor, bulk, zero)
+        found = tuple(_first(found[-1], a, b) for a, b in zip(found, now)) or now  # noqa: B905
+        known = not torch.compiler.is_compiling() and not _compat.transforming()
+        if known and bool(found[-1].all()):
             break
-    return Pieces(curves, places)
+    return Pieces(*found)
 
 
-def _fitted(stored: Stored, rows: Tensor, bulk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Curves and places of some channels, and which of them are near enough to the table."""
-    table, floor = stored.table[rows, :-1].double(), stored.least[rows, None].double()
+def _first(good: Tensor, these: Tensor, those: Tensor) -> Tensor:
+    """The channels of ``these`` that are good, the others of ``those``."""
+    return torch.where(good.view(-1, *[1] * (these.dim() - 1)), these, those)
+
+
+def _fitted(
+    table: Tensor, floor: Tensor, bulk: tuple[Tensor, Tensor], zero: Tensor
+) -> tuple[Tensor, ...]:
+    """What makes `Pieces`, between two edges (C,) and (C,)."""
+    places, solve, powers = (t.to(table.device) for t in (_PLACES, _SOLVE, _POWERS))
     value = torch.maximum(table, floor)
     span = value.amax(1) - value.amin(1)
-    first = stored.offset[rows].double()
-    begin, width, floored = _cut(table, value, span, floor[:, 0], bulk, -first)
-    middle = torch.arange(PIECES) + 0.5
-    edge = begin[:, None, None] + width[:, None, None] * (middle[:, None] + _PLACES)
+    begin, width, floored = _cut(table, value, span, floor[:, 0], bulk, zero)
+    middle = torch.arange(PIECES, device=table.device) + 0.5
+    edge = begin[:, None, None] + width[:, None, None] * (middle[:, None] + places)
     want = _lines(table, edge.flatten(1)).view_as(edge)
     low, high = want[..., :1], want[..., -1:]
-    inside = (want - low * (0.5 - _PLACES) - high * (0.5 + _PLACES)) @ _SOLVE
+    inside = (want - low * (0.5 - places) - high * (0.5 + places)) @ solve
     low, high = low[..., 0], high[..., 0]
     ends = [(low + high) / 2 - inside[..., 0] / 4, high - low - inside[..., 1] / 4]
-    curve = torch.stack([*ends, inside[..., 0], inside[..., 1]], -1)
-    got = torch.maximum(curve @ _POWERS.T, floor[..., None])
+    curves = torch.stack([*ends, inside[..., 0], inside[..., 1]], 1)
+    bend = (2 * curves[:, 2].abs() + 3 * curves[:, 3].abs()).amax(1) / width**2
+    got = torch.maximum(curves.transpose(1, 2) @ powers.T, floor[..., None])
     error = (got - torch.maximum(want, floor[..., None])).abs().amax((1, 2))
-    scale, shift = stored.scale[rows].double(), stored.shift[rows].double()
-    inverse = stored.inverse[rows].double()
-    centre = ((first + begin - BEGIN * width) / inverse - shift) / scale
-    rate = scale * inverse / width
-    spots = torch.stack([centre, rate], 1).float()
-    # A centre is rounded as values are: where that is much of a piece, they are no more than steps.
-    moved = ((spots[:, 0] - centre) * rate).abs()
-    usable = (moved <= ERROR / 4) & torch.isfinite(spots).all(1)
-    usable &= spots[:, 1].abs() > torch.finfo(torch.float32).tiny
-    edge_of_table = torch.where(floored, -torch.inf, BEGIN).float()
-    curves = curve.roll(PIECES // 2, 1).transpose(1, 2).float()
-    return curves, torch.cat([spots, edge_of_table[:, None]], 1), usable & (error <= ERROR * span)
+    good = (error <= ERROR * span) & (bend / 8 <= LINES * span)
+    return curves, begin, width, floored, good
 
 
 def _cut(
-    table: Tensor, value: Tensor, span: Tensor, floor: Tensor, bulk: Tensor, zero: Tensor
+    table: Tensor,
+    value: Tensor,
+    span: Tensor,
+    floor: Tensor,
+    bulk: tuple[Tensor, Tensor],
+    zero: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where pieces begin and how wide they are, in bins, and whether the floor lies before them.
 
@@ -99,7 +132,7 @@ def _cut(
     """
     last = table.shape[1] - 1
     moving = value.diff(dim=1).abs() > 1e-6 * span[:, None]
-    bin_ = torch.arange(last)
+    bin_ = torch.arange(last, device=table.device)
     low = torch.where(moving, bin_, last - 1).amin(1).double()
     high = torch.where(moving, bin_ + 1, 1).amax(1).double()
     low = torch.maximum(low, bulk[0]).clamp_max(last - 1)
@@ -113,8 +146,10 @@ def _cut(
     left, right = (zero - begin) / before, (end - zero) / (PIECES - before)
     width = torch.where(left.abs() > right.abs(), left, right)
     within = (share > 0) & (share < PIECES)
+    width = torch.where(within, width, (end - begin) / PIECES)
+    width = width.sign() * width.abs().ceil()
     begin = torch.where(within, zero - before * width, begin)
-    return begin, torch.where(within, width, (end - begin) / PIECES), floored
+    return begin, width, floored
 
 
 def _lines(table: Tensor, edge: Tensor) -> Tensor:

@@ -13,15 +13,13 @@ from torch.nn import functional as F
 
 from qact._compat import replace
 from qact.kernels.passes import PARTS, flat
+from qact.kernels.pieces import LINES, Pieces, fitted
 from qact.kernels.steps import led, stored_table
 from qact.kernels.tables import rank_table
 from qact.rank.grid import power_of_two
 from qact.rank.histogram import Histogram, padded
 from qact.rank.levels import Level, parse
 from qact.rank.rule import Rule
-
-# Of a context, what may be left to the table by pieces that are to be near it, see `Stored`.
-SHARES = (1e-4, 1e-3, 1e-2)
 
 
 @dataclass(frozen=True)
@@ -32,9 +30,8 @@ class Stored:
     them lies a straight line, not below ``least`` (C,). With ``place`` (C, bins + 1) the value
     jumps instead, where a bin's place in 256ths is reached. ``inverse`` (C,) is one over the bin
     width, ``offset`` (C,) the first edge in bins. ``after`` maps what was looked up, (N, C, L),
-    where the table holds ranks: a level that cannot be interpolated. ``bulk`` (shares, 2, C) are
-    the edges, in bins from the first, beyond which a share of `SHARES` of the context lies on
-    either side; an engine may read the table between them as `qact.kernels.pieces`.
+    where the table holds ranks: a level that cannot be interpolated. ``pieces`` are the cubics
+    whose values the table has at its edges, which an engine may read in the place of lines.
     """
 
     table: Tensor
@@ -45,7 +42,7 @@ class Stored:
     shift: Tensor
     least: Tensor
     after: Callable[[Tensor], Tensor] | None = None
-    bulk: Tensor | None = None
+    pieces: Pieces | None = None
 
     @cached_property
     def made(self) -> dict[str, Any]:
@@ -57,6 +54,17 @@ class Stored:
         """All the numbers, in their order."""
         rest = (self.inverse, self.offset, self.scale, self.shift, self.least)
         return self.table, self.place, *rest
+
+    @property
+    def range(self) -> Tensor:
+        """Of the outputs of a channel, (C,)."""
+        low, high = torch.maximum(self.table, self.least[:, None]).aminmax(dim=1)
+        return high - low
+
+    @property
+    def slack(self) -> Tensor:
+        """How far, at most, lines between the edges are from what is read as cubics, (C,)."""
+        return self.range * (0.0 if self.pieces is None else LINES * self.pieces.good)
 
     def before(self, scale: Tensor, shift: Tensor) -> Stored:
         """The same behind the affine map ``scale z + shift``, both (C,)."""
@@ -73,7 +81,10 @@ class Stored:
         table = torch.where(upright, self.table.double(), table) * scale[:, None] + shift[:, None]
         floor = torch.where(upright[:, 0], self.least * scale + shift, -torch.inf)
         floor = torch.where(torch.isnan(floor), shift, floor)  # scale zero: constant
-        return replace(self, table=table.float(), least=floor.float())
+        pieces = self.pieces
+        if pieces is not None:
+            pieces = pieces.behind(scale, shift, upright[:, 0] | self.least.isneginf())
+        return replace(self, table=table.float(), least=floor.float(), pieces=pieces)
 
 
 def storable(rule: Rule, level: Level) -> bool:
@@ -84,27 +95,32 @@ def storable(rule: Rule, level: Level) -> bool:
 def store(context: Histogram, level: Level, rule: Rule, exact: bool = False) -> Stored:
     """The table of a context; a ReLU is left to the values, so that its kink stays sharp.
 
-    It holds ranks where the level cannot be interpolated. ``exact`` says that nothing near it may
-    be read in its place.
+    It holds ranks where the level cannot be interpolated. Else smooth ranks are cubics wherever
+    these are near (`qact.kernels.pieces`), unless it is to be ``exact`` or the context is kept in
+    float64.
     """
-    least, bulk = -torch.inf, None
+    least, pieces = -torch.inf, None
     count = context.count[:, None]
+    exact = exact or not rule.smooth or context.mean.dtype == torch.float64
     if not storable(rule, level):
-        level = parse("uniform")
+        level, exact = parse("uniform"), True
     if rule.smooth:
         context = padded(context, 4 * rule.bandwidth.width(context.std, context.count))
         knots = rank_table(context, rule)
         if level.activation is F.relu:
             level, least = level.linear(), 0.0
         place = context.mass.new_empty(context.mass.shape[0], 0)
-        bulk = None if exact else _bulk(context)
     else:
         context = led(context)
         knots = stored_table(context, rule)
         mean = context.moment * PARTS / context.mass.clamp_min(torch.finfo(torch.float32).tiny)
         place = torch.nn.functional.pad(mean - 1e-3, (0, 1), value=0.0).float()
-    table = level(knots, count).float()
+    table = level(knots, count)
     ones = torch.ones_like(context.std, dtype=torch.float32)
+    if not exact:
+        pieces = fitted(table, least * ones, context.mass, -context.grid.offset)
+        table = pieces.into(table)
+    table = table.float()
     return Stored(
         torch.cat([table, table[:, -1:]], 1).contiguous(),
         place.contiguous(),
@@ -113,17 +129,8 @@ def store(context: Histogram, level: Level, rule: Rule, exact: bool = False) -> 
         ones,
         torch.zeros_like(ones),
         least * ones,
-        bulk=bulk,
+        pieces=pieces,
     )
-
-
-def _bulk(context: Histogram) -> Tensor:
-    """Beyond which edges `SHARES` of the mass lie on either side, (shares, 2, C)."""
-    below = context.mass.cumsum(1, dtype=torch.float64)
-    share = torch.tensor(SHARES, dtype=below.dtype, device=below.device)[:, None, None]
-    total = below[:, -1:]
-    low = (below <= share * total).sum(2)
-    return torch.stack([low, (below < (1 - share) * total).sum(2) + 1], 1)
 
 
 def lookup(z: Tensor, stored: Stored) -> Tensor:

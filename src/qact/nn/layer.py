@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from qact import checks
 from qact.context import Context
 from qact.functional import recall, transform
+from qact.kernels import engines
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
 from qact.kernels.nearest import Nearest, exported, of_tensors
@@ -198,14 +199,25 @@ class QAct(nn.Module):
         refuse_live_context(self, mode)
         if channels.empty and not self.training:  # nothing to rank, as a BatchNorm has it
             return input.clone()
+        known = None
         if mode == "running" and self._frozen():
             if torch.compiler.is_compiling() and not exporting() and self._named:
-                return self._recalled(channels)
+                return channels.back(self._recalled(channels))
             return recall(channels, self.stored(), self.engine)
+        if mode == "running" and self._storable and self.rule.smooth:
+            known = self._read(channels)
         context = None if mode == "batch" else self.context
         prior = self.prior if mode == "mixed" else None
         running = self.context.following(self._rate) if self.training else None
-        return transform(channels, self.rule, self.level, context, prior, self.engine, running)
+        rest = context, prior, self.engine, running, known
+        return transform(channels, self.rule, self.level, *rest)
+
+    @torch.no_grad()
+    def _read(self, channels: Channels) -> Tensor:
+        """What the stored map says, for a gradient pass: the same numbers as without one."""
+        if torch.compiler.is_compiling() and self._named:
+            return self._recalled(channels)
+        return engines.lookup(self.engine, channels.z.float(), self.stored())
 
     def _frozen(self) -> bool:
         """Whether this call needs no gradient of the stored context, and a table can answer it."""
@@ -232,7 +244,7 @@ class QAct(nn.Module):
         tensors = [*context.tensors, context.batches]
         level = self._level.name
         rest = (self.weight, self.bias, self.table, level, self._numbers)
-        return channels.back(torch.ops.qact.recall(channels.z.float(), tensors, *rest))
+        return torch.ops.qact.recall(channels.z.float(), tensors, *rest)
 
     def stored(self) -> Stored | Nearest:
         """The stored context made ready for inference; kept until something in it changes."""

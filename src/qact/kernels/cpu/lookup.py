@@ -6,7 +6,6 @@ Values are read and written in the order of memory, sixteen at a time, in their 
 from __future__ import annotations
 
 from array import array
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,12 +40,14 @@ from qact.kernels.cpu.lanes import (
     whole,
 )
 from qact.kernels.cpu.pool import run, share
-from qact.kernels.pieces import BEGIN, END, pieces
+from qact.kernels.pieces import ERROR, PIECES
 from qact.kernels.stored import Stored
 from qact.rank.layout import channels_last, memory_order
 
 # Short runs of a channel are put together to so many values.
 CHUNK = 256
+# Where pieces begin and end, if the middle one begins at -1/2.
+BEGIN, END = -0.5 * PIECES - 0.5, 0.5 * PIECES - 0.5
 # Numbers of a channel, behind its four times sixteen coefficients.
 NUMBERS = 4 * LANES
 CENTRE, RATE, FAR, LEAST, SCALE, SHIFT, INVERSE, LOW, HIGH = range(NUMBERS, NUMBERS + 9)
@@ -83,12 +84,35 @@ def _prepare(stored: Stored) -> None:
 
 def _records(stored: Stored) -> Tensor:
     """All that a channel needs beside its table, side by side, from `CENTRE` on."""
-    found = pieces(stored if PERMUTES else replace(stored, bulk=None))
+    curves, places = _placed(stored)
     first, bins = stored.offset.float(), stored.table.shape[1] - 2
     numbers = [stored.least, stored.scale, stored.shift, stored.inverse, first, first + bins]
-    blank = found.curves.new_zeros(len(first), LANES - 3 - len(numbers))
-    rows = [found.curves.flatten(1), found.places, torch.stack(numbers, 1), blank]
-    return torch.cat(rows, 1).contiguous()
+    blank = curves.new_zeros(len(first), LANES - 3 - len(numbers))
+    return torch.cat([curves, places, torch.stack(numbers, 1), blank], 1).contiguous()
+
+
+def _placed(stored: Stored) -> tuple[Tensor, Tensor]:
+    """The cubics as registers hold them, piece ``k`` in lane ``k mod 16``; where they are (C, 3).
+
+    ``t = (z - centre) rate`` counts pieces from -8.5 to 7.5. Below ``far`` the table answers: minus
+    infinity where the floor does, infinity where the table answers all.
+    """
+    channels, pieces = len(stored.least), stored.pieces
+    if pieces is None or not PERMUTES:
+        none = torch.tensor([0.0, 1.0, torch.inf])
+        return torch.zeros(channels, NUMBERS), none.repeat(channels, 1)
+    scale, shift = stored.scale.double(), stored.shift.double()
+    middle = stored.offset + pieces.begin - BEGIN * pieces.width
+    centre = (middle / stored.inverse.double() - shift) / scale
+    rate = scale * stored.inverse / pieces.width
+    places = torch.stack([centre, rate], 1).float()
+    # A centre is rounded as values are: where that is much of a piece, they are no more than steps.
+    moved = ((places[:, 0] - centre) * rate).abs()
+    good = pieces.good & (moved <= ERROR / 4) & torch.isfinite(places).all(1)
+    good &= places[:, 1].abs() > torch.finfo(torch.float32).tiny
+    far = torch.where(good, torch.where(pieces.floored, -torch.inf, BEGIN), torch.inf)
+    curves = pieces.curves.roll(PIECES // 2, 2).flatten(1)
+    return curves.float(), torch.cat([places, far[:, None].float()], 1)
 
 
 @inline
