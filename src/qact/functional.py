@@ -118,7 +118,7 @@ def transform(
 ) -> Tensor:
     """The core, on an input that has been asked. A ``running`` context follows the batch.
 
-    What is ``known`` of the output (N, C, L) is a kept table's, see :func:`qact.kernels.eager.apply`.
+    What is ``known`` of the output (N, C, L) is that of a kept table, for its gradient.
     """
     input = channels.input
     engines.fits(engine, input.device)

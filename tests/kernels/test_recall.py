@@ -8,6 +8,7 @@ import os
 import pickle
 import subprocess
 import sys
+
 import pytest
 import torch
 from torch import Tensor, nn

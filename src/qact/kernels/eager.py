@@ -273,10 +273,10 @@ class _Lookup(torch.autograd.Function):
             t if t is None else t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
             for t, d in zip((*args[:3], args[-1]), (*in_dims[:3], in_dims[-1]), strict=True)
         )
-        z, known = (None if t is None else t.movedim(0, 1).flatten(1, 2) for t in (z, known))
+        wide, known = (None if t is None else t.movedim(0, 1).flatten(1, 2) for t in (z, known))
         more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
-        rest = table.flatten(0, 1), live.flatten(), more, engine, kinked, known
-        output = _Lookup.apply(z, *rest)
+        tables = (t.flatten(0, 1) for t in (table, live))  # type: ignore[union-attr]
+        output = _Lookup.apply(wide, *tables, more, engine, kinked, known)
         return output.unflatten(1, (size, -1)).movedim(1, 0), 0
 
 

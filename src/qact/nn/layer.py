@@ -217,7 +217,9 @@ class QAct(nn.Module):
         """What the stored map says, for a gradient pass: the same numbers as without one."""
         if torch.compiler.is_compiling() and self._named:
             return self._recalled(channels)
-        return engines.lookup(self.engine, channels.z.float(), self.stored())
+        stored = self.stored()
+        assert isinstance(stored, Stored)  # no graph is exported here
+        return engines.lookup(self.engine, channels.z.float(), stored)
 
     def _frozen(self) -> bool:
         """Whether this call needs no gradient of the stored context, and a table can answer it."""
