@@ -12,6 +12,7 @@ from qact.context import Context
 from qact.kernels import eager, engines, reference
 from qact.kernels.block import Running, block
 from qact.kernels.nearest import Nearest
+from qact.kernels.pieces import Pieces
 from qact.kernels.plan import fuse
 from qact.kernels.stored import Stored
 from qact.rank import levels as _levels
@@ -114,11 +115,11 @@ def transform(
     prior: float | None = None,
     engine: str | None = None,
     running: Running | None = None,
-    known: Tensor | None = None,
+    known: Tensor | Pieces | None = None,
 ) -> Tensor:
     """The core, on an input that has been asked. A ``running`` context follows the batch.
 
-    What is ``known`` of the output (N, C, L) is that of a kept table, for its gradient.
+    What is ``known`` of the output (N, C, L), or of its table, is what `eval()` reads.
     """
     input = channels.input
     engines.fits(engine, input.device)
@@ -173,7 +174,7 @@ def _counted(
     context: Context | None,
     prior: float | None,
     engine: str | None,
-    known: Tensor | None,
+    known: Tensor | Pieces | None,
 ) -> tuple[Tensor, Histogram | None]:
     """The output by the five general passes, and the batch's histogram if one was made."""
     z = channels.z

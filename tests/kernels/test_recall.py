@@ -104,14 +104,11 @@ def test_ranks_of_a_frozen_layer_are_those_of_the_reference(name, grounded):
 
 def test_usual_contexts_are_cubics_and_odd_ones_keep_their_tables():
     rule = RULES[2]
-    for name, curved in (("normal", True), ("bimodal", True), ("skewed", True), ("tied", None),
-                         ("cauchy", False)):  # fmt: skip
-        stored = store(context(name).histogram, levels.parse("relu"), rule)
-        assert curved is None or cubic(stored) == curved, name
+    for name, curved in (("normal", True), ("bimodal", True), ("skewed", True), ("cauchy", False)):
+        stored = store(context(name).histogram, levels.parse("gelu"), rule)
+        assert cubic(stored) == curved, name
     assert not cubic(store(context("normal").histogram, levels.parse("relu"), rule, exact=True))
     assert not cubic(store(context("normal").histogram, levels.parse("steps"), rule))
-    wide = qact.Context(1, dtype=torch.float64).add(torch.randn(100, 1))
-    assert not cubic(store(wide.histogram, levels.parse("relu"), rule))
 
 
 def cubic(stored: Stored) -> bool:
@@ -153,7 +150,7 @@ def test_a_gradient_pass_reads_the_same_numbers(options, engine):
     layer = QAct(3, engine=engine, **options)
     layer(torch.randn(300, 3) * 2 + 0.5)
     layer.eval()
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+    for dtype in (torch.float32, torch.bfloat16):
         x = (torch.randn(40, 3, 4) * 3).to(dtype).requires_grad_()
         with torch.no_grad():
             want = layer(x)
@@ -186,14 +183,17 @@ def gradient(layer: nn.Module, x: Tensor) -> Tensor:
         return torch.autograd.grad(layer(x).sum(), x)[0]
 
 
-def test_a_layer_in_float64_reads_its_exact_table_either_way():
+def test_a_gradient_pass_in_float64_reads_lines_between_the_same_numbers():
     layer = QAct(2, levels="gelu", dtype=torch.float64)
     layer(torch.randn(300, 2, dtype=torch.float64))
     layer.eval()
     x = torch.randn(50, 2, dtype=torch.float64, requires_grad=True)
     with torch.no_grad():
         want = layer(x)
-    torch.testing.assert_close(layer(x), want, rtol=0, atol=1e-6)
+    near = 1e-6 + float(layer.stored().slack.max())
+    torch.testing.assert_close(layer(x), want, rtol=0, atol=near)
+    # A density is continuous, so its slope at an edge is neither of the two lines'.
+    assert torch.autograd.gradcheck(layer, (x,), atol=0.03)
 
 
 def test_below_the_floor_is_zero_and_a_rising_map_rises():

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from qact import LazyQAct, NormedQAct, QAct, levels
 from qact.context import TENSORS
 from qact.functional import quantile_activation
+from qact.kernels.pieces import ERROR
 from qact.nn.normed import PaperQAct
 
 ENGINES = ["eager", "cpu", "reference"]
@@ -76,7 +77,12 @@ def test_each_mode_of_eval_is_the_functional(mode):
         "context": None if mode == "batch" else layer.context,
         "prior": 7.0 if mode == "mixed" else None,
     }
-    assert torch.equal(layer(z), quantile_activation(z, **options))
+    want = quantile_activation(z, **options)
+    if mode == "running":  # a map that is kept is near the one that is made for a call
+        near = 1e-6 + ERROR * float(layer.stored().range.max())
+        torch.testing.assert_close(layer(z), want, rtol=0, atol=near)
+    else:
+        assert torch.equal(layer(z), want)
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -347,7 +353,7 @@ def test_casting_a_trained_model(make, dtype):
     for name in ("mass", "moment", "mean", "std", "exponent", "offset"):
         assert after[name].dtype == wide
         assert torch.equal(after[name].float(), before[name])
-    with torch.no_grad():  # as above: cubics near the table, which a gradient reads as lines
+    with torch.no_grad():  # as above: in float64 a gradient pass reads lines for cubics
         output = layer(z.to(dtype))
     assert output.dtype == dtype
     slack = 2 * eps * torch.maximum(low.abs(), high.abs()).clamp_min(1)

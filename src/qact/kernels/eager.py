@@ -22,6 +22,7 @@ from qact.kernels import engines
 from qact.kernels import passes as plain
 from qact.kernels.columns import REACH
 from qact.kernels.first_order import refusing
+from qact.kernels.pieces import Pieces
 from qact.kernels.steps import led, own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
 from qact.rank import tails
@@ -110,14 +111,14 @@ def apply(
     *,
     own: bool = False,
     engine: str | None = None,
-    known: Tensor | None = None,
+    known: Tensor | Pieces | None = None,
     exact: Callable[[Tensor, Rule], Tensor] = own_rank,
 ) -> Tensor:
     """The activation of ``z`` (N, C, L) in a context: level of rank, in the dtype of ``z``.
 
     ``own`` says that the context is that of ``z`` itself; step ranks are then ``exact``. What is
-    ``known`` of the output, where a table is interpolated, is taken for it: its gradient is that
-    of the table.
+    ``known`` of the output, where a table is interpolated, is taken for it, or for the table's:
+    the gradient is that of the table.
     """
     dtype = z.dtype
     z = z if dtype == torch.float64 else z.float()
@@ -133,6 +134,8 @@ def apply(
     if rule.smooth and level.interpolable:
         sharp = level.activation is F.relu  # a table would smear its kink over a bin
         table = (level.linear() if sharp else level)(knots, count).to(z.dtype)
+        if isinstance(known, Pieces):
+            table, known = table + (known.into(table) - table).detach(), None
         known = None if known is None else known.to(table.dtype)
         value = _Lookup.apply(z, table, live, context.grid, engine, kinked, known)
         return (F.relu(value) if sharp else value).to(dtype)

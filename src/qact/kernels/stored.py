@@ -96,12 +96,11 @@ def store(context: Histogram, level: Level, rule: Rule, exact: bool = False) -> 
     """The table of a context; a ReLU is left to the values, so that its kink stays sharp.
 
     It holds ranks where the level cannot be interpolated. Else smooth ranks are cubics wherever
-    these are near (`qact.kernels.pieces`), unless it is to be ``exact`` or the context is kept in
-    float64.
+    these are near (`qact.kernels.pieces`), unless it is to be ``exact``.
     """
     least, pieces = -torch.inf, None
     count = context.count[:, None]
-    exact = exact or not rule.smooth or context.mean.dtype == torch.float64
+    exact = exact or not rule.smooth
     if not storable(rule, level):
         level, exact = parse("uniform"), True
     if rule.smooth:

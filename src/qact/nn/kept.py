@@ -36,7 +36,9 @@ class Kept:
         quantile: nn.Module,
         parts: Sequence[nn.Module] | None,
     ) -> None:
-        self.stored, self.key = stored, versions(held(layer))
+        # What a transform of torch.func looks at is of no use when it has ended.
+        self.key = None if _compat.transforming() else versions(held(layer))
+        self.stored = stored
         self._tree = [vars(module) for module in layer.modules()]
         self._modules = [dict(own["_modules"]) for own in self._tree]
         self._tensors = [own[kind] for own in self._tree for kind in ("_parameters", "_buffers")]

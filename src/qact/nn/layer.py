@@ -17,6 +17,7 @@ from qact.kernels import engines
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
 from qact.kernels.nearest import Nearest, exported, of_tensors
+from qact.kernels.pieces import Pieces
 from qact.kernels.recall import named, numbers
 from qact.kernels.stored import Stored, storable, store
 from qact.nn.kept import READS, Kept
@@ -213,12 +214,17 @@ class QAct(nn.Module):
         return transform(channels, self.rule, self.level, *rest)
 
     @torch.no_grad()
-    def _read(self, channels: Channels) -> Tensor:
-        """What the stored map says, for a gradient pass: the same numbers as without one."""
+    def _read(self, channels: Channels) -> Tensor | Pieces | None:
+        """What the stored map says, for a gradient pass: the same numbers as without one.
+
+        In float64 its pieces, at whose ends lines are read: the kernels know no more than float32.
+        """
         if torch.compiler.is_compiling() and self._named:
             return self._recalled(channels)
         stored = self.stored()
         assert isinstance(stored, Stored)  # no graph is exported here
+        if channels.input.dtype == torch.float64:
+            return stored.pieces
         return engines.lookup(self.engine, channels.z.float(), stored)
 
     def _frozen(self) -> bool:
