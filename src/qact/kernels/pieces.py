@@ -77,12 +77,19 @@ def fitted(table: Tensor, floor: Tensor, mass: Tensor, zero: Tensor) -> Pieces:
     to `ERROR`.
     """
     table, floor, zero = table.double(), floor.double()[:, None], zero.double()
+    value, last = torch.maximum(table, floor), table.shape[1] - 1
+    span = value.amax(1) - value.amin(1)
+    moving = value.diff(dim=1).abs() > 1e-6 * span[:, None]
+    bin_ = torch.arange(last, device=table.device)
+    first = torch.where(moving, bin_, last - 1).amin(1).double()
+    end = torch.where(moving, bin_ + 1, 1).amax(1).double()
     below = mass.cumsum(1, dtype=torch.float64)
     found: tuple[Tensor, ...] = ()
     for share in SHARES:
         out = share * below[:, -1:]
-        bulk = (below <= out).sum(1), (below < below[:, -1:] - out).sum(1) + 1
-        now = _fitted(table, floor, bulk, zero)
+        low = torch.maximum(first, (below <= out).sum(1)).clamp_max(last - 1)
+        high = torch.minimum(end, (below < below[:, -1:] - out).sum(1) + 1)
+        now = _fitted(table, floor, span, low, torch.maximum(high, low + 1), zero)
         found = tuple(_first(found[-1], a, b) for a, b in zip(found, now)) or now  # noqa: B905
         known = not torch.compiler.is_compiling() and not _compat.transforming()
         if known and bool(found[-1].all()):
@@ -96,20 +103,18 @@ def _first(good: Tensor, these: Tensor, those: Tensor) -> Tensor:
 
 
 def _fitted(
-    table: Tensor, floor: Tensor, bulk: tuple[Tensor, Tensor], zero: Tensor
+    table: Tensor, floor: Tensor, span: Tensor, low: Tensor, high: Tensor, zero: Tensor
 ) -> tuple[Tensor, ...]:
     """What makes `Pieces`, between two edges (C,) and (C,)."""
     places, solve, powers = (t.to(table.device) for t in (_PLACES, _SOLVE, _POWERS))
-    value = torch.maximum(table, floor)
-    span = value.amax(1) - value.amin(1)
-    begin, width, floored = _cut(table, value, span, floor[:, 0], bulk, zero)
+    begin, width, floored = _cut(table, floor[:, 0], low, high, zero)
     middle = torch.arange(PIECES, device=table.device) + 0.5
     edge = begin[:, None, None] + width[:, None, None] * (middle[:, None] + places)
     want = _lines(table, edge.flatten(1)).view_as(edge)
-    low, high = want[..., :1], want[..., -1:]
-    inside = (want - low * (0.5 - places) - high * (0.5 + places)) @ solve
-    low, high = low[..., 0], high[..., 0]
-    ends = [(low + high) / 2 - inside[..., 0] / 4, high - low - inside[..., 1] / 4]
+    left, right = want[..., :1], want[..., -1:]
+    inside = (want - left * (0.5 - places) - right * (0.5 + places)) @ solve
+    left, right = left[..., 0], right[..., 0]
+    ends = [(left + right) / 2 - inside[..., 0] / 4, right - left - inside[..., 1] / 4]
     curves = torch.stack([*ends, inside[..., 0], inside[..., 1]], 1)
     bend = (2 * curves[:, 2].abs() + 3 * curves[:, 3].abs()).amax(1) / width**2
     got = torch.maximum(curves.transpose(1, 2) @ powers.T, floor[..., None])
@@ -119,24 +124,12 @@ def _fitted(
 
 
 def _cut(
-    table: Tensor,
-    value: Tensor,
-    span: Tensor,
-    floor: Tensor,
-    bulk: tuple[Tensor, Tensor],
-    zero: Tensor,
+    table: Tensor, floor: Tensor, low: Tensor, high: Tensor, zero: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Where pieces begin and how wide they are, in bins, and whether the floor lies before them.
 
     They begin on the side of the floor: their width is negative where that is above.
     """
-    last = table.shape[1] - 1
-    moving = value.diff(dim=1).abs() > 1e-6 * span[:, None]
-    bin_ = torch.arange(last, device=table.device)
-    low = torch.where(moving, bin_, last - 1).amin(1).double()
-    high = torch.where(moving, bin_ + 1, 1).amax(1).double()
-    low = torch.maximum(low, bulk[0]).clamp_max(last - 1)
-    high = torch.maximum(torch.minimum(high, bulk[1]), low + 1)
     falls = _lines(table, high[:, None])[:, 0] <= floor
     begin, end = torch.where(falls, high, low), torch.where(falls, low, high)
     floored = _lines(table, begin[:, None])[:, 0] <= floor

@@ -7,7 +7,8 @@
     steps      exact step levels: the order statistics at which the level rises
     forward    norm -> quantile -> norm, one channel after the other
     backward   its gradient
-    lookup     a stored context: one interpolation per value
+    lanes      sixteen values side by side: vectors, where LLVM finds none by itself
+    lookup     a stored context: a cubic or one interpolation per value
     follow     the running context
     passes     the general passes of `qact.kernels.passes`; extremes, moments: parts of them
     merge      contexts added up
