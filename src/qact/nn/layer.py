@@ -217,7 +217,7 @@ class QAct(nn.Module):
     def _read(self, channels: Channels) -> Tensor | Pieces | None:
         """What the stored map says, for a gradient pass: the same numbers as without one.
 
-        In float64 its pieces, at whose ends lines are read: the kernels know no more than float32.
+        In float64 its pieces, for lines between their values: the kernels compute in float32.
         """
         if torch.compiler.is_compiling() and self._named:
             return self._recalled(channels)
