@@ -54,3 +54,11 @@ def test_names_are_found_and_a_wrong_one_fails():
     for wrong in ("qact.QuAct", "qact.shift.nothing", "qact.nowhere.at_all"):
         with pytest.raises(AttributeError):
             resolved(wrong)
+
+
+def test_the_files_that_the_design_names_are_there():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    table = text[text.index("| asked | file |") : text.index("The core, up to")]
+    named = re.findall(r"`([\w/]+\.py)`", table)
+    assert len(named) > 40
+    assert [file for file in named if not (ROOT / "src" / "qact" / file).is_file()] == []

@@ -1,4 +1,4 @@
-"""What the fused engines agree on: the columns of a channel's state, kinds, and the grid's limits.
+"""What fused engines agree on: columns of a channel's state, kinds, limits of grids, their refusal.
 
 Plain numbers, so that an engine can be imported without the compiler of another.
 """
@@ -6,6 +6,11 @@ Plain numbers, so that an engine can be imported without the compiler of another
 from __future__ import annotations
 
 from qact.rank.grid import PARTS as PLACES
+
+
+class UnusableError(RuntimeError):
+    """A compiled engine that is there and does not work; nothing has been moved."""
+
 
 # Columns of a channel's state: what the backward pass needs beside the input.
 (MEAN, STD, WIDTH, OFFSET, BINS, NEGATIVE, BANDWIDTH) = range(7)

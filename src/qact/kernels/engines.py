@@ -20,16 +20,12 @@ from qact import _compat, checks, extras
 from qact._compat import constant_result
 from qact.kernels import passes as plain
 from qact.kernels import stored
+from qact.kernels.columns import UnusableError
 from qact.rank.histogram import Settle, settled
 
 ENGINES = ("eager", "cpu", "triton", "reference")
 DEVICES = {"cpu": "cpu", "triton": "cuda"}
 BLOCKS = {"cpu": "qact.kernels.cpu.block", "cuda": "qact.kernels.triton.block"}
-
-
-class UnusableError(RuntimeError):
-    """A compiled engine that is there and does not work; nothing has been moved."""
-
 
 # Why the engine of a kind of device is not used any more.
 _given_up: dict[str, str] = {}

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from qact.kernels.columns import COARSE, FEW, FINENESS, KERNEL, MOST, REACH
-from qact.kernels.engines import UnusableError
+from qact.kernels.columns import COARSE, FEW, FINENESS, KERNEL, MOST, REACH, UnusableError
 from qact.kernels.plan import KINDS, Plan
 
 # Values in a tile, and in one that is counted; channels side by side where L is one, and counted
