@@ -29,6 +29,16 @@ class Forgetting(Mapped):
         num_heads, head_dim: see :class:`qact.attention.Form`; it is always causal.
         engine: None for torch's attention with the bias in memory, ``"flex"`` for FlexAttention,
             which makes it on the way and needs no memory of N^2 once compiled.
+
+    Raises:
+        ValueError: ``causal`` is False, or a call gives no tokens.
+
+    Example:
+        >>> form, t = Forgetting(1, 1), torch.zeros(1, 1, 2, 1)
+        >>> _ = nn.init.zeros_(form.gate.weight), nn.init.zeros_(form.gate.bias)  # f = 1/2
+        >>> form.weights(t, t, torch.zeros(1, 2, 1)).detach()[0, 0]
+        tensor([[1.0000, 0.0000],
+                [0.3333, 0.6667]])
     """
 
     def __init__(

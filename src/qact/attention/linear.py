@@ -22,7 +22,13 @@ from qact.vectors import lengths, unit_vectors
     linear=True,
 )
 class Elu(Linear):
-    """The linear transformer (arXiv 2006.16236): ``phi = elu + 1``."""
+    """The linear transformer (arXiv 2006.16236): ``phi = elu + 1``.
+
+    Example:
+        >>> q, k = torch.zeros(1, 1, 1, 2), torch.tensor([[[[0.0, 0.0], [1.0, 1.0]]]])
+        >>> Elu(1, 2).weights(q, k)[0, 0]  # features 1 and 2
+        tensor([[0.3333, 0.6667]])
+    """
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """``elu + 1`` of both."""
@@ -46,6 +52,13 @@ class Favor(Linear):
         num_heads, head_dim, causal: see :class:`Form`.
         features: ``m``; the error falls as ``1/sqrt(m)``.
         orthogonal: rows of ``omega`` at right angles, for a smaller variance.
+
+    Example:
+        >>> _ = torch.manual_seed(0)
+        >>> q, k = torch.full((1, 1, 1, 4), 0.5), torch.tensor([[[[0.0] * 4, [0.5] * 4]]])
+        >>> w = Favor(1, 4, features=4096).weights(q, k)[0, 0]
+        >>> torch.allclose(w, torch.tensor([0.0, 0.5]).softmax(0), atol=0.05)  # q k / sqrt(D) = 1/2
+        True
     """
 
     def __init__(
@@ -102,6 +115,11 @@ class TaylorShift(Linear):
 
     TaylorShift (arXiv 2403.02920): queries and keys have length 1, queries times a temperature per
     head. ``1 + D + D^2`` features: worth it from about ``D^2`` tokens on.
+
+    Example:
+        >>> q, k = torch.ones(1, 1, 1, 1), torch.tensor([[[[0.0], [1.0]]]])
+        >>> TaylorShift(1, 1, normalise=False).weights(q, k)[0, 0]  # 1 and 2.5
+        tensor([[0.2857, 0.7143]])
     """
 
     def __init__(
@@ -147,6 +165,11 @@ class Hedgehog(Linear):
     Args:
         num_heads, head_dim, causal: see :class:`Form`.
         kind: ``"softmax"`` or ``"exp"``.
+
+    Example:
+        >>> q, k = torch.zeros(1, 1, 1, 1), torch.randn(1, 1, 2, 1)
+        >>> Hedgehog(1, 1).weights(q, k).detach()[0, 0]  # (1/2)(s + (1 - s)), even
+        tensor([[0.5000, 0.5000]])
     """
 
     def __init__(
@@ -194,6 +217,15 @@ class CosFormer(Linear):
     Args:
         num_heads, head_dim, causal: see :class:`Form`.
         length: ``M``, at least the number of tokens; None is that number.
+
+    Raises:
+        ValueError: there are more tokens than ``length``.
+
+    Example:
+        >>> x = torch.ones(1, 1, 2, 1)
+        >>> CosFormer(1, 1).weights(x, x)[0, 0]  # 1 and cos(pi/4), divided by their sum
+        tensor([[0.5858, 0.4142],
+                [0.4142, 0.5858]])
     """
 
     def __init__(
@@ -230,6 +262,11 @@ class RankAugmented(Linear):
     RALA (arXiv 2411.07635): ``phi = elu + 1``; ``a_j = N softmax_j(mean_i phi(q_i) phi(k_j)/sqrt
     D)`` raises the rank of ``sum_j a_j phi(k_j) v_j``, a projection of the token that of the
     output. Without the rotation and the depthwise convolution of the authors' network.
+
+    Example:
+        >>> k = torch.tensor([[[[0.0, 0.0], [1.0, 1.0]]]])
+        >>> RankAugmented(1, 2).weights(torch.zeros(1, 1, 1, 2), k).detach()[0, 0]  # 1, 2 e^sqrt(2)
+        tensor([[0.1084, 0.8916]])
     """
 
     causal_form = False

@@ -121,7 +121,13 @@ def normalising(normaliser: str | nn.Module, num_heads: int, **options: Any) -> 
     formula="entmax(q k^T / sqrt d) with alpha learnt per head",
 )
 class AdaptiveSparse(Mapped):
-    """alpha-entmax with a learnt ``alpha`` per head, see :class:`qact.weights.LearntEntmax`."""
+    """alpha-entmax with a learnt ``alpha`` per head, see :class:`qact.weights.LearntEntmax`.
+
+    Example:
+        >>> q, k = torch.ones(1, 1, 1, 1), torch.tensor([[[[0.0], [3.0]]]])
+        >>> AdaptiveSparse(1, 1).weights(q, k).detach()[0, 0]  # entmax at alpha 1.5
+        tensor([[0., 1.]])
+    """
 
     def __init__(
         self, num_heads: int, head_dim: int, causal: bool = False, alpha: float = 1.5
@@ -140,6 +146,14 @@ class Gated(Mapped):
     """``sigmoid(G(x)) * softmax(q k^T / sqrt(D)) v``: a head can do nothing (arXiv 2306.12929).
 
     ``G`` is linear in the token, one gate per head; it starts at a gate of ``start``.
+
+    Raises:
+        ValueError: ``start`` does not lie in (0, 1), or a call gives no tokens.
+
+    Example:
+        >>> form, t = Gated(1, 2, start=0.25), torch.zeros(1, 1, 3, 2)
+        >>> form(t, t, torch.ones_like(t), torch.zeros(1, 3, 2)).detach()[0, 0, 0]
+        tensor([0.2500, 0.2500])
     """
 
     def __init__(
@@ -172,6 +186,11 @@ class ReLA(Mapped):
     """``RMSNorm(relu(q k^T / sqrt(D)) v)``, the norm over a head's values, with a gain.
 
     A query whose scores are all negative gets zeros. ``gated`` multiplies by ``sigmoid(w * o)``.
+
+    Example:
+        >>> q = torch.ones(1, 1, 1, 1)
+        >>> ReLA(1, 1).weights(q, torch.tensor([[[[-1.0], [2.0]]]]))[0, 0]
+        tensor([[0., 2.]])
     """
 
     def __init__(
@@ -199,6 +218,15 @@ class Shaped(Mapped):
 
     Shaped attention (arXiv 2306.17759): near the identity, so that tokens of a deep stack do not
     become alike. Queries and keys are of the same tokens.
+
+    Raises:
+        ValueError: queries and keys are not as many.
+
+    Example:
+        >>> t = torch.zeros(1, 1, 2, 4)
+        >>> Shaped(1, 4).weights(t, t)[0, 0]  # even scores: the identity
+        tensor([[1., 0.],
+                [0., 1.]])
     """
 
     causal_form = False

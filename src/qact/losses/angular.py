@@ -91,6 +91,12 @@ class NormalisedSoftmax(CosineHead):
 
     Raises:
         ValueError: shapes or labels do not fit the classes.
+
+    Example:
+        >>> head = NormalisedSoftmax(2, 2, scale=1.0)
+        >>> _ = head.weight.data.copy_(torch.eye(2))
+        >>> round(head(torch.tensor([[3.0, 0.0]]), torch.tensor([0])).item(), 4)  # log(1 + e^-1)
+        0.3133
     """
 
     def __init__(
@@ -106,6 +112,12 @@ class CosFace(CosineHead):
 
     Raises:
         ValueError: shapes or labels do not fit the classes.
+
+    Example:
+        >>> head = CosFace(2, 2, margin=0.5, scale=1.0)
+        >>> _ = head.weight.data.copy_(torch.eye(2))
+        >>> round(head(torch.tensor([[3.0, 0.0]]), torch.tensor([0])).item(), 4)  # log(1 + e^-0.5)
+        0.4741
     """
 
     def __init__(
@@ -127,6 +139,12 @@ class ArcFace(CosineHead):
 
     Raises:
         ValueError: shapes or labels do not fit the classes.
+
+    Example:
+        >>> head = ArcFace(2, 2, margin=math.pi / 3, scale=1.0)
+        >>> _ = head.weight.data.copy_(torch.eye(2))
+        >>> round(head(torch.tensor([[3.0, 0.0]]), torch.tensor([0])).item(), 4)  # log(1 + e^-0.5)
+        0.4741
     """
 
     def __init__(
@@ -156,6 +174,12 @@ class SphereFace(Head):
 
     Raises:
         ValueError: ``margin`` is not as described; shapes or labels do not fit the classes.
+
+    Example:
+        >>> head = SphereFace(2, 2, margin=2)  # psi(pi/2) = -1: log(1 + e^2)
+        >>> _ = head.weight.data.copy_(torch.eye(2))
+        >>> round(head(torch.tensor([[0.0, 1.0]]), torch.tensor([0])).item(), 4)
+        2.1269
     """
 
     def __init__(
@@ -270,6 +294,12 @@ class WrappedCauchy(Angular):
 
     Raises:
         ValueError: shapes or labels do not fit the classes.
+
+    Example:
+        >>> head = WrappedCauchy(2, 2)
+        >>> _ = head.weight.data.copy_(torch.eye(2))
+        >>> head.logits(torch.tensor([[3.0, 0.0]])).detach()  # 1.6931 times 1.5/pi and 0.3/pi
+        tensor([[0.8084, 0.1617]])
     """
 
     def __init__(

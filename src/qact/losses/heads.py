@@ -121,6 +121,12 @@ class NoisySoftmax(Head):
 
     Raises:
         ValueError: ``alpha`` is not as described; shapes or labels do not fit the classes.
+
+    Example:
+        >>> head = NoisySoftmax(2, 2).eval()  # without noise
+        >>> _ = head.weight.data.copy_(torch.eye(2))
+        >>> round(head(torch.tensor([[1.0, 0.0]]), torch.tensor([0])).item(), 4)  # log(1 + e^-1)
+        0.3133
     """
 
     def __init__(
@@ -154,6 +160,13 @@ class LargeDropout(Head):
 
     Raises:
         ValueError: ``p`` is not as described; shapes or labels do not fit the classes.
+
+    Example:
+        >>> head = LargeDropout(1, 2, p=0.5)  # the feature is doubled, or 0
+        >>> _ = head.weight.data.copy_(torch.tensor([[1.0], [0.0]]))
+        >>> loss = head(torch.ones(1, 1), torch.tensor([0])).item()
+        >>> round(loss, 4) in (0.1269, 0.6931)  # log(1 + e^-2), log 2
+        True
     """
 
     def __init__(

@@ -90,6 +90,9 @@ class ViM(Score):
 
     Args:
         dim: None for half of the features, at most 1000.
+
+    Raises:
+        ValueError: ``dim`` is not below the number of features.
     """
 
     reads = ("logits", "features")
@@ -125,7 +128,18 @@ class ViM(Score):
 
 @register("knn", paper="Sun et al. 2022, arXiv 2204.06507")
 class KNN(Score):
-    """Distance of ``a / |a|`` to its ``k``-th nearest neighbour in-distribution."""
+    """Distance of ``a / |a|`` to its ``k``-th nearest neighbour in-distribution.
+
+    Raises:
+        ValueError: ``k`` is below 1, or there are not ``k + 1`` samples to fit on.
+
+    Example:
+        >>> from qact.scores import Outputs
+        >>> known, z = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.zeros(2, 2)
+        >>> score = KNN(k=1).fit(nn.Linear(2, 2), Outputs(z, known))
+        >>> score.score(Outputs(z[:1], torch.tensor([[0.0, 3.0]])))  # at right angles: sqrt(2)
+        tensor([1.4142])
+    """
 
     reads = ("logits", "features")
     bank: Tensor
@@ -162,6 +176,17 @@ class ConjNorm(Score):
     """``min_c d(a, mu_c)``, the Bregman divergence of ``1/2 |.|_p^2``; ``p = 2`` is Euclid's.
 
     The paper divides the density by a partition function that it samples; it is left out.
+
+    Raises:
+        ValueError: ``p`` is not above 1.
+
+    Example:
+        >>> from qact.scores import Outputs
+        >>> known, z = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.eye(2)
+        >>> known = Outputs(z, known, torch.tensor([0, 1]))
+        >>> score = ConjNorm().fit(nn.Linear(2, 2), known)
+        >>> score.score(Outputs(z[:1], torch.tensor([[4.0, 0.0]])))  # |(4, 0) - (1, 0)|^2 / 2
+        tensor([4.5000])
     """
 
     reads = ("logits", "features", "labels")

@@ -37,7 +37,13 @@ class MSP(Score):
 
 @register("max_logit", paper="Hendrycks et al. 2022, arXiv 1911.11132")
 class MaxLogit(Score):
-    """``-max_k f_k``."""
+    """``-max_k f_k``.
+
+    Example:
+        >>> from qact.scores import Outputs
+        >>> MaxLogit().score(Outputs(torch.tensor([[1.0, 3.0]])))
+        tensor([-3.])
+    """
 
     def _score(self, outputs: Outputs) -> Tensor:
         return -outputs.logits.amax(1)
@@ -51,6 +57,9 @@ class Energy(Score):
         >>> from qact.scores import Outputs
         >>> Energy().score(Outputs(torch.zeros(1, 10)))
         tensor([-2.3026])
+
+    Raises:
+        ValueError: ``temperature`` is not positive.
     """
 
     def __init__(self, temperature: float = 1.0) -> None:
@@ -63,7 +72,16 @@ class Energy(Score):
 
 @register("gen", paper="Liu et al. 2023 (CVPR), Generalized Entropy score")
 class GEN(Score):
-    """Generalised entropy ``sum_{k <= M} p_(k)^gamma (1 - p_(k))^gamma`` of the M largest."""
+    """Generalised entropy ``sum_{k <= M} p_(k)^gamma (1 - p_(k))^gamma`` of the M largest.
+
+    Raises:
+        ValueError: ``gamma`` is not in (0, 1), or ``top`` below 1.
+
+    Example:
+        >>> from qact.scores import Outputs
+        >>> GEN(gamma=0.5).score(Outputs(torch.zeros(1, 2)))  # twice (1/4)^(1/2)
+        tensor([1.])
+    """
 
     def __init__(self, gamma: float = 0.1, top: int = 100) -> None:
         super().__init__()
@@ -116,6 +134,14 @@ class Evidential(Score):
     Args:
         evidence: ``"relu"``, ``"softplus"`` or ``"exp"``, as the head was trained; for an ordinary
             classifier ``"exp"`` has the order of the energy.
+
+    Raises:
+        ValueError: there is no such ``evidence``.
+
+    Example:
+        >>> from qact.scores import Outputs
+        >>> Evidential().score(Outputs(torch.tensor([[3.0, -1.0]])))  # 2 / (4 + 1)
+        tensor([0.4000])
     """
 
     def __init__(self, evidence: str = "relu") -> None:
@@ -138,6 +164,9 @@ class RelU(Score):
     Args:
         lam: weight of the wrong samples, in [0, 1].
         temperature: of the softmax.
+
+    Raises:
+        ValueError: ``lam`` is not in [0, 1], or ``temperature`` not positive.
     """
 
     reads = ("logits", "labels")

@@ -20,7 +20,11 @@ def share(name: str, value: float) -> float:
 
 @register("react", paper="Sun et al. 2021, arXiv 2111.12797")
 class ReAct(Score):
-    """Energy of ``min(a, c)``, ``c`` the ``level`` quantile of all in-distribution features."""
+    """Energy of ``min(a, c)``, ``c`` the ``level`` quantile of all in-distribution features.
+
+    Raises:
+        ValueError: ``level`` is not in [0, 1].
+    """
 
     reads = ("logits", "features")
     from_context = True
@@ -50,6 +54,9 @@ class VRA(Score):
         low: which quantile of all in-distribution features ``alpha`` is.
         high: which one ``beta`` is.
         gamma: of VRA+; 0 is VRA, and with ``low=0`` and features from 0 on that is ReAct.
+
+    Raises:
+        ValueError: a quantile is not in [0, 1], or ``gamma`` negative.
     """
 
     reads = ("logits", "features")
