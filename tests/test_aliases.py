@@ -39,11 +39,13 @@ from qact.bench.train import build, train_cell
 from qact.bench.report import print_all, write_report
 from qact.bench.recipe import Recipe, quick
 from qact.bench.runner import run
+from qact.cluster import in_pandas
 import qact.shift.data as data
 import qact
 assert qact.QAct is QAct and qact.convert is convert and data.load is qact.shift.load
 assert callable(qact.layer) and callable(qact.convert)
 assert qact.convert_sync_ is convert_sync_
+assert qact.cluster.in_pandas is in_pandas
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -61,6 +61,7 @@ MOVED = {
     "convert": "conversion",
     "adapt.contexts": "statistics.lend",
     "attention.lengths": "attention.length_scaled",
+    "cluster": "integrations.cluster",  # `qact.cluster`, for statements that import from it
     "conversion.respelled": "conversion.softmax_calls",
     "monitor.rows": "monitor.parquet",
     "adapt.distance": "statistics.distance",
