@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,27 @@ def test_no_file_goes_in_a_circle():
 
     for name in graph:
         visit(name, ())
+
+
+def private(path: Path) -> list[str]:
+    """Names of torch in a file that begin with an underscore."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "torch":
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Attribute):
+            found.append(ast.unparse(node))
+    return sorted(
+        {
+            name
+            for name in found
+            if re.fullmatch(r"(torch|nn|F)(\.\w+)*\._[a-zA-Z]\w*(\.\w+)*", name)
+        }
+    )
+
+
+def test_one_file_reaches_into_torch():
+    """So that one file says which version has what."""
+    reach = {name: private(path) for name, path in FILES.items()}
+    assert reach.pop("qact._compat")
+    assert {name: names for name, names in reach.items() if names} == {}

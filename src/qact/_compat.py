@@ -14,6 +14,19 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.utils import _pytree
+
+# Bases of modules, since 1.1 or earlier: batch norms of every dimension, instance norms with them,
+# convolutions, and those that are transposed.
+AnyBatchNorm = _BatchNorm
+AnyStatisticsNorm = _NormBase
+AnyConv = _ConvNd
+AnyConvTranspose = _ConvTransposeNd
+# Tensors within lists, tuples, dictionaries and what was registered like them (since 1.8).
+tree_flatten, tree_unflatten = _pytree.tree_flatten, _pytree.tree_unflatten
+tree_leaves, tree_map_only = _pytree.tree_leaves, _pytree.tree_map_only
 
 Part = TypeVar("Part")
 Function = TypeVar("Function", bound=Callable[..., object])
@@ -22,6 +35,11 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def transforming() -> bool:
     """Whether ``torch.func`` is looking on (``torch._C``, since 2.2)."""
     return torch._C._are_functorch_transforms_active()
+
+
+def lerp_(ours: list[Tensor], theirs: list[Tensor], share: float) -> None:
+    """Move each of ``ours`` a share of the way to its partner (``torch._foreach``, since 1.13)."""
+    torch._foreach_lerp_(ours, theirs, share)
 
 
 def in_backward() -> bool:

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
-from torch.nn.modules.conv import _ConvTransposeNd
 
 from qact import checks, surgery
+from qact._compat import AnyConv, AnyConvTranspose
 from qact.activations import layer_bounds  # noqa: F401, its rules enter
 from qact.activations.intervals import Box, enclosed, interval
 from qact.activations.turning import CALLS
@@ -324,7 +324,7 @@ def behind_sums(model: nn.Module) -> set[str]:
     modules, found, sums = dict(model.named_modules()), set(), set()
     for node in traced(model).nodes:
         module = modules.get(str(node.target)) if node.op == "call_module" else None
-        weighted = isinstance(module, nn.Linear | nn.modules.conv._ConvNd | _ConvTransposeNd)
+        weighted = isinstance(module, nn.Linear | AnyConv | AnyConvTranspose)
         reads = [arg for arg in node.all_input_nodes if arg in sums]
         if weighted and reads:
             found.add(str(node.target))

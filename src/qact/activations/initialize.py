@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
+from qact._compat import AnyConv, AnyConvTranspose
 from qact.activations import activation as _activation
 from qact.activations import signal
 from qact.activations.batch import Dice
@@ -152,7 +153,7 @@ def _layers(model: nn.Module) -> list[tuple[nn.Module, nn.Module | None, nn.Modu
 
 def is_weighted(module: nn.Module) -> bool:
     """Whether :func:`init_` sets the weights of ``module``."""
-    return isinstance(module, nn.Linear | nn.modules.conv._ConvNd)
+    return isinstance(module, nn.Linear | AnyConv)
 
 
 def _gain(module: nn.Module, sigma: float) -> float:
@@ -196,7 +197,7 @@ def _channels(module: nn.Module) -> int:
 
 
 def _fan_in(layer: Any) -> int:
-    if isinstance(layer, nn.modules.conv._ConvTransposeNd):
+    if isinstance(layer, AnyConvTranspose):
         return layer.weight.numel() // (layer.weight.shape[1] * layer.groups)
     return layer.weight[0].numel()
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from torch import nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from qact._compat import AnyBatchNorm
 from qact.activations.intervals import Box, enclosed, rule, spread
 from qact.nn.normed import ChannelNorm
 
@@ -39,7 +39,7 @@ def _linear(module: Any, box: Box) -> Box:
     return Box.about(module(box.middle), module._conv_forward(box.radius, weight, None))
 
 
-@rule(_BatchNorm, nn.SyncBatchNorm, ChannelNorm)
+@rule(AnyBatchNorm, nn.SyncBatchNorm, ChannelNorm)
 def _batchnorm(module: Any, box: Box) -> Box:
     if module.training or module.running_mean is None:
         raise NotImplementedError(

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from qact._compat import AnyBatchNorm
 from qact.adapt.shrinkage import by_sample, correlation, drift, normal_distance, share
 from qact.context import Context
 from qact.kernels import eager, tables
@@ -31,7 +31,7 @@ def followers(model: nn.Module) -> list[Follower]:
     for module in model.modules():
         if isinstance(module, QAct):
             found.append(ContextFollower(module))
-        elif isinstance(module, _BatchNorm) and module.running_mean is not None:
+        elif isinstance(module, AnyBatchNorm) and module.running_mean is not None:
             found.append(MomentFollower(module))
     return found
 
@@ -64,7 +64,7 @@ class Follower(ABC):
 class MomentFollower(Follower):
     """The mean and variance of a BatchNorm; of normals, W_2^2 = gap^2 + (difference of std)^2."""
 
-    def __init__(self, layer: _BatchNorm) -> None:
+    def __init__(self, layer: AnyBatchNorm) -> None:
         super().__init__(layer)
         self.mean = layer.running_mean.clone()  # type: ignore[union-attr]
         self.variance = layer.running_var.clone()  # type: ignore[union-attr]

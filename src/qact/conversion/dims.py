@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from qact._compat import without_torch_function
+from qact._compat import tree_leaves, without_torch_function
 
 
 def _named(*names: str) -> set[Any]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from qact._compat import tree_leaves
 from qact.conversion.dryrun import observe
 from qact.conversion.plan import Plan
 from qact.conversion.sites import Site

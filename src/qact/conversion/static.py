@@ -8,13 +8,14 @@ from typing import Any
 from torch import fx, nn
 from torch.nn import functional as F
 
+from qact._compat import AnyConv, AnyStatisticsNorm
 from qact.conversion import functions
 from qact.conversion.rewrite import UntraceableError, fixed, trace, working
 from qact.conversion.sites import Event, Site, held, within
 from qact.surgery import joined
 
 LAST = (nn.Linear, nn.Bilinear, nn.LayerNorm, nn.Embedding, nn.MultiheadAttention)
-FIRST = (nn.modules.conv._ConvNd, nn.modules.batchnorm._NormBase, nn.GroupNorm)
+FIRST = (AnyConv, AnyStatisticsNorm, nn.GroupNorm)
 
 
 def events(

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from qact._compat import tree_leaves
 from qact.monitor.signals import CONFIDENCE, INPUT, LOGITS, Layer, Sampler, layers
 from qact.surgery import Where, hooked, hooking, inner, tapped
 from qact.surgery.wrapped import compiled

@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from qact import checks
+from qact._compat import AnyBatchNorm
 from qact.kernels import eager
 from qact.nn.layer import MODES, QAct
 from qact.rank.layout import fold
@@ -92,7 +92,7 @@ def lend(
                 if rate is not None:
                     follow = partial(_follow, module, rate)
                     undo.enter_context(tapped(module, follow, "input"))
-            elif rule is not None and isinstance(module, _BatchNorm):
+            elif rule is not None and isinstance(module, AnyBatchNorm):
                 undo.enter_context(lending(module, RULE, rule, _normalise))
         yield
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
+from qact._compat import AnyStatisticsNorm
 from qact.nn.layer import QAct
 from qact.surgery import call_all, evaluating
 
@@ -53,7 +53,7 @@ def update_stats(model: nn.Module, loader: Iterable[Any] | Tensor) -> nn.Module:
 
 def _keeps(module: nn.Module) -> bool:
     return isinstance(module, QAct) or (
-        isinstance(module, _NormBase) and module.running_mean is not None
+        isinstance(module, AnyStatisticsNorm) and module.running_mean is not None
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
+from qact._compat import tree_map_only
 from qact.surgery.wrapped import inner
 
 FORMS = (

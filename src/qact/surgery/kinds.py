@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
+
+from qact._compat import AnyBatchNorm, AnyStatisticsNorm
 
 # Activations that stand between layers.
 HIDDEN = (
@@ -43,7 +44,7 @@ NO_ACTIVATIONS = ("qact.activations.kan",)  # layers with weights, from features
 
 # BatchNorm, SyncBatchNorm and InstanceNorm have one base; timm's norms with an activation inside
 # (BatchNormAct2d, GroupNormAct, LayerNormAct) are subclasses.
-NORMS = (_NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+NORMS = (AnyStatisticsNorm, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 FOREIGN_NORMS = ("timm.layers.", "timm.models.", "torchvision.", "transformers.")
 NORM_NAME = re.compile("(Batch|Group|Instance|Layer|Rms|RMS|Simple)Norm")
 # Norm and activation in one operation, which cannot be taken apart.
@@ -104,7 +105,7 @@ def channels(module: nn.Module) -> tuple[int, int] | None:
     for attribute, dim in _COUNTS:
         found = getattr(module, attribute, None)
         if isinstance(found, int):
-            return found, getattr(module, "dim", dim) if isinstance(module, _BatchNorm) else dim
+            return found, getattr(module, "dim", dim) if isinstance(module, AnyBatchNorm) else dim
     scale = _scale(module) if is_norm(module) else None
     return None if scale is None else (len(scale), 1 if "2d" in type(module).__name__ else -1)
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from qact import _compat, checks
 from qact.surgery.edit import PACKS, packing
@@ -141,7 +140,7 @@ def _with(value: Any, told: Told, module: nn.Module, verb: str) -> Any:
     """``value`` with its first tensor replaced by what ``told`` returns; None if that is None."""
     if isinstance(value, Tensor):
         return told(value)
-    leaves, form = tree_flatten(value)
+    leaves, form = _compat.tree_flatten(value)
     place = next((i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)), None)
     if place is None:
         kinds = ", ".join(sorted({type(leaf).__name__ for leaf in leaves})) or "nothing"
@@ -149,7 +148,7 @@ def _with(value: Any, told: Told, module: nn.Module, verb: str) -> Any:
     new = told(leaves[place])
     if new is None:
         return None
-    return tree_unflatten([*leaves[:place], new, *leaves[place + 1 :]], form)
+    return _compat.tree_unflatten([*leaves[:place], new, *leaves[place + 1 :]], form)
 
 
 def _unpacked(

@@ -15,6 +15,8 @@ from itertools import islice
 import torch
 from torch import Tensor, nn
 
+from qact import _compat
+
 SETTLE = 50  # batches; a momentum of 0.1 then remembers 0.5% of what was there before
 
 
@@ -36,7 +38,7 @@ def follow(average: nn.Module, model: nn.Module, decay: float, step: int) -> Non
     now = min(decay, (1 + step) / (10 + step))
     ours: list[Tensor] = list(average.parameters())
     theirs: list[Tensor] = list(model.parameters())
-    torch._foreach_lerp_(ours, theirs, 1 - now)
+    _compat.lerp_(ours, theirs, 1 - now)
 
 
 @torch.no_grad()
