@@ -9,9 +9,8 @@
 
 ``rates`` splits held-out images into a reference and one window, again and again, and counts how
 often an alarm at 0.05 and 0.01 fires; every split draws its reference and calibrates anew. The
-table is made, of 199,000 rows, so that splits hardly share any. Rows of the kind ``shared`` are of
-an earlier study, with up to 32 windows beside each of 12 or 22 references. ``lengths`` lets sound
-windows of the table run until a detector fires, each run beside a reference of its own. ``power``
+table is made, of 199,000 rows, so that splits hardly share any. ``lengths`` lets sound windows of the
+table run until a detector fires, each run beside a reference of its own. ``power``
 sends windows of 64 digits under each of fifteen corruptions at five severities to every detector
 and counts windows to the first alarm; ``mmd`` is one more test of these. Rows are appended to
 benchmarks/data/monitor.jsonl as they come, and what is there is not computed again. ``FOLDER`` has
@@ -353,19 +352,18 @@ def interval(hits, count):
     return f" ({100 * ends.low:.1f} to {100 * ends.high:.1f})"
 
 
-def table_of_rates(kind):
+def table_of_rates():
     print("| data, reference | rate | " + " | ".join(f"n = {size}" for size in SIZES) + " |")
     print("|---|---|" + "---|" * len(SIZES))
     for data in ("digits", "cifar10", "table"):
-        found = [r for r in read(kind) if r["data"] == data]
+        found = [r for r in read("rates") if r["data"] == data]
         for rate in RATES if found else ():
             cells = []
             for size in SIZES:
                 p = np.array([q for r in found if r["size"] == size for q in r["p"]])
                 hits = int((p <= rate).sum())
                 shown = f"{100 * hits / max(len(p), 1):.1f}% of {len(p)}"
-                # Windows that share a reference are not independent, and have no such interval.
-                cells.append(shown + interval(hits, len(p)) * (kind == "rates") if len(p) else "")
+                cells.append(shown + interval(hits, len(p)) if len(p) else "")
             name = f"{data}, {found[0]['images']} of {found[0]['pool']}"
             print(f"| {name} | {rate:g} | {' | '.join(cells)} |")
 
@@ -384,8 +382,7 @@ def table_of_lengths():
 
 
 def tables():
-    table_of_rates("rates")
-    table_of_rates("shared")
+    table_of_rates()
     table_of_lengths()
     for r in read("overhead"):
         low, high = (100 * (q - 1) for q in r["quartiles"])

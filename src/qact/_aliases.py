@@ -70,6 +70,8 @@ MOVED = {
     "distance": "statistics.distance",
     "initialize": "activations.initialize",
     "plausible": "rank.validation",
+    "statistics.running": "statistics.batchnorm",
+    "weights.map": "weights.module",
     **{name: f"{room}.{name}" for room, names in _ROOMS.items() for name in names},
     "shift.commands": "cli.data",
     "shift.constants": "corruptions.registry",

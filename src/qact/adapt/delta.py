@@ -16,8 +16,8 @@ from qact.adapt.registry import register
 from qact.nn.layer import QAct
 from qact.rank.layout import unfold
 from qact.rank.moments import Moments, moments
+from qact.statistics.batchnorm import folded
 from qact.statistics.lend import lend
-from qact.statistics.running import folded
 
 
 class Renormalised:

@@ -19,7 +19,7 @@ from qact.rank.layout import fold
 from qact.rank.moments import union
 from qact.rank.moving import moved
 from qact.rank.rule import Rule
-from qact.statistics.running import folded
+from qact.statistics.batchnorm import folded
 
 LEVELS = (torch.arange(64, dtype=torch.float32) + 0.5) / 64  # where two contexts are compared
 PLAIN = Rule(grounded=False, smooth=False)

@@ -15,8 +15,8 @@ from qact.adapt.gradient import Gradient
 from qact.adapt.memory import ReservoirBank
 from qact.adapt.registry import register
 from qact.adapt.rows import finite_rows
+from qact.statistics.batchnorm import running, store
 from qact.statistics.lend import lend
-from qact.statistics.running import running, store
 
 
 @dataclass(frozen=True)

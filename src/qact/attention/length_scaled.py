@@ -11,7 +11,7 @@ from qact import checks
 from qact.attention.quadratic import Mapped
 from qact.attention.registry import register
 from qact.vectors import unit_vectors
-from qact.weights.map import shares, unscaled
+from qact.weights.masking import shares, unscaled
 
 
 def lengths(q: Tensor, k: Tensor, causal: bool) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from qact.rank.moments import Moments, constant_moments, moments, union
-from qact.statistics.running import folded, running, standardised, store
+from qact.statistics.batchnorm import folded, running, standardised, store
 
 Rule = Callable[[Any, Tensor], Any]
 

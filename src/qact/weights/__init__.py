@@ -14,7 +14,7 @@ from qact.weights.heads import (
     soft_pool2d,
     sparsemax_loss,
 )
-from qact.weights.map import Map, PerHead, Weights
+from qact.weights.module import Map, PerHead, Weights
 from qact.weights.ranks import ContextRank, normal_rank, rank, row_rank
 from qact.weights.rational import power, softplus, stablemax, taylor
 from qact.weights.rectified import rela, relu, sigmoid, softpick

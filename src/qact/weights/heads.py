@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from qact import checks
 from qact.vectors import distances, unit_of
-from qact.weights.map import opened
+from qact.weights.masking import opened
 from qact.weights.sparse import entmax
 
 

@@ -10,7 +10,8 @@ from qact.context import Context
 from qact.functional import quantile_activation
 from qact.kernels.constant import exporting
 from qact.nn.layer import QAct
-from qact.weights.map import Weights, closed, counted, opened, shares, unscaled
+from qact.weights.masking import closed, counted, opened, shares, unscaled
+from qact.weights.module import Weights
 from qact.weights.registry import mapped, register
 
 

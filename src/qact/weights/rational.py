@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.weights.map import closed, opened, shares, unscaled
+from qact.weights.masking import closed, opened, shares, unscaled
 from qact.weights.registry import mapped
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from qact import checks
-from qact.weights.map import closed, counted, opened
+from qact.weights.masking import closed, counted, opened
 from qact.weights.registry import mapped
 
 

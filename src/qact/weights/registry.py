@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from qact import registry
-from qact.weights.map import Map, Weights
+from qact.weights.module import Map, Weights
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.kernels import engines
-from qact.weights.map import PerHead, asked, closed, counted, exponential, opened, unscaled
+from qact.weights.masking import asked, closed, counted, exponential, opened, unscaled
+from qact.weights.module import PerHead
 from qact.weights.registry import mapped, register
 
 # Highest power first, in the entropy in nats (Velickovic et al. 2024, arXiv 2410.01104).

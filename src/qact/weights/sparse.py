@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from qact import _compat
 from qact.kernels import simplex
 from qact.kernels.constant import exporting
-from qact.weights.map import PerHead, asked
+from qact.weights.masking import asked
+from qact.weights.module import PerHead
 from qact.weights.registry import mapped, register
 from qact.weights.softmax import softmax
 
