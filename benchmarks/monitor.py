@@ -9,10 +9,10 @@
 
 ``rates`` splits held-out images into a reference and one window, again and again, and counts how
 often an alarm at 0.05 and 0.01 fires; every split draws its reference and calibrates anew. The
-table is made, of 199,000 rows, so that splits hardly share any. ``lengths`` lets sound windows of the
-table run until a detector fires, each run beside a reference of its own. ``power``
-sends windows of 64 digits under each of fifteen corruptions at five severities to every detector
-and counts windows to the first alarm; ``mmd`` is one more test of these. Rows are appended to
+table is made, of 199,000 rows, so that splits hardly share any. ``lengths`` lets sound windows of
+the table run until a detector fires, each run beside a reference of its own. ``power`` sends
+windows of 64 digits under each of fifteen corruptions at five severities to every detector and
+counts windows to the first alarm; ``mmd`` is one more test of these. Rows are appended to
 benchmarks/data/monitor.jsonl as they come, and what is there is not computed again. ``FOLDER`` has
 ``data/load.py``, which reads CIFAR-10, and ``weights/load.py``, which reads a trained ResNet-18; of
 other data, any ``(images, labels)`` of :func:`pool` will do.
