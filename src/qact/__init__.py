@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from qact.context import Context
     from qact.conversion import convert, convert_, layer, summary
     from qact.integrations import cluster, lightning, sklearn
-    from qact.kernels.nearest import fast_export
+    from qact.kernels.fast_export import fast_export
     from qact.nn.distributed import SyncQAct, convert_sync_
     from qact.nn.layer import QAct
     from qact.nn.lazy import LazyQAct
@@ -63,7 +63,7 @@ _HOMES = {
     "convert_sync_": "nn.distributed",
     "drift": "adapt",
     "explain_drift": "taps",
-    "fast_export": "kernels.nearest",
+    "fast_export": "kernels.fast_export",
     "init_": "activations.initialize",
     "layer": "conversion",
     "list_activations": "activations",

@@ -63,6 +63,7 @@ MOVED = {
     "attention.lengths": "attention.length_scaled",
     "cluster": "integrations.cluster",  # `qact.cluster`, for statements that import from it
     "conversion.respelled": "conversion.softmax_calls",
+    "kernels.nearest": "kernels.fast_export",
     "monitor.rows": "monitor.parquet",
     "adapt.distance": "statistics.distance",
     "convert.stand": "conversion.rehearsal",

@@ -11,7 +11,7 @@ from qact import checks
 from qact.context import Context
 from qact.kernels import eager, engines, reference
 from qact.kernels.block import Running, block
-from qact.kernels.nearest import Nearest
+from qact.kernels.fast_export import Nearest
 from qact.kernels.pieces import Pieces
 from qact.kernels.plan import fuse
 from qact.kernels.stored import Stored

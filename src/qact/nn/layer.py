@@ -16,7 +16,7 @@ from qact.functional import recall, transform
 from qact.kernels import engines
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.engines import ENGINES
-from qact.kernels.nearest import Nearest, exported, of_tensors
+from qact.kernels.fast_export import Nearest, exported, of_tensors
 from qact.kernels.pieces import Pieces
 from qact.kernels.recall import named, numbers
 from qact.kernels.stored import Stored, storable, store

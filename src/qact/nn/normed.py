@@ -12,8 +12,8 @@ from qact.functional import recall
 from qact.kernels import engines
 from qact.kernels.block import block
 from qact.kernels.constant import constant, exporting, refuse_live_context
+from qact.kernels.fast_export import Nearest, exported, of_tensors
 from qact.kernels.following import Norm
-from qact.kernels.nearest import Nearest, exported, of_tensors
 from qact.kernels.plan import Plan, fuse, planned
 from qact.kernels.stored import Stored
 from qact.nn.kept import Kept
