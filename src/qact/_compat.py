@@ -42,6 +42,17 @@ def lerp_(ours: list[Tensor], theirs: list[Tensor], share: float) -> None:
     torch._foreach_lerp_(ours, theirs, share)
 
 
+def applied(function: type[torch.autograd.Function], *arguments: Any) -> Any:
+    """``function.apply(*arguments)``, all given: their names need not be looked for at every call.
+
+    ``super().apply`` of the class, ``torch._functorch.utils`` (since 2.0).
+    """
+    if transforming():
+        return function.apply(*arguments)
+    alive = torch._functorch.utils.unwrap_dead_wrappers(arguments)
+    return super(torch.autograd.Function, function).apply(*alive)  # type: ignore[misc]
+
+
 def in_backward() -> bool:
     """Whether a backward pass runs: gradient checkpointing then repeats a forward pass in it.
 

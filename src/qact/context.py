@@ -96,7 +96,8 @@ class Context(nn.Module):
     @property
     def tensors(self) -> tuple[Tensor, ...]:
         """Mass, moment, mean, std, exponent and offset, for kernels that move them in place."""
-        return self.mass, self.moment, self.mean, self.std, self.exponent, self.offset
+        found = self._buffers  # at once: a module looks a name up in three places
+        return tuple(found[name] for name in FLOATS)  # type: ignore[misc]
 
     @property
     def single(self) -> bool:

@@ -6,8 +6,6 @@ see it as one operator: the same kernels, the same numbers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from inspect import Parameter, Signature
 from typing import Any
 
 import torch
@@ -54,22 +52,13 @@ def block(
             with torch.no_grad():
                 following.advance(state, z.numel() // z.shape[1])
         return out
-    return _Block.apply(z, plan, following, keep, *affine)[0]
-
-
-def _quickly_bound(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Arguments in their order: ``Function.apply`` need not look for their names at every call."""
-    function.__signature__ = Signature(  # type: ignore[attr-defined]
-        [Parameter("arguments", Parameter.VAR_POSITIONAL)]
-    )
-    return function
+    return _compat.applied(_Block, z, plan, following, keep, *affine)[0]
 
 
 class _Block(torch.autograd.Function):
     """Saves the input, and tables that are small beside it."""
 
     @staticmethod
-    @_quickly_bound
     def forward(
         z: Tensor, plan: Plan, following: Following | None, keep: bool, *affine: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
