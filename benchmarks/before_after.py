@@ -2,6 +2,7 @@
 
     python benchmarks/before_after.py OLD/src NEW/src [--out FILE]
     python benchmarks/before_after.py OLD/src NEW/src --eval   # eval() alone, in more precisions
+    python benchmarks/before_after.py OLD/src NEW/src --few    # training on few values a channel
 
 Times are processor time of the thread: another process on the machine takes none of it, though it
 takes of the caches. Ratios are medians over rounds, with quartiles.
@@ -26,6 +27,8 @@ SHAPES = ((128, 512), (128, 512, 4, 4), (128, 256, 8, 8), (128, 64, 32, 32))
 MODES = ("forward", "both", "eval")
 # Of eval() alone: what a call costs beside its data, then maps, tokens and features.
 READ = ((4, 8), *SHAPES[:3], (128, 128, 16, 16), SHAPES[3], (1024, 512), (32, 384, 197))
+# Few values a channel, and almost none: what a call costs.
+FEW = ((128, 512), (256, 512), (512, 512), (64, 512), (32, 512), (4, 8))
 HALVES = (torch.bfloat16, torch.float16)
 ROUNDS, VALUES = 7, 300_000  # and so many values, at least, in each of them
 DATA = Path(__file__).resolve().parent / "data"
@@ -108,10 +111,13 @@ def main() -> None:
     parser.add_argument("new")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--eval", action="store_true")
+    parser.add_argument("--few", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     builds = {"old": build(given.old), "new": build(given.new)}
     wanted: list[tuple[Any, ...]] = [(shape, mode) for shape in SHAPES for mode in MODES]
+    if given.few:
+        wanted = [(shape, mode) for shape in FEW for mode in ("forward", "both")]
     if given.eval:
         wanted = [(shape, "eval") for shape in READ]
         wanted += [(shape, "eval", dtype) for shape in SHAPES for dtype in HALVES]
@@ -121,7 +127,8 @@ def main() -> None:
     for case in wanted:
         rows.append(measure(builds, *case))
         print(rows[-1], flush=True)
-    out = given.out or DATA / f"cpu-{'eval-' if given.eval else ''}before-after.json"
+    part = "eval-" if given.eval else "few-" if given.few else ""
+    out = given.out or DATA / f"cpu-{part}before-after.json"
     out.write_text(json.dumps(rows, indent=1) + "\n")
 
 

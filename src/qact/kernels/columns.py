@@ -16,6 +16,8 @@ class UnusableError(RuntimeError):
 (MEAN, STD, WIDTH, OFFSET, BINS, NEGATIVE, BANDWIDTH) = range(7)
 (IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR, FINITE) = range(7, 12)
 STATE = 12
+# `FINITE` is 0 or 1; this, where a channel was done beside others: `qact.kernels.cpu.few`.
+ABREAST = 2
 # Places in `qact.rank.rule.GROUNDINGS`.
 SIDES, CONTINUOUS = 1, 2
 # Kinds of level, in the order of `qact.kernels.plan.KINDS`.

@@ -16,6 +16,7 @@ import math
 import numpy as np
 
 from qact.kernels.columns import (
+    ABREAST,
     BANDWIDTH,
     BINS,
     CONTINUOUS,
@@ -65,6 +66,9 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
         gather(grad, start, channels, slopes)
         for c in range(start, start + channels):
             row, g, state = rows[c - start], slopes[c - start], saved.state[c]
+            if state[FINITE] == ABREAST:
+                gather(out, c, 1, slopes[c - start : c - start + 1])
+                continue
             # A channel that is not finite has no ranks, so it has no gradient that is a number.
             if state[FINITE] == 0:
                 fill(g, np.nan)

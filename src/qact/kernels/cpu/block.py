@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from functools import lru_cache
 
 import numpy as np
@@ -10,11 +11,15 @@ from torch import Tensor
 
 from qact.kernels.columns import STATE
 from qact.kernels.cpu.backward import backward as _backward
+from qact.kernels.cpu.few import VALUES
+from qact.kernels.cpu.few_backward import backward as backward_few
+from qact.kernels.cpu.few_forward import forward as forward_few
 from qact.kernels.cpu.forward import Affine, Level, Saved, smooth, step
 from qact.kernels.cpu.forward import follow as _follow
 from qact.kernels.cpu.forward import forward as _forward
-from qact.kernels.cpu.frame import cube, line, numbers, opened, pack, plane
+from qact.kernels.cpu.frame import ANSWER, cube, line, numbers, opened, pack, plane
 from qact.kernels.cpu.jit import Kernel, inline, jit
+from qact.kernels.cpu.lanes import WIDE
 from qact.kernels.cpu.observe import Numbers
 from qact.kernels.cpu.pool import run, share
 from qact.kernels.following import Following
@@ -45,7 +50,8 @@ def forward(
         buffers, rate = following.context, following.rate
     tensors = [z, out, state, tables, codes, *_affine(affine, channels), *buffers]
     frame = pack(tensors, [*plan.numbers(), rate])
-    run(_steps_kernel if plan.kind == "steps" else _forward_kernel, frame, channels, z.numel())
+    rest = _steps_kernel if plan.kind == "steps" else _forward_kernel
+    _run(rest, _few_forward_kernel if _few(z, plan) else None, frame, z)
     if following is not None:
         following.advance(state, z.numel() // channels)
     return out.to(dtype), state, tables, codes
@@ -60,8 +66,22 @@ def backward(
     out, grads = torch.empty_like(z), torch.zeros(6, channels, dtype=torch.float64)
     tensors = [z, out, *saved, *_affine(affine, channels), grad, grads]
     frame = pack(tensors, [*plan.numbers(), 0.0])
-    run(_backward_kernel, frame, channels, z.numel())
+    _run(_backward_kernel, _few_backward_kernel if _few(z, plan) else None, frame, z)
     return out.to(dtype), grads
+
+
+def _few(z: Tensor, plan: Plan) -> bool:
+    """Whether channels are done side by side, see `qact.kernels.cpu.few`."""
+    plain = plan.kind != "steps" and plan.eps_out is None and plan.rule.grounded != "continuous"
+    return WIDE and plain and z.shape[2] == 1 and z.shape[0] <= VALUES
+
+
+def _run(kernel: Kernel, first: Kernel | None, frame: array[int], z: Tensor) -> None:
+    """Run a kernel, on what another has left to it if that comes ``first``."""
+    if first is not None:
+        run(first, frame, z.shape[1], z.numel())
+    if first is None or frame[ANSWER]:
+        run(kernel, frame, z.shape[1], z.numel())
 
 
 def follow(
@@ -80,9 +100,16 @@ def follow(
 def _affine(affine: tuple[Tensor | None, ...], channels: int) -> list[Tensor]:
     """All six, in float32: scales are one and shifts zero where there are none."""
     return [
-        _absent(channels)[k % 2] if tensor is None else tensor.detach().float().contiguous()
+        _absent(channels)[k % 2] if tensor is None else _plain(tensor)
         for k, tensor in enumerate(affine)
     ]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Float32 and contiguous, as a rule the tensor itself: only its memory is read."""
+    if tensor.dtype == torch.float32 and tensor.is_contiguous():
+        return tensor
+    return tensor.detach().float().contiguous()
 
 
 @lru_cache(maxsize=64)
@@ -152,6 +179,33 @@ def _backward_kernel(data):  # type: ignore[no-untyped-def]
     rule, level, eps, _ = _unpack(frame, 13)
     first, last = share(frame, z.shape[1])
     _backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out)
+
+
+@Kernel
+def _few_forward_kernel(data):  # type: ignore[no-untyped-def]
+    frame, f = opened(data), np.float32
+    z, out, saved = plane(frame, 0, f), plane(frame, 1, f), _saved(frame, 2)
+    rule, level, eps, rate = _unpack(frame, 17)
+    first, last = share(frame, z.shape[1])
+    affine, context = _affines(frame, 5), _context(frame, 11)
+    if forward_few(first, last, z, rule, level.kind, affine, eps, saved, context, rate, out):
+        frame[ANSWER] = 1
+
+
+@Kernel
+def _few_backward_kernel(data):  # type: ignore[no-untyped-def]
+    frame, f = opened(data), np.float32
+    z, out, saved, affine = (
+        plane(frame, 0, f),
+        plane(frame, 1, f),
+        _saved(frame, 2),
+        _affines(frame, 5),
+    )
+    grad, grads = plane(frame, 11, f), plane(frame, 12, np.float64)
+    rule, level, eps, _ = _unpack(frame, 13)
+    first, last = share(frame, z.shape[1])
+    if backward_few(first, last, z, grad, rule, level.kind, affine, eps, saved, grads, out):
+        frame[ANSWER] = 1
 
 
 @Kernel

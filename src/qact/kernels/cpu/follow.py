@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import math
+from collections import namedtuple
 
 import numpy as np
 
-from qact.kernels.columns import BINS, COUNTS, MEAN, OFFSET, ONE, PARTS, STD, WIDTH
+from qact.kernels.columns import BINS, COUNTS, MEAN, MOST, OFFSET, ONE, PARTS, STD, WIDTH
 from qact.kernels.cpu.bits import exponent_of, power_of_two
 from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.rows import copy, fill
 from qact.rank.moving import FULL, TRACE, TRIM
 
+BLOCK = 16  # bins that are looked at together
+
+
+Room = namedtuple("Room", "mixed within cells shares")
+
 
 @jit
-def follow(hist, state, values, c, rate, context, scratch):  # type: ignore[no-untyped-def]
+def room_for(context):  # type: ignore[no-untyped-def]
+    """Memory for one thread: a channel's new bins, and where those of a batch fall."""
+    bins, most = context[0].shape[1], MOST + 8
+    mixed, within = np.empty(bins, np.float32), np.empty(bins, np.float32)
+    return Room(mixed, within, np.empty(most, np.int64), np.empty(most, np.float64))
+
+
+@jit
+def follow(hist, state, values, c, rate, context, room):  # type: ignore[no-untyped-def]
     """``(1 - rate) stored + rate batch``, see `qact.rank.moving.moved`."""
     mass, moment, _, _, exponent, offset = context
     bins, old, begin = mass.shape[1], int(exponent[c]), int(offset[c])
@@ -34,12 +48,12 @@ def follow(hist, state, values, c, rate, context, scratch):  # type: ignore[no-u
             coarse = high - low <= FULL * bins * width and _spanning(low, high, bins)[0] < old
         if inside and not coarse:
             _decay(mass[c], moment[c], 1 - rate)
-            _pour(hist, first, last, batch, start, rate, old, begin, mass[c], moment[c])
+            _pour(hist, first, last, batch, start, rate, old, begin, mass[c], moment[c], room)
             _join(state, c, (1 - rate) * total, rate * values, context)
             return
     # The grid covers all of the batch, and all but the rarest of what is stored: a freak value of
     # long ago must not keep the bins wide.
-    mixed, within = scratch[0, :bins], scratch[1, :bins]
+    mixed, within = room.mixed, room.within
     fill(mixed, 0)
     fill(within, 0)
     e, zero = _spanning(low, high, bins)
@@ -47,7 +61,7 @@ def follow(hist, state, values, c, rate, context, scratch):  # type: ignore[no-u
         _move(mass[c], moment[c], old, begin, 1 - rate, e, zero, mixed, within)
     # A channel of which nothing is stored yet becomes its first batch.
     rate = rate if total > 0 else 1.0
-    _pour(hist, first, last, batch, start, rate, e, zero, mixed, within)
+    _pour(hist, first, last, batch, start, rate, e, zero, mixed, within, room)
     exponent[c], offset[c] = e, zero
     copy(mixed, mass[c])
     copy(within, moment[c])
@@ -75,11 +89,17 @@ def _occupied(hist, bins):  # type: ignore[no-untyped-def]
 @jit
 def _trimmed(mass, total):  # type: ignore[no-untyped-def]
     """The cells that hold all but a share `TRIM` of the mass on each side."""
-    left, share = 0, np.float64(mass[0])
+    # Empty blocks are passed over; a sum that cell by cell adds nothing takes as long as another.
+    left, right = 0, mass.size
+    while left + BLOCK < mass.size and _sum(mass[left : left + BLOCK]) == 0:
+        left += BLOCK
+    share = np.float64(mass[left])
     while share <= TRIM * total and left < mass.size - 1:
         left += 1
         share += mass[left]
-    right, share = mass.size, np.float64(mass[mass.size - 1])
+    while right - BLOCK > left + 1 and _sum(mass[right - BLOCK : right]) == 0:
+        right -= BLOCK
+    share = np.float64(mass[right - 1])
     while share <= TRIM * total and right > left + 1:
         right -= 1
         share += mass[right - 1]
@@ -120,17 +140,12 @@ def _move(mass, moment, old, offset, factor, e, first, mixed, inside):  # type: 
 
 
 @jit
-def _pour(hist, first, last, batch, start, rate, e, zero, mixed, inside):  # type: ignore[no-untyped-def]
+def _pour(hist, first, last, batch, start, rate, e, zero, mixed, inside, room):  # type: ignore[no-untyped-def]
     """The batch's counts from ``first`` to ``last``, times ``rate``, on a grid that holds them."""
     # Beyond 62 halvings a bin is all of one side of zero, and shifts would overflow.
     halvings = min(e - batch, 62)
     if halvings < 0:
-        for k in range(first, last):
-            if hist[k] != 0:
-                n = np.float64(hist[k] >> COUNTS)
-                place = np.float64(hist[k] & (ONE - 1)) / PARTS / n
-                cell, part = _resize(k + start, place, batch, e)
-                _drop(cell - zero, n * rate, part * n * rate, mixed, inside)
+        _pour_finer(hist, first, last, start, rate, min(-halvings, 30), zero, mixed, inside, room)
         return
     scale = rate * power_of_two(-halvings)
     k = first
@@ -144,6 +159,22 @@ def _pour(hist, first, last, batch, start, rate, e, zero, mixed, inside):  # typ
         at = min(max(cell - zero, 0), mixed.size - 1)
         mixed[at] += np.float32(np.float64(packed >> COUNTS) * rate)
         inside[at] += np.float32((bins + np.float64(packed & (ONE - 1)) / PARTS) * scale)
+
+
+@jit
+def _pour_finer(hist, first, last, start, rate, doublings, zero, mixed, inside, room):  # type: ignore[no-untyped-def]
+    """The same where a bin of the batch is wider: all of it falls into one cell, at its mean."""
+    fine, jumps = power_of_two(doublings), (1 << doublings) - 1
+    for k in range(first, last):  # many at a time, as sums into cells are not
+        n = np.float64(hist[k] >> COUNTS)
+        place = np.float64(hist[k] & (ONE - 1)) / PARTS / max(n, 1.0) * fine
+        jump = min(np.int64(place), jumps)
+        room.cells[k] = ((k + start) << doublings) + jump - zero
+        room.shares[k] = (place - np.float64(jump)) * n * rate
+    for k in range(first, last):
+        if hist[k] != 0:
+            weight = np.float64(hist[k] >> COUNTS) * rate
+            _drop(room.cells[k], weight, room.shares[k], mixed, inside)
 
 
 @jit

@@ -8,6 +8,7 @@ from collections import namedtuple
 import numpy as np
 
 from qact.kernels.columns import (
+    ABREAST,
     BINS,
     FINITE,
     IN_MEAN,
@@ -20,6 +21,7 @@ from qact.kernels.columns import (
 )
 from qact.kernels.cpu import steps as exact
 from qact.kernels.cpu.follow import follow as move
+from qact.kernels.cpu.follow import room_for
 from qact.kernels.cpu.jit import inline, jit
 from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
 from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, scatter, shift, stretch
@@ -43,12 +45,15 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
     n, width = z.shape[0] * z.shape[2], block(z.shape[2])
     rows, goals = np.empty((width, n), np.float32), np.empty((width, n), np.float32)
     work, order = scratch(), exact.scratch(n if level.kind == STEPS else 0)
-    moved = np.empty((2, context[0].shape[1]), np.float32)
+    room = room_for(context)
     for start in range(first, last, width):
         channels = min(width, last - start)
         gather(z, start, channels, rows)
         for c in range(start, start + channels):
             row, goal, state = rows[c - start], goals[c - start], saved.state[c]
+            if state[FINITE] == ABREAST:
+                gather(out, c, 1, goals[c - start : c - start + 1])
+                continue
             if not observe(row, affine.in_weight[c], affine.in_bias[c], eps[0], rule, state, work):
                 fill(goal, np.nan)
                 continue
@@ -57,7 +62,7 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
                 count_row(row, state, work)
             become(row, rule, level, affine, c, eps[1], saved, work, order, goal)
             if rate > 0:
-                move(work.hist, state, n, c, rate, context, moved)
+                move(work.hist, state, n, c, rate, context, room)
         scatter(goals, start, channels, out)
 
 
@@ -66,19 +71,19 @@ def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # t
     """Only the move of the running context, for channels whose ``states`` are known."""
     n, width = z.shape[0] * z.shape[2], block(z.shape[2])
     rows, work = np.empty((width, n), np.float32), scratch()
-    moved = np.empty((2, context[0].shape[1]), np.float32)
+    room = room_for(context)
     for start in range(first, last, width):
         channels = min(width, last - start)
         gather(z, start, channels, rows)
         for c in range(start, start + channels):
             row, state = rows[c - start], states[c]
-            if state[FINITE] == 1:
+            if state[FINITE] != 0:
                 if eps >= 0:
                     inverse = 1 / math.sqrt(state[IN_VAR] + eps)
                     shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
                     stretch(row, in_weight[c], in_bias[c])
                 count_row(row, state, work)
-                move(work.hist, state, n, c, rate, context, moved)
+                move(work.hist, state, n, c, rate, context, room)
 
 
 @jit

@@ -18,8 +18,9 @@ from torch import Tensor
 
 from qact.kernels.cpu.jit import jit
 
-# Integers in a frame; the first two are for `qact.kernels.cpu.pool`.
-SIZE, FIRST = 128, 2
+# Integers in a frame; the first two are for `qact.kernels.cpu.pool`, and with the last one a kernel
+# may answer, by another number than zero.
+SIZE, FIRST, ANSWER = 128, 2, 127
 
 
 def pack(tensors: list[Tensor], numbers: list[float]) -> array[int]:

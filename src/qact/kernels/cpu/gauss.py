@@ -11,14 +11,14 @@ from qact.kernels.columns import KERNEL, TAPS
 from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.rows import fill
 
-_STEP = 1024
+STEP = 1024
 
 # Phi on a grid of 1/1024: linear interpolation errs by 3e-8.
-PHI = torch.special.ndtr(torch.arange(5 * _STEP, dtype=torch.float64) / _STEP).numpy()
+PHI = torch.special.ndtr(torch.arange(5 * STEP, dtype=torch.float64) / STEP).numpy()
 
 # Phi^-1 at 64 places in every octave of p, from 2^-33 to 1/2: linear interpolation errs by 2e-5.
-_LOWEST = (127 - 33) << 6
-_places = np.arange(_LOWEST, (126 << 6) + 2, dtype=np.int64) << 17
+LOWEST = (127 - 33) << 6
+_places = np.arange(LOWEST, (126 << 6) + 2, dtype=np.int64) << 17
 SCORE = torch.special.ndtri(
     torch.from_numpy(_places.astype(np.int32).view(np.float32).astype(np.float64))
 )
@@ -34,9 +34,9 @@ def taps(ratio, kernel):  # type: ignore[no-untyped-def]
     reach = max(min(int(math.ceil(KERNEL / ratio)), TAPS), 1)
     before = 0.5
     for m in range(reach):
-        x = (m + 1) * ratio * _STEP
-        k = int(min(x, 4.9 * _STEP))
-        value = PHI[k] + (min(x, 4.9 * _STEP) - k) * (PHI[k + 1] - PHI[k])
+        x = (m + 1) * ratio * STEP
+        k = int(min(x, 4.9 * STEP))
+        value = PHI[k] + (min(x, 4.9 * STEP) - k) * (PHI[k + 1] - PHI[k])
         kernel[m] = value - before
         before = value
     kernel[reach] = 0
@@ -67,6 +67,6 @@ def normal_score(p, score):  # type: ignore[no-untyped-def]
     bits = p.view(np.int32)
     for k in range(score.size):
         b = bits[k]
-        i = (b >> 17) - _LOWEST
+        i = (b >> 17) - LOWEST
         part = np.float32(b & 0x1FFFF) * np.float32(2.0**-17)
         score[k] = SCORE[i] + part * (SCORE[i + 1] - SCORE[i])

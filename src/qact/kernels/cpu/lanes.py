@@ -7,6 +7,7 @@ change what they do with numbers that are none.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -14,14 +15,15 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, models, register_model
+from numba.core.typing.templates import ConcreteTemplate, infer_global
+from numba.extending import intrinsic, lower_builtin, models, register_model
 
 LANES = 16
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
 _AVX512 = "+avx512f" in _FEATURES
 # Whether a register of 16 numbers can be indexed by another: what `permuted` needs.
 PERMUTES = _AVX512 or "+avx2" in _FEATURES
-_FUSES = "+fma" in _FEATURES or "+neon" in _FEATURES
+_FUSES = WIDE = "+fma" in _FEATURES or "+neon" in _FEATURES
 # Whether the processor converts half precision; a library would do it number by number.
 CONVERTS = "+f16c" in _FEATURES or "+neon" in _FEATURES
 
@@ -233,3 +235,177 @@ def transpose(typing: Any, tile: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(tile), generate
+
+
+def _written(symbol: Any, kind: types.Type, emit: Callable[..., Any]) -> None:
+    """Let Numba read ``symbol`` between two vectors of a kind."""
+    template = {"key": symbol, "cases": [kind(kind, kind)]}
+    infer_global(symbol)(type("Written", (ConcreteTemplate,), template))
+    lower_builtin(symbol, kind, kind)(lambda context, builder, signature, two: emit(builder, *two))
+
+
+# Formulas as they are written; a product may be rounded together with the sum it goes into.
+_CONTRACT = {"flags": ("contract",)}
+for _symbol in (operator.add, operator.iadd):
+    _written(_symbol, FLOATS, lambda b, x, y: b.fadd(x, y, **_CONTRACT))
+_written(operator.sub, FLOATS, lambda b, x, y: b.fsub(x, y, **_CONTRACT))
+_written(operator.mul, FLOATS, lambda b, x, y: b.fmul(x, y, **_CONTRACT))
+_written(operator.truediv, FLOATS, lambda b, x, y: b.fdiv(x, y))
+_written(operator.add, INTS, lambda b, x, y: b.add(x, y))
+_written(operator.sub, INTS, lambda b, x, y: b.sub(x, y))
+_written(operator.and_, INTS, lambda b, x, y: b.and_(x, y))
+_written(operator.rshift, INTS, lambda b, x, y: b.ashr(x, y))
+
+
+@_emitted
+def every(typing: Any, value: Any) -> Any:
+    """A number in every lane, of whatever kind it is."""
+    kind = types.unliteral(value)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return _splat(builder, context.cast(builder, arguments[0], kind, types.float32))
+
+    return FLOATS(kind), generate
+
+
+repeat = _operation(INTS, (types.int32,), _splat)
+number = _operation(FLOATS, (INTS,), lambda b, x: b.sitofp(x, _FLOATS))
+pattern = _operation(FLOATS, (INTS,), lambda b, x: b.bitcast(x, _FLOATS))  # undoes `bits`
+smaller = _operation(
+    FLOATS, (FLOATS, FLOATS), lambda b, x, y: b.select(b.fcmp_ordered("<", x, y), x, y)
+)
+larger = _operation(
+    FLOATS, (FLOATS, FLOATS), lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y)
+)
+_NUMBERED = ir.Constant(_INTS, [_INT(k) for k in range(LANES)])
+# Where row ``k`` of sixteen numbers has those of each lane.
+place_of = _operation(INTS, (INTS,), lambda b, k: b.add(b.shl(k, _repeated(4)), _NUMBERED))
+
+
+def _zipped(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
+    """Pairs of numbers, the first eight and the rest."""
+    order = [[k // 2 + LANES * (k % 2) for k in range(s, s + LANES)] for s in (0, LANES)]
+    return tuple(
+        builder.shuffle_vector(a, b, ir.Constant(_INTS, [_INT(k) for k in half])) for half in order
+    )
+
+
+def _unzipped(builder: Any, first: Any, rest: Any) -> tuple[Any, Any]:
+    """The inverse of :func:`_zipped`."""
+    order = [range(s, 2 * LANES, 2) for s in (0, 1)]
+    return tuple(
+        builder.shuffle_vector(first, rest, ir.Constant(_INTS, [_INT(k) for k in each]))
+        for each in order
+    )
+
+
+_DOUBLE, _HALF = ir.DoubleType(), LANES // 2
+TWO = types.UniTuple(FLOATS, 2)
+
+
+@_emitted
+def load_pairs(typing: Any, array: Any, index: Any) -> Any:
+    """Sixteen pairs from ``array[index]`` on, as two vectors."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index = arguments
+        rows = [
+            builder.load(
+                _address(
+                    context, builder, signature.args[0], array, builder.add(index, more), _FLOATS
+                ),
+                align=4,
+            )
+            for more in (ir.Constant(index.type, 0), ir.Constant(index.type, LANES))
+        ]
+        return context.make_tuple(builder, TWO, _unzipped(builder, *rows))
+
+    return TWO(array, types.intp), generate
+
+
+@_emitted
+def store_pairs(typing: Any, array: Any, index: Any, a: Any, b: Any) -> Any:
+    """The inverse of :func:`load_pairs`."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, a, b = arguments
+        for k, row in enumerate(_zipped(builder, a, b)):
+            at = builder.add(index, ir.Constant(index.type, k * LANES))
+            place = _address(context, builder, signature.args[0], array, at, _FLOATS)
+            builder.store(row, place, align=4)
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, FLOATS, FLOATS), generate
+
+
+def _places(context: Any, builder: Any, kind: Any, array: Any, index: Any, what: Any) -> list[Any]:
+    """Where ``what`` numbers ``index`` are, one for each lane."""
+    start = context.make_array(kind)(context, builder, array).data
+    start = builder.bitcast(start, what.as_pointer())
+    found = []
+    for k in range(LANES):
+        at = builder.zext(builder.extract_element(index, _INT(k)), ir.IntType(64))
+        found.append(builder.gep(start, [at]))
+    return found
+
+
+def _collected(builder: Any, places: list[Any], element: Any) -> Any:
+    """What stands at some places, as one vector."""
+    row = ir.Constant(_vector(element, len(places)), ir.Undefined)
+    for k, place in enumerate(places):
+        row = builder.insert_element(row, builder.load(place, align=4), _INT(k))
+    return row
+
+
+def _put(builder: Any, row: Any, places: list[Any]) -> None:
+    """The inverse of :func:`_collected`."""
+    for k, place in enumerate(places):
+        builder.store(builder.extract_element(row, _INT(k)), place, align=4)
+
+
+@_emitted
+def gathered_pairs(typing: Any, array: Any, index: Any) -> Any:
+    """The pairs number ``index``, one for each lane, as two vectors: each is loaded at once."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index = arguments
+        places = _places(context, builder, signature.args[0], array, index, _DOUBLE)
+        rows = [_collected(builder, half, _DOUBLE) for half in (places[:_HALF], places[_HALF:])]
+        rows = [builder.bitcast(row, _FLOATS) for row in rows]
+        return context.make_tuple(builder, TWO, _unzipped(builder, *rows))
+
+    return TWO(array, INTS), generate
+
+
+# Sums into places of a lane each. All are read before one is written: a processor that once had to
+# wait for what it had just written waits for each then.
+
+
+@_emitted
+def add_pairs(typing: Any, array: Any, index: Any, a: Any, b: Any) -> Any:
+    """Add to the pairs number ``index``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, a, b = arguments
+        places = _places(context, builder, signature.args[0], array, index, _DOUBLE)
+        halves = places[:_HALF], places[_HALF:]
+        rows = [builder.bitcast(_collected(builder, half, _DOUBLE), _FLOATS) for half in halves]
+        for half, row, more in zip(halves, rows, _zipped(builder, a, b), strict=True):
+            total = builder.bitcast(builder.fadd(row, more), _vector(_DOUBLE, _HALF))
+            _put(builder, total, half)
+        return context.get_dummy_value()
+
+    return types.void(array, INTS, FLOATS, FLOATS), generate
+
+
+@_emitted
+def add_ints(typing: Any, array: Any, index: Any, more: Any) -> Any:
+    """Add integers to the bits of ``array[index]``."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, more = arguments
+        places = _places(context, builder, signature.args[0], array, index, _INT)
+        _put(builder, builder.add(_collected(builder, places, _INT), more), places)
+        return context.get_dummy_value()
+
+    return types.void(array, INTS, INTS), generate
