@@ -8,6 +8,7 @@
     forward    norm -> quantile -> norm, one channel after the other
     backward   its gradient
     lanes      sixteen values side by side: vectors, where LLVM finds none by itself
+    few        few values a channel: sixteen of them side by side; few_forward, few_backward
     lookup     a stored context: a cubic or one interpolation per value
     follow     the running context
     passes     the general passes of `qact.kernels.passes`; extremes, moments: parts of them
