@@ -5,8 +5,8 @@
 #     0, 1 or 2          0.38
 #     its tree also counts the steps of the distribution functions inside a group of equal keys, where
 #     one stream has been counted and the other has not
-#   metrics.RollingROCAUC of one positive and one negative of the same score: 0.0 (right: 0.5); of 200 scores
-#     in four steps 0.734 (scikit-learn: 0.752)
+#   metrics.RollingROCAUC, "the exact value", of a positive and a negative of one score: 0.0 (right: 0.5); of 200
+#     scores in four steps 0.734 (scikit-learn: 0.752)
 #     the half of a tie is an integer division, so that an odd count of halves loses one half
 # Rounded, counted and quantised values are full of ties. metrics.ROCAUC and scipy.stats.ks_2samp take them.
 set -euo pipefail
