@@ -1,6 +1,8 @@
 """Heads: layers that learn class vectors and are their own loss."""
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -308,3 +310,24 @@ def test_lengths_of_embeddings_do_not_overflow(name):
     found.backward()
     assert found.isfinite()
     assert x.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_head_is_copied_pickled_and_cast(name):
+    torch.manual_seed(0)
+    head = losses.create(name, 6, 4).eval()
+    x, y = torch.randn(12, 6), torch.arange(12) % 4
+    for twin in (copy.deepcopy(head), pickle.loads(pickle.dumps(head))):
+        torch.manual_seed(1)
+        want = head(x, y)
+        torch.manual_seed(1)
+        assert torch.equal(twin(x, y), want)
+        assert torch.equal(twin(x), head(x))
+    for dtype in (torch.float16, torch.bfloat16):
+        half = copy.deepcopy(head).to(dtype)
+        for given in (x, x.to(dtype), x.double()):
+            torch.manual_seed(1)
+            found = half(given, y)
+            found.backward()
+            torch.testing.assert_close(found, want, rtol=0.2, atol=0.2, check_dtype=False)
+            assert half.weight.grad.dtype == half(given).dtype == dtype

@@ -285,9 +285,9 @@ def test_soft_top_k_sums_to_k(k, spread):
 
 
 def test_soft_top_k_refuses_as_many_as_there_are():
-    with pytest.raises(ValueError, match=r"k=5 must be in 1\.\.4"):
+    with pytest.raises(ValueError, match="k=5 must be less than the 5 classes"):
         losses.soft_top_k(torch.zeros(1, C), C)
-    with pytest.raises(ValueError, match=r"k=5 must be in 1\.\.4"):
+    with pytest.raises(ValueError, match="k=5 must be less than the 5 classes"):
         losses.soft_top_k_loss(torch.zeros(1, C), tensor([0]), k=C)
 
 

@@ -26,7 +26,7 @@ class Angular(Head):
 
     def cosines(self, embeddings: Tensor) -> Tensor:
         """Return the cosines between embeddings and class vectors, (N, C)."""
-        return linear(unit_rows(embeddings), unit_rows(self.weight))
+        return linear(unit_rows(embeddings), unit_rows(self.vectors))
 
 
 class CosineHead(Angular):
@@ -190,11 +190,11 @@ class SphereFace(Head):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Return logits, (N, C)."""
-        return linear(embeddings, unit_rows(self.weight))
+        return linear(embeddings, unit_rows(self.vectors))
 
     def loss(self, embeddings: Tensor, target: Tensor) -> Tensor:
         """Return the loss of embeddings and targets that are classes."""
-        weight = unit_rows(self.weight)
+        weight = unit_rows(self.vectors)
         own = (embeddings * weight.index_select(0, target)).sum(1, keepdim=True)
         lift = _Lift.apply(own, lengths(embeddings), self.margin)
         # Into the fresh product, so that no second array of its size is made.

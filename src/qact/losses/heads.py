@@ -71,12 +71,18 @@ class Head(nn.Module):
         """How many classes there are."""
         return len(self.weight)
 
+    @property
+    def vectors(self) -> Tensor:
+        """The class vectors in the dtype of the computation: float32, or float64."""
+        return self.weight if self.weight.dtype == torch.float64 else self.weight.float()
+
     def forward(self, embeddings: Tensor, target: Tensor | None = None) -> Tensor:
         """Return logits (N, C) of embeddings (N, D), or with targets (N,) their loss."""
         with torch.autocast(embeddings.device.type, enabled=False):
             if target is None:
-                return self.logits(embeddings.to(self.weight.dtype))
+                return self.logits(embeddings.to(self.vectors.dtype)).to(self.weight.dtype)
             x, y = embedded(embeddings, target, finite=False)
+            x = x.to(self.vectors.dtype)
             if x.shape[1] != self.weight.shape[1]:
                 raise ValueError(
                     f"embeddings must be (N, {self.weight.shape[1]}), got {tuple(x.shape)}"
@@ -92,7 +98,7 @@ class Head(nn.Module):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Return logits, (N, C)."""
-        return linear(embeddings, self.weight)
+        return linear(embeddings, self.vectors)
 
     def loss(self, embeddings: Tensor, target: Tensor) -> Tensor:
         """Return the loss of embeddings and targets that are classes."""
@@ -139,7 +145,7 @@ class NoisySoftmax(Head):
         """Return the loss of embeddings and targets that are classes."""
         logits = self.logits(embeddings)
         if self.training and self.alpha:
-            own = self.weight.index_select(0, target)
+            own = self.vectors.index_select(0, target)
             gap = (lengths(own) * lengths(embeddings))[:, 0] - (own * embeddings).sum(1)
             noise = gap * torch.randn_like(gap).abs_().mul_(-self.alpha)
             logits = logits.scatter_add_(1, target[:, None], noise[:, None])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -202,18 +203,18 @@ def sphereface2_form(margin: float, balance: float, scale: float) -> Form:
     checks.number("scale", scale, "a positive number", 0)
     if not 0 < checks.number("balance", balance, "in (0, 1)", 0, 1) < 1:
         raise ValueError(f"balance={balance!r} must be in (0, 1)")
-    own_share, rest_share = balance / scale, (1 - balance) / scale
+    return partial(_sphereface2, scale * margin, balance / scale, (1 - balance) / scale)
 
-    def form(a: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        at, softplus = y[:, None], torch.nn.functional.softplus
-        raised = a + scale * margin
-        own = scale * margin - a.gather(1, at)
-        value = softplus(raised).scatter_(1, at, 0.0).sum(1) * rest_share
-        gradient = raised.sigmoid_().mul_(rest_share)
-        gradient.scatter_(1, at, -own_share * own.sigmoid())
-        return value + own_share * softplus(own)[:, 0], gradient
 
-    return form
+def _sphereface2(
+    margin: float, own_share: float, rest_share: float, a: Tensor, y: Tensor
+) -> tuple[Tensor, Tensor]:
+    at, softplus = y[:, None], torch.nn.functional.softplus
+    raised, own = a + margin, margin - a.gather(1, at)
+    value = softplus(raised).scatter_(1, at, 0.0).sum(1) * rest_share
+    gradient = raised.sigmoid_().mul_(rest_share)
+    gradient.scatter_(1, at, -own_share * own.sigmoid())
+    return value + own_share * softplus(own)[:, 0], gradient
 
 
 def sphereface2_scores(cosines: Tensor, bias: Tensor, scale: float, t: float) -> Tensor:

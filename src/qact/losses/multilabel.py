@@ -86,8 +86,8 @@ def soft_top_k(scores: Tensor, k: int, *, alpha: float = 1.0) -> Tensor:
         >>> soft_top_k(torch.tensor([[1.0, 0.0, -1.0]]), 2).sum()
         tensor(2.)
     """
-    if not 1 <= checks.integer("k", k) < scores.shape[1]:
-        raise ValueError(f"k={k!r} must be at least 1 and less than the {scores.shape[1]} classes")
+    if checks.integer("k", k, 1) >= scores.shape[1]:
+        raise ValueError(f"k={k!r} must be less than the {scores.shape[1]} classes")
     return _soft_top_k(scores * alpha, k).sigmoid()
 
 
@@ -139,9 +139,8 @@ def soft_top_k_loss(
         tensor(1.3863)
     """
     checks.number("alpha", alpha, "a positive number", 0)
-    classes = logits.shape[-1]
-    if not 1 <= checks.integer("k", k) < classes:
-        raise ValueError(f"k={k!r} must be at least 1 and less than the {classes} classes")
+    if checks.integer("k", k, 1) >= (logits.shape[1] if logits.dim() == 2 else k + 1):
+        raise ValueError(f"k={k!r} must be less than the {logits.shape[1]} classes")
 
     def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         at = _soft_top_k(z * alpha, k)

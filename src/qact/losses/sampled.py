@@ -67,7 +67,7 @@ class SampledSoftmax(Head):
 
     def logits(self, embeddings: Tensor) -> Tensor:
         """Return logits of all classes, (N, C)."""
-        return self._products(embeddings, self.weight)
+        return self._products(embeddings, self.vectors)
 
     def loss(self, embeddings: Tensor, target: Tensor) -> Tensor:
         """Return the loss of embeddings and targets that are classes."""
@@ -76,7 +76,7 @@ class SampledSoftmax(Head):
             logits, place = self.logits(embeddings), target
         else:
             some, correction = self._drawn(target)
-            logits = self._products(embeddings, self.weight[some])
+            logits = self._products(embeddings, self.vectors[some])
             logits = logits.add_(correction) if self.unbiased else logits
             place = torch.searchsorted(some, target)
             class_weight = class_weight if class_weight is None else class_weight[some]
