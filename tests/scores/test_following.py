@@ -47,7 +47,7 @@ def test_outliers_that_are_missed_leave_their_room_to_false_alarms(score, gap, a
     share, rate, draw = 0.05, 0.05, torch.Generator().manual_seed(7)
     follows = Following(score, rate, memory=4000, contamination=allowed)
     truths, flags = [], []
-    for _ in range(60):
+    for _ in range(160):  # the share flagged is then 0.1 to within 0.001, one standard error
         truth = torch.rand(1000, generator=draw) < share
         flags.append(follows.flag(torch.randn(1000, generator=draw) + gap * truth))
         truths.append(truth)

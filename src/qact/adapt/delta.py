@@ -37,16 +37,18 @@ class Renormalised:
         mean, variance = moments(z)
         std = (variance + norm.eps).sqrt()
         now = mean.detach(), std.detach()
-        old = self.running.get(norm, now)
+        old = self._known(self.running.get(norm, now), now)
         r, d = now[1] / old[1], (now[0] - old[0]) / old[1]
-        self.running[norm] = self._moved(old[0], now[0]), self._moved(old[1], now[1])
+        moved = [self.keep * a + (1 - self.keep) * b for a, b in zip(old, now, strict=True)]
+        self.running[norm] = self._known((moved[0], moved[1]), old)
         z = (z - mean[:, None]) / std[:, None] * r[:, None] + d[:, None]
         return unfold(z.to(input.dtype), input, getattr(norm, "dim", 1))
 
-    def _moved(self, old: Tensor, now: Tensor) -> Tensor:
-        """The running mean; a value that overflowed does not enter it."""
-        mixed = self.keep * old + (1 - self.keep) * now
-        return torch.where(mixed.isfinite(), mixed, torch.where(now.isfinite(), now, old))
+    @staticmethod
+    def _known(pair: Moments, instead: Moments) -> Moments:
+        """Mean and deviation where both are finite: of a batch that overflowed in one, neither."""
+        fine = pair[0].isfinite() & pair[1].isfinite()
+        return torch.where(fine, pair[0], instead[0]), torch.where(fine, pair[1], instead[1])
 
 
 @register(

@@ -22,7 +22,8 @@ class NAC(Score):
     off a :class:`qact.Context` of ``v``: exact to its grid, and mergeable.
 
     Args:
-        alpha: steepness of the sigmoid.
+        alpha: steepness of the sigmoid. Beyond about ``7 / alpha`` all ``v`` share the end bins, so
+            it goes with the size of ``v``: 100 is for networks of ImageNet.
         bins: per feature, an even number.
         full: share of the in-distribution samples that makes a bin count in full; the authors' 50
             of 1,000 (``O`` in the paper is the number).
