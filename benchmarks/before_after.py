@@ -3,6 +3,7 @@
     python benchmarks/before_after.py OLD/src NEW/src [--out FILE]
     python benchmarks/before_after.py OLD/src NEW/src --eval   # eval() alone, in more precisions
     python benchmarks/before_after.py OLD/src NEW/src --few    # training on few values a channel
+    python benchmarks/before_after.py OLD/src NEW/src --half   # training in bfloat16
 
 Times are processor time of the thread: another process on the machine takes none of it, though it
 takes of the caches. Ratios are medians over rounds, with quartiles.
@@ -69,14 +70,14 @@ def measure(
     dtype: torch.dtype = torch.float32,
     form: torch.memory_format = torch.contiguous_format,
 ) -> dict[str, Any]:
-    """Microseconds and ratios of one shape and mode; training is in float32 in any case."""
+    """Microseconds and ratios of one shape and mode; what warms up is float32 in any case."""
     norm = nn.BatchNorm2d(shape[1]) if len(shape) == 4 else nn.BatchNorm1d(shape[1])
     layers: dict[str, nn.Module] = {"control": nn.Sequential(norm, nn.ReLU())}
     for word, modules in builds.items():
         use(modules)
         layers[word] = modules["qact.nn.normed"].NormedQAct(shape[1])
     seen, grad = torch.randn(shape), torch.randn(shape)
-    x = seen.to(dtype, memory_format=form)
+    x, grad = seen.to(dtype, memory_format=form), grad.to(dtype)
     times: dict[str, list[float]] = {word: [] for word in layers}
     for turn in range(-1, ROUNDS):  # the first warms up
         for word, layer in layers.items():
@@ -112,12 +113,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--eval", action="store_true")
     parser.add_argument("--few", action="store_true")
+    parser.add_argument("--half", action="store_true")
     given = parser.parse_args()
     torch.set_num_threads(1)
     builds = {"old": build(given.old), "new": build(given.new)}
     wanted: list[tuple[Any, ...]] = [(shape, mode) for shape in SHAPES for mode in MODES]
     if given.few:
         wanted = [(shape, mode) for shape in FEW for mode in ("forward", "both")]
+    if given.half:
+        wanted = [(s, m, torch.bfloat16) for s in SHAPES[1:] for m in ("forward", "both")]
     if given.eval:
         wanted = [(shape, "eval") for shape in READ]
         wanted += [(shape, "eval", dtype) for shape in SHAPES for dtype in HALVES]
@@ -127,7 +131,7 @@ def main() -> None:
     for case in wanted:
         rows.append(measure(builds, *case))
         print(rows[-1], flush=True)
-    part = "eval-" if given.eval else "few-" if given.few else ""
+    part = "eval-" if given.eval else "few-" if given.few else "half-" if given.half else ""
     out = given.out or DATA / f"cpu-{part}before-after.json"
     out.write_text(json.dumps(rows, indent=1) + "\n")
 

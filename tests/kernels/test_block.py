@@ -292,6 +292,26 @@ def plan_cases() -> list[tuple[Plan, str]]:
 
 
 @pytest.mark.parametrize(("plan", "name"), plan_cases())
+@pytest.mark.parametrize("shape", [(40, 5, 1), (7, 5, 3), (2, 5, 70)])
+def test_bfloat16_is_float32_rounded_at_both_ends(plan, name, shape):
+    pytest.importorskip("numba")
+    from qact.kernels.cpu.block import backward, forward
+
+    z, grad = (10.0 ** torch.randint(-2, 3, shape) * torch.randn(shape) for _ in range(2))
+    z, grad = z.bfloat16(), grad.bfloat16()
+    z[0, 2, 0], grad[1, 3, 0], grad[1, 1, 0] = torch.nan, torch.nan, torch.inf
+    affine = tuple(torch.rand(5) + 0.5 for _ in range(6))
+    found = []
+    for dtype in (torch.bfloat16, torch.float32):
+        out, *saved = forward(z.to(dtype), plan, affine)
+        dz, grads = backward(z.to(dtype), grad.to(dtype), plan, affine, *saved)
+        assert out.dtype == dz.dtype == dtype
+        found.append((out.bfloat16(), dz.bfloat16(), grads, saved[0]))
+    for got, want in zip(*found, strict=True):
+        torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize(("plan", "name"), plan_cases())
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_operators_pass_opcheck(plan, name, dtype):
     z = torch.randn(40, 3, 5).to(dtype).requires_grad_()

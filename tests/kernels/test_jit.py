@@ -62,6 +62,18 @@ def test_a_kernel_runs_the_code_on_disk_even_where_it_was_compiled(tmp_path):
         assert values[4] == 10
 
 
+def test_a_kernel_is_compiled_anew_when_what_it_calls_has_changed(tmp_path, monkeypatch):
+    def compiled() -> bool:
+        made = fresh(tmp_path).kernel._made()
+        made.enable_caching()
+        made.compile()
+        return made.cache_hits == 0
+
+    assert [compiled(), compiled()] == [True, False]
+    monkeypatch.setattr("qact.kernels.cpu.ahead.sources", lambda: "of a later version")
+    assert [compiled(), compiled()] == [True, False]
+
+
 def test_a_kernel_is_linked_with_nothing_else_of_the_process(tmp_path):
     module = fresh(tmp_path)
     home = module.kernel.compiled._targetdescr.target_context

@@ -56,7 +56,8 @@ from qact.kernels.cpu.table import crossing, lowest, ratio, side_slopes, side_we
 @jit
 def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
-    n, width = z.shape[0] * z.shape[2], block(z.shape[2])
+    outer, _, inner = z.single.shape
+    n, width = outer * inner, block(inner)
     rows, slopes = np.empty((width, n), np.float32), np.empty((width, n), np.float32)
     score, value, work = np.empty(n, np.float32), np.empty(n, np.float32), scratch()
     mass, pair = np.empty(2 * MOST + 8, np.float64), np.empty(2 * MOST + 24, np.float32)

@@ -22,6 +22,7 @@ from qact.kernels.cpu.jit import Kernel, inline, jit
 from qact.kernels.cpu.lanes import WIDE
 from qact.kernels.cpu.observe import Numbers
 from qact.kernels.cpu.pool import run, share
+from qact.kernels.cpu.rows import Values
 from qact.kernels.following import Following
 from qact.kernels.plan import Plan, code_columns, table_columns
 
@@ -35,12 +36,12 @@ def forward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The output, and what the backward pass needs beside the input if ``keep``.
 
-    ``z`` (N, C, L) contiguous, computed in float32; ``affine``: six (C,) tensors or None;
+    ``z`` (N, C, L) contiguous, float32 or bfloat16, or made float32; ``affine``: six (C,) or None;
     ``following``: what moves towards the batch. Returns output, state (C, 12) float64, tables and
     codes.
     """
     channels, n = z.shape[1], z.shape[0] * z.shape[2]
-    dtype, z = z.dtype, z.detach().float()
+    dtype, z = z.dtype, _readable(z, plan)
     out = torch.empty_like(z)
     state = torch.zeros(channels, STATE, dtype=torch.float64)
     tables = torch.zeros(channels, table_columns(n, plan) if keep else 0)
@@ -49,7 +50,7 @@ def forward(
     if following is not None:
         buffers, rate = following.context, following.rate
     tensors = [z, out, state, tables, codes, *_affine(affine, channels), *buffers]
-    frame = pack(tensors, [*plan.numbers(), rate])
+    frame = pack(tensors, [*plan.numbers(), rate, z.dtype == torch.bfloat16])
     rest = _steps_kernel if plan.kind == "steps" else _forward_kernel
     _run(rest, _few_forward_kernel if _few(z, plan) else None, frame, z)
     if following is not None:
@@ -62,10 +63,10 @@ def backward(
 ) -> tuple[Tensor, Tensor]:
     """``dL/dz`` and, for the six affine tensors, (6, C)."""
     channels, dtype = z.shape[1], z.dtype
-    z, grad = z.detach().float(), grad.detach().float()
+    z, grad = _readable(z, plan), _readable(grad.to(dtype), plan)
     out, grads = torch.empty_like(z), torch.zeros(6, channels, dtype=torch.float64)
     tensors = [z, out, *saved, *_affine(affine, channels), grad, grads]
-    frame = pack(tensors, [*plan.numbers(), 0.0])
+    frame = pack(tensors, [*plan.numbers(), 0.0, z.dtype == torch.bfloat16])
     _run(_backward_kernel, _few_backward_kernel if _few(z, plan) else None, frame, z)
     return out.to(dtype), grads
 
@@ -92,9 +93,15 @@ def follow(
     following: Following,
 ) -> None:
     """Move a running context towards the batch that ``state`` describes; count no batch."""
-    z, channels = z.detach().float(), z.shape[1]
+    z, channels = _readable(z, plan), z.shape[1]
     tensors = [z, state, *_affine((*affine, *(None,) * 4), channels)[:2], *following.context]
-    run(_follow_kernel, pack(tensors, [*plan.numbers(), following.rate]), channels, z.numel())
+    rest = [*plan.numbers(), following.rate, z.dtype == torch.bfloat16]
+    run(_follow_kernel, pack(tensors, rest), channels, z.numel())
+
+
+def _readable(z: Tensor, plan: Plan) -> Tensor:
+    """As it is if its kernel reads that, else in float32."""
+    return z.detach() if z.dtype == torch.bfloat16 and not _few(z, plan) else z.detach().float()
 
 
 def _affine(affine: tuple[Tensor | None, ...], channels: int) -> list[Tensor]:
@@ -125,10 +132,15 @@ def _no_context() -> tuple[Tensor, ...]:
 
 @jit
 def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
-    """Rule, level and both eps; the plan's numbers stand behind the tensors."""
+    """Rule, level, both eps, rate, and whether in bfloat16; the numbers are behind the tensors."""
     x = numbers(frame, tensors)
     rule = Numbers(int(x[0]), x[1], x[2], x[3], x[4], x[5] != 0)
-    return rule, Level(int(x[6]), int(x[7])), (x[8], x[9]), x[10]
+    return rule, Level(int(x[6]), int(x[7])), (x[8], x[9]), x[10], x[11] != 0
+
+
+@jit
+def _values(frame, k, halves):  # type: ignore[no-untyped-def]
+    return Values(cube(frame, k), cube(frame, k, np.uint16), halves)
 
 
 @jit
@@ -154,9 +166,9 @@ def _context(frame, k):  # type: ignore[no-untyped-def]
 @inline
 def _run_forward(data, become):  # type: ignore[no-untyped-def]
     frame = opened(data)
-    z, out, saved = cube(frame, 0), cube(frame, 1), _saved(frame, 2)
-    rule, level, eps, rate = _unpack(frame, 17)
-    first, last = share(frame, z.shape[1])
+    rule, level, eps, rate, halves = _unpack(frame, 17)
+    z, out, saved = _values(frame, 0, halves), _values(frame, 1, halves), _saved(frame, 2)
+    first, last = share(frame, z.single.shape[1])
     affine, context = _affines(frame, 5), _context(frame, 11)
     _forward(first, last, z, rule, level, become, affine, eps, saved, context, rate, out)
 
@@ -174,10 +186,14 @@ def _steps_kernel(data):  # type: ignore[no-untyped-def]
 @Kernel
 def _backward_kernel(data):  # type: ignore[no-untyped-def]
     frame = opened(data)
-    z, out, saved, affine = cube(frame, 0), cube(frame, 1), _saved(frame, 2), _affines(frame, 5)
-    grad, grads = cube(frame, 11), plane(frame, 12, np.float64)
-    rule, level, eps, _ = _unpack(frame, 13)
-    first, last = share(frame, z.shape[1])
+    rule, level, eps, _, halves = _unpack(frame, 13)
+    z, out, grad = (
+        _values(frame, 0, halves),
+        _values(frame, 1, halves),
+        _values(frame, 11, halves),
+    )
+    saved, affine, grads = _saved(frame, 2), _affines(frame, 5), plane(frame, 12, np.float64)
+    first, last = share(frame, z.single.shape[1])
     _backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out)
 
 
@@ -185,7 +201,7 @@ def _backward_kernel(data):  # type: ignore[no-untyped-def]
 def _few_forward_kernel(data):  # type: ignore[no-untyped-def]
     frame, f = opened(data), np.float32
     z, out, saved = plane(frame, 0, f), plane(frame, 1, f), _saved(frame, 2)
-    rule, level, eps, rate = _unpack(frame, 17)
+    rule, level, eps, rate, _ = _unpack(frame, 17)
     first, last = share(frame, z.shape[1])
     affine, context = _affines(frame, 5), _context(frame, 11)
     if forward_few(first, last, z, rule, level.kind, affine, eps, saved, context, rate, out):
@@ -202,7 +218,7 @@ def _few_backward_kernel(data):  # type: ignore[no-untyped-def]
         _affines(frame, 5),
     )
     grad, grads = plane(frame, 11, f), plane(frame, 12, np.float64)
-    rule, level, eps, _ = _unpack(frame, 13)
+    rule, level, eps, _, _ = _unpack(frame, 13)
     first, last = share(frame, z.shape[1])
     if backward_few(first, last, z, grad, rule, level.kind, affine, eps, saved, grads, out):
         frame[ANSWER] = 1
@@ -211,8 +227,8 @@ def _few_backward_kernel(data):  # type: ignore[no-untyped-def]
 @Kernel
 def _follow_kernel(data):  # type: ignore[no-untyped-def]
     frame = opened(data)
-    z, state = cube(frame, 0), plane(frame, 1, np.float64)
+    _, _, eps, rate, halves = _unpack(frame, 10)
+    z, state = _values(frame, 0, halves), plane(frame, 1, np.float64)
     weight, bias = line(frame, 2, np.float32), line(frame, 3, np.float32)
-    _, _, eps, rate = _unpack(frame, 10)
-    first, last = share(frame, z.shape[1])
+    first, last = share(frame, z.single.shape[1])
     _follow(first, last, z, weight, bias, eps[0], state, _context(frame, 4), rate)

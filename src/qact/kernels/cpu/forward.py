@@ -42,7 +42,8 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
     What a rank becomes, `smooth` or `step`, is compiled into it: few need both.
     The buffers of the running ``context`` move towards the batch if ``rate`` is positive.
     """
-    n, width = z.shape[0] * z.shape[2], block(z.shape[2])
+    outer, _, inner = z.single.shape
+    n, width = outer * inner, block(inner)
     rows, goals = np.empty((width, n), np.float32), np.empty((width, n), np.float32)
     work, order = scratch(), exact.scratch(n if level.kind == STEPS else 0)
     room = room_for(context)
@@ -69,7 +70,8 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
 @jit
 def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # type: ignore[no-untyped-def]
     """Only the move of the running context, for channels whose ``states`` are known."""
-    n, width = z.shape[0] * z.shape[2], block(z.shape[2])
+    outer, _, inner = z.single.shape
+    n, width = outer * inner, block(inner)
     rows, work = np.empty((width, n), np.float32), scratch()
     room = room_for(context)
     for start in range(first, last, width):

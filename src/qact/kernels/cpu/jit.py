@@ -112,7 +112,15 @@ class Kernel:
 
 
 class _Announced(CFunc):
-    """A function that says so when it has to be compiled, because that takes a while."""
+    """A function that says so when it has to be compiled, because that takes a while.
+
+    Numba asks whether the file has changed that the function is in, not those that it calls.
+    """
+
+    def enable_caching(self) -> None:
+        super().enable_caching()
+        kept = self._cache._cache_file
+        kept._source_stamp = kept._source_stamp, ahead.sources()
 
     def _compile_uncached(self) -> Any:
         announce(self._cache.cache_path)

@@ -7,13 +7,17 @@ whose bins have just been computed.
 
 from __future__ import annotations
 
+from collections import namedtuple
+
 import numpy as np
 
 from qact.kernels.columns import ONE, PARTS
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.jit import inline, jit
 
 CHUNK = 1024
 INFINITE = 0x7F800000
+# A tensor (N, C, L) as float32, and as the bits of bfloat16, which it is if ``halves``.
+Values = namedtuple("Values", "single half halves")
 
 
 @jit
@@ -38,36 +42,71 @@ def block(inner):  # type: ignore[no-untyped-def]
 
 @jit
 def gather(z, first, channels, rows):  # type: ignore[no-untyped-def]
-    """Channels ``first ...`` of ``z`` (N, C, L) as rows of N L values."""
-    outer, _, inner = z.shape
-    if inner == 1:
-        for n in range(outer):
-            for c in range(channels):
-                rows[c, n] = z[n, first + c, 0]
-        return
-    for c in range(channels):
-        at = 0
-        for n in range(outer):
-            for i in range(inner):
-                rows[c, at + i] = z[n, first + c, i]
-            at += inner
+    """Channels ``first ...`` of the `Values` (N, C, L) as rows of N L values."""
+    if z.halves:
+        _gather(z.half, first, channels, rows.view(np.uint32), widened)
+    else:
+        _gather(z.single, first, channels, rows, unchanged)
 
 
 @jit
 def scatter(rows, first, channels, out):  # type: ignore[no-untyped-def]
     """The inverse of :func:`gather`."""
+    if out.halves:
+        _scatter(rows.view(np.uint32), first, channels, out.half, narrowed)
+    else:
+        _scatter(rows, first, channels, out.single, unchanged)
+
+
+@inline
+def _gather(z, first, channels, rows, become):  # type: ignore[no-untyped-def]
+    outer, _, inner = z.shape
+    if inner == 1:
+        for n in range(outer):
+            for c in range(channels):
+                rows[c, n] = become(z[n, first + c, 0])
+    else:
+        for c in range(channels):
+            for n in range(outer):
+                at = n * inner
+                for i in range(inner):
+                    rows[c, at + i] = become(z[n, first + c, i])
+
+
+@inline
+def _scatter(rows, first, channels, out, become):  # type: ignore[no-untyped-def]
     outer, _, inner = out.shape
     if inner == 1:
         for n in range(outer):
             for c in range(channels):
-                out[n, first + c, 0] = rows[c, n]
-        return
-    for c in range(channels):
-        at = 0
-        for n in range(outer):
-            for i in range(inner):
-                out[n, first + c, i] = rows[c, at + i]
-            at += inner
+                out[n, first + c, 0] = become(rows[c, n])
+    else:
+        for c in range(channels):
+            for n in range(outer):
+                at = n * inner
+                for i in range(inner):
+                    out[n, first + c, i] = become(rows[c, at + i])
+
+
+@jit
+def unchanged(value):  # type: ignore[no-untyped-def]
+    """A float32 as it is."""
+    return value
+
+
+@jit
+def widened(half):  # type: ignore[no-untyped-def]
+    """The bits of a bfloat16 as those of a float32."""
+    return np.uint32(half) << np.uint32(16)
+
+
+@jit
+def narrowed(bits):  # type: ignore[no-untyped-def]
+    """The bits of a float32 as those of the nearest bfloat16, ties to even."""
+    odd = (bits >> np.uint32(16)) & np.uint32(1)
+    rounded = np.uint32(bits + odd + np.uint32(0x7FFF)) >> np.uint32(16)
+    unknown = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(INFINITE)
+    return np.uint16(np.uint32(0x7FC0) if unknown else rounded)
 
 
 @jit
