@@ -192,3 +192,10 @@ def test_an_incomplete_tiny_imagenet(tiny):
     (root / "wnids.txt").unlink()
     with pytest.raises(FileNotFoundError, match=r"wnids\.txt is missing.*md5 90528d7c.*http"):
         load("tiny_imagenet", root=tiny)
+
+
+def test_a_stray_label_is_refused_before_its_classes_are_named():
+    labels = np.arange(40) % 4
+    labels[7] = 2**62
+    with pytest.raises(ValueError, match="only 5 of these 4611686018427387905 classes have images"):
+        from_arrays((np.zeros((40, 8, 8), np.uint8), labels))

@@ -121,11 +121,11 @@ def from_arrays(
             )
     if class_names is None:
         most = max(int(a[1].max(initial=0)) for a in (first, *others) if a is not None)
-        class_names = [str(k) for k in range(most + 1)]
         used = len(np.unique(np.concatenate([a[1] for a in (first, *others) if a is not None])))
         if 2 * used <= most:  # a stray label, not a class that a small set happens to lack
             raise ValueError(
                 f"the labels of {name!r} reach {most}, but only {used} of these {most + 1} classes "
                 "have images; number the classes from 0 on, or give class_names"
             )
+        class_names = [str(k) for k in range(most + 1)]
     return assembled(name, first, others[0], others[1], class_names)
