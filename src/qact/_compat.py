@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 from torch.nn.modules.batchnorm import _BatchNorm, _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.utils import _pytree
@@ -35,6 +36,16 @@ Function = TypeVar("Function", bound=Callable[..., object])
 def transforming() -> bool:
     """Whether ``torch.func`` is looking on (``torch._C``, since 2.2)."""
     return torch._C._are_functorch_transforms_active()
+
+
+def watched() -> bool:
+    """Whether something follows operations one by one, which a kernel of our own would hide.
+
+    ``torch.func``, forward-mode differentiation (``forward_ad``, since 1.11), or a dispatch mode,
+    as ``make_fx`` is (``torch._C``, since 2.0).
+    """
+    dual = forward_ad._current_level >= 0
+    return dual or transforming() or torch._C._len_torch_dispatch_stack() > 0
 
 
 def lerp_(ours: list[Tensor], theirs: list[Tensor], share: float) -> None:

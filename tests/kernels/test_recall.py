@@ -8,10 +8,14 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import make_fx
 
 pytest.importorskip("numba")
 import qact
@@ -20,6 +24,7 @@ from qact.kernels import pieces, reference
 from qact.kernels import stored as plain
 from qact.kernels.cpu import lookup as compiled
 from qact.kernels.cpu import pool
+from qact.kernels.cpu.frame import FIRST
 from qact.kernels.cpu.lookup import DTYPES, lookup
 from qact.kernels.stored import Stored, store
 from qact.rank import levels
@@ -405,6 +410,12 @@ def test_every_change_makes_a_new_table():
         layer.quantile.weight.mul_(1.001)
         layer.half().float()
 
+    def replace_rule() -> None:
+        layer.quantile.rule = Rule(False, bandwidth=parse(0.9))
+
+    def replace_eps() -> None:
+        layer.norm_in.eps = 0.5
+
     for act in (
         lambda: layer.quantile.weight.mul_(1.5),
         lambda: layer.norm_in.running_var.mul_(2),
@@ -413,11 +424,91 @@ def test_every_change_makes_a_new_table():
         replace_norm,
         swap_data,
         cast,
+        replace_rule,
+        replace_eps,
     ):
         assert changed(act)
     layer.quantile.context.reset_parameters()
     with torch.no_grad(), pytest.raises(RuntimeError, match="seen no data"):
         layer(x)
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct])
+def test_a_weight_that_is_no_parameter_is_read_at_every_call(make):
+    layer, x = frozen(make), torch.randn(30, 4)
+    quantile = getattr(layer, "quantile", layer)
+    outputs = []
+    with torch.no_grad():
+        layer(x)
+        del quantile.weight  # a hypernetwork puts its own there
+        for scale in (1.0, 2.0):
+            quantile.weight = torch.full((4,), scale)
+            outputs.append(layer(x))
+        quantile.weight.mul_(2)
+        outputs.append(layer(x))
+    for k in (1, 2):
+        torch.testing.assert_close(outputs[k], outputs[0] * 2**k, rtol=1e-5, atol=1e-5)
+
+
+def test_memory_that_a_table_was_made_of_is_not_given_out_again():
+    layer = frozen(QAct)
+    with torch.no_grad():
+        layer(torch.randn(30, 4))
+    address = layer.weight.data_ptr()
+    layer.weight = nn.Parameter(torch.ones(4))
+    assert address in [memory.data_ptr() for memory in layer._stored._memory]
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct, QAct.paper])
+def test_a_traced_graph_computes_what_the_layer_does(make):
+    layer, x, other = frozen(make), torch.randn(30, 4), torch.randn(30, 4)
+    with torch.no_grad():
+        layer(x)
+        graph = make_fx(layer)(x)
+        slack = 1e-3 * layer(other).abs().max().item()  # it reads lines
+        torch.testing.assert_close(graph(other), layer(other), rtol=0, atol=slack)
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct])
+def test_tangents_pass_where_no_gradient_is_asked_for(make):
+    layer = frozen(make, levels="normal")
+    x, step = torch.linspace(-0.5, 0.5, 31)[:, None].repeat(1, 4), 0.02
+    with torch.no_grad():
+        slope = (layer(x + step) - layer(x - step)) / (2 * step)
+        with forward_ad.dual_level():
+            dual = layer(forward_ad.make_dual(x, torch.ones_like(x)))
+            output, tangent = forward_ad.unpack_dual(dual)
+            torch.testing.assert_close(output, layer(x), rtol=0, atol=2e-3)
+            assert tangent is not None
+            # Of lines over bins; the difference is that of cubics over twice the step.
+            torch.testing.assert_close(tangent[2:-2], slope[2:-2], rtol=0.25, atol=0.1)
+
+
+def test_threads_that_come_first_at_once_read_one_record():
+    """Each prepared its own, and the last one freed what another was reading."""
+    layer, x = frozen(QAct), torch.randn(16, 4, 64)
+    with torch.no_grad():
+        want = layer(x)
+    stored = layer.stored()
+    start = threading.Barrier(2)
+    prepared = compiled._prepared
+
+    def together(given: Stored):  # type: ignore[no-untyped-def]
+        start.wait(10)  # both have found nothing
+        return prepared(given)
+
+    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool_:
+        patch.setattr(compiled, "_prepared", together)
+        stored.made.clear()
+        read = []
+        packed = compiled.run
+        patch.setattr(
+            compiled, "run", lambda k, frame, *n: read.append(frame[:]) or packed(k, frame, *n)
+        )
+        outputs = list(pool_.map(lambda _: lookup(x, stored), range(2)))
+    assert all(torch.equal(output, want) for output in outputs)
+    records = FIRST + 4 * 2
+    assert read[0][records] == read[1][records] == stored.made["cpu"][1].data_ptr()
 
 
 def test_refusals_are_those_of_the_layer():
@@ -430,6 +521,8 @@ def test_refusals_are_those_of_the_layer():
             layer(torch.ones(8, 4, dtype=torch.int64))
         with pytest.raises(ValueError, match="out of range"):
             layer(torch.tensor(1.0))
+        with pytest.raises(TypeError, match="nested tensor"):
+            layer(torch.nested.nested_tensor([torch.randn(2, 4)]))
         assert layer(torch.empty(0, 4)).shape == (0, 4)
         assert layer.quantile(torch.empty(0, 4)).shape == (0, 4)
 

@@ -186,3 +186,26 @@ def test_vmap_over_a_gradient(alpha):
     z.requires_grad_()
     want = torch.autograd.grad(weights.entmax(z, alpha=alpha).square().sum(), z)[0]
     torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("over", [1e-9, 1e-7, 1e-6, 1e-5, 1e-4])
+def test_alpha_just_above_one_is_softmax_nearly(over):
+    """By at most ``(alpha - 1) max |z - max z|^2``, of ``log(1 + e x) / e = x - e x^2 / 2``."""
+    z = torch.randn(40, 7)
+    reach = (z - z.amax(-1, keepdim=True)).square().max().item()
+    p = weights.entmax(z, alpha=1 + over)
+    assert p.dtype == torch.float32
+    assert (p - z.softmax(-1)).abs().max() <= over * reach + 1e-6
+
+
+@pytest.mark.parametrize("a", [-9.0, -17.0, -200.0])
+def test_a_learnt_alpha_that_has_fallen_to_one(a):
+    m = weights.LearntEntmax(2)
+    torch.nn.init.constant_(m.a, a)
+    z = torch.randn(3, 2, 4, 6, requires_grad=True)
+    p = m(z)
+    (p * torch.arange(6.0)).sum().backward()
+    torch.testing.assert_close(p, z.softmax(-1), rtol=0, atol=2e-3)
+    assert m.alpha.min() > 1
+    assert z.grad.isfinite().all()
+    assert m.a.grad.isfinite().all()

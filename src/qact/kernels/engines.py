@@ -149,8 +149,8 @@ def works(device: str) -> bool:
 
 
 def concrete(z: Tensor, device: str = "cpu") -> bool:
-    """Whether the numbers can be read now, on such a device: no compiler or transform looks on."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _compat.transforming():
+    """Whether the numbers can be read now, on such a device: nothing else looks on."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or _compat.watched():
         return False
     return z.device.type == device and z.numel() > 0 and not _compat.is_fake(z)
 

@@ -20,6 +20,7 @@ from qact.surgery.lending import RULE
 
 READS = "_reads"  # under this key a thread is lent what it reads in eval()
 _ENGINES = (None, "cpu")
+_SETTINGS = ("eps", "rule", "_level")  # attributes that a table depends on beside tensors
 
 
 class Kept:
@@ -36,10 +37,19 @@ class Kept:
         quantile: nn.Module,
         parts: Sequence[nn.Module] | None,
     ) -> None:
-        # What a transform of torch.func looks at is of no use when it has ended.
-        self.key = None if _compat.transforming() else versions(held(layer))
         self.stored = stored
         self._tree = [vars(module) for module in layer.modules()]
+        # What a transform of torch.func looks at is of no use when it has ended; and tensors that
+        # are plain attributes (a parameter deleted, a hypernetwork's weight put there) are not
+        # asked for at every call.
+        plain = any(isinstance(value, Tensor) for own in self._tree for value in own.values())
+        tensors = held(layer)
+        self.key = None if plain or _compat.transforming() else versions(tensors)
+        # As long as memory is held, its address is not that of other numbers.
+        self._memory = [t.untyped_storage() for t in tensors] if self.key is not None else []
+        self._settings = [
+            (own, name, own[name]) for own in self._tree for name in _SETTINGS if name in own
+        ]
         self._modules = [dict(own["_modules"]) for own in self._tree]
         self._tensors = [own[kind] for own in self._tree for kind in ("_parameters", "_buffers")]
         self._quantile = vars(quantile)
@@ -52,6 +62,9 @@ class Kept:
         """Whether nothing that the table was made of has changed."""
         for own, modules in zip(self._tree, self._modules, strict=True):
             if own["_modules"] != modules:
+                return False
+        for own, name, value in self._settings:
+            if own.get(name) is not value:
                 return False
         now = [t for named in self._tensors for t in named.values() if t is not None]
         return self.key is not None and self.key == versions(now)
@@ -67,7 +80,7 @@ class Kept:
             return None
         if not input.is_cpu or input.dtype not in compiled.DTYPES or input.layout != torch.strided:
             return None
-        if torch.jit.is_tracing() or _compat.transforming() or input.is_neg():
+        if torch.jit.is_tracing() or _compat.watched() or input.is_neg() or input.is_nested:
             return None
         shape, dim = input.shape, quantile["dim"]
         dim = dim + len(shape) if dim < 0 else dim

@@ -13,6 +13,11 @@ from qact.weights.module import PerHead
 from qact.weights.registry import mapped, register
 from qact.weights.softmax import softmax
 
+# A power of 1 / (alpha - 1) multiplies the last digit: nearer to 1 float32 has too few of them,
+LEAST = 2.0**-12
+# and even nearer softmax is closer than float64.
+SOFTMAX = 1e-8
+
 
 @mapped(
     "entmax",
@@ -43,9 +48,11 @@ def entmax(scores: Tensor, dim: int = -1, mask: Tensor | None = None, alpha: flo
     """
     if not isinstance(alpha, (int, float)) or not 1 <= alpha < torch.inf:
         raise ValueError(f"alpha={alpha!r} must be a number of at least 1 (1 is softmax)")
-    if alpha == 1:
+    if alpha - 1 < SOFTMAX:
         return softmax(scores, dim, mask)
     z = asked(scores, dim, mask).movedim(dim, -1)
+    if alpha - 1 < LEAST:
+        z = z.double()
     if _portable():
         p = simplex.plain(z, float(alpha))
     else:
@@ -119,8 +126,9 @@ class LearntEntmax(PerHead):
 
     @property
     def alpha(self) -> Tensor:
-        """The present alpha of each head."""
-        return 1 + torch.sigmoid(self.a)
+        """The present alpha of each head, at least 1 + 2^-12: that is near softmax."""
+        rate = torch.sigmoid(self.a)
+        return 1 + rate + (rate.clamp_min(LEAST) - rate).detach()
 
     def forward(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the weights, like the scores."""

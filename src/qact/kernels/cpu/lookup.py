@@ -66,20 +66,20 @@ def lookup(input: Tensor, stored: Stored, dim: int = 1) -> Tensor:
     if not input.is_contiguous() and not channels_last(input, dim):
         input = input.contiguous()
     shape, out = memory_order(input, dim), torch.empty_like(input)
-    if "frame" not in stored.made:
-        _prepare(stored)
-    frame = stored.made["frame"][:]
+    made = stored.made.get("cpu")
+    if made is None:  # of several threads one is first, and the others read what it has made
+        made = stored.made.setdefault("cpu", _prepared(stored))
+    frame = made[0][:]
     frame[FIRST : FIRST + 8] = array("q", (input.data_ptr(), *shape, out.data_ptr(), *shape))
     run(kernels[input.dtype], frame, shape[1], input.numel())
     return out
 
 
-def _prepare(stored: Stored) -> None:
-    """The frame of its tables, which is kept with them: it holds addresses."""
+def _prepared(stored: Stored) -> tuple[array[int], Tensor]:
+    """The frame of its tables, and what must outlive it: it holds addresses."""
     records = _records(stored)
     blank = records.new_empty(0, 0, 0)
-    frame = pack([blank, blank, records, stored.table, stored.place], [])
-    stored.made.update(records=records, frame=frame)
+    return pack([blank, blank, records, stored.table, stored.place], []), records
 
 
 def _records(stored: Stored) -> Tensor:
