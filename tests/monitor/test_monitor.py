@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
+import os
+import signal
 import threading
 from datetime import timedelta
 
@@ -249,6 +252,23 @@ def test_no_call_waits_for_a_calibration(model, reference, monkeypatch):
         calibrated.set()
     assert (monitor.count, alarm.standing, told) == (3, True, [5, 9, 13])
     assert list(monitor.verdicts) == [reference.test(window) for window in monitor.windows]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_child_process_judges_by_a_thread_of_its_own(model, reference):
+    monitor = Monitor(model, reference, window=timedelta(microseconds=1))
+    with monitor, torch.no_grad():
+        model(images(5))
+    assert monitor.count == 1  # the thread of this process has begun
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # it hung
+        with contextlib.suppress(BaseException), monitor, torch.no_grad():
+            torch.set_num_threads(1)  # those of this process are gone
+            model(images(5))
+        os._exit(monitor.count)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
 
 
 def test_images_that_are_not_finite_are_left_out(model, reference):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import threading
 import time
@@ -140,6 +141,7 @@ class Monitor:
         # One thread judges windows of time, in their order; it starts with the first of them.
         self._judge = ThreadPoolExecutor(1, JUDGE)
         self._judging: Future[None] | None = None
+        self._process = os.getpid()
 
     def alarm(self, rate: float = 0.01, detector: str = "window", **options: Any) -> Detector:
         """An alarm that is asked at every window from now on; ``standing`` says whether it is on.
@@ -206,6 +208,7 @@ class Monitor:
     def close(self) -> None:
         """Close the open window as it is, if it has seen an image, and wait until it is judged."""
         with self._lock:
+            self._forked()
             if self._open is not None and self._open.size:
                 self._finish()
             judging = self._judging
@@ -290,7 +293,14 @@ class Monitor:
         if self.reference is None or self._seconds is None:
             self._enter(closed)
         else:  # of any size: to calibrate for it takes seconds, for which no call shall wait
+            self._forked()
             self._judging = self._judge.submit(self._calibrate, self.reference, closed)
+
+    def _forked(self) -> None:
+        """In a child process: it has the pool, and what waits in it, but no thread that works."""
+        if self._process != os.getpid():
+            self._judge, self._judging = ThreadPoolExecutor(1, JUDGE), None
+            self._process = os.getpid()
 
     def _calibrate(self, reference: Reference, closed: Window) -> None:
         if closed.images:
