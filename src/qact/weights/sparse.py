@@ -37,7 +37,8 @@ def entmax(scores: Tensor, dim: int = -1, mask: Tensor | None = None, alpha: flo
         scores: any shape, floating; half precision is computed in float32.
         dim: along which the weights sum to 1.
         mask: boolean (True takes part) or additive.
-        alpha: at least 1.
+        alpha: at least 1. Beyond some 4 scores that are nearly tied have thresholds closer than
+            rounding: which of them share the weight is arbitrary then.
 
     Raises:
         ValueError, TypeError: an ``alpha`` below 1, a mask or dim that does not fit.
