@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from qact import LazyQAct, NormedQAct, QAct, levels
 from qact.context import TENSORS
 from qact.functional import quantile_activation
-from qact.kernels.pieces import ERROR
+from qact.kernels.pieces import ERROR, LINES
 from qact.nn.normed import PaperQAct
 
 ENGINES = ["eager", "cpu", "reference"]
@@ -353,15 +353,17 @@ def test_casting_a_trained_model(make, dtype):
     for name in ("mass", "moment", "mean", "std", "exponent", "offset"):
         assert after[name].dtype == wide
         assert torch.equal(after[name].float(), before[name])
-    with torch.no_grad():  # as above: in float64 a gradient pass reads lines for cubics
+    with torch.no_grad():
         output = layer(z.to(dtype))
     assert output.dtype == dtype
-    slack = 2 * eps * torch.maximum(low.abs(), high.abs()).clamp_min(1)
+    # float64 reads lines where the kernels of float32 read cubics.
+    lines = LINES * float(high.max() - low.min()) if dtype == torch.float64 else 0
+    slack = 2 * eps * torch.maximum(low.abs(), high.abs()).clamp_min(1) + lines
     assert torch.all((output >= low - slack) & (output <= high + slack))
     # Nothing but the numbers is rounded: in float32 the same numbers give the same output.
     with torch.no_grad():
         same = copy.deepcopy(layer).float()(z.to(dtype).float())
-        assert torch.equal(layer(z.to(dtype)), same.to(dtype))
+        torch.testing.assert_close(layer(z.to(dtype)), same.to(dtype), rtol=0, atol=lines)
     layer.train()(z.to(dtype))
     assert module.context.mass.dtype == wide
 

@@ -100,7 +100,7 @@ def lookup(engine: str | None, z: Tensor, table: stored.Stored) -> Tensor:
 def _lookup(engine: str | None, z: Tensor) -> Callable[[Tensor, stored.Stored], Tensor]:
     if engine in (None, "triton") and concrete(z, "cuda") and available("cuda"):
         return import_module("qact.kernels.triton.recall").lookup
-    if passes(engine, z) is plain:
+    if passes(engine, z) is plain or z.dtype == torch.float64:  # kernels compute in float32
         return stored.lookup
     return _imported("qact.kernels.cpu.lookup").lookup  # type: ignore[union-attr]
 

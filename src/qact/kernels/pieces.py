@@ -113,6 +113,7 @@ def _fitted(
     want = _lines(table, edge.flatten(1)).view_as(edge)
     left, right = want[..., :1], want[..., -1:]
     inside = (want - left * (0.5 - places) - right * (0.5 + places)) @ solve
+    inside = _upright(inside, want)
     left, right = left[..., 0], right[..., 0]
     ends = [(left + right) / 2 - inside[..., 0] / 4, right - left - inside[..., 1] / 4]
     curves = torch.stack([*ends, inside[..., 0], inside[..., 1]], 1)
@@ -121,6 +122,22 @@ def _fitted(
     error = (got - torch.maximum(want, floor[..., None])).abs().amax((1, 2))
     good = (error <= ERROR * span) & (bend / 8 <= LINES * span)
     return curves, begin, width, floored, good
+
+
+def _upright(inside: Tensor, want: Tensor) -> Tensor:
+    """``a, b`` of each cubic (C, 16, 2), made smaller until it only grows where the table does.
+
+    A rank keeps the order of values, and bounds of intervals rest on that. Beside its line a cubic
+    is ``(u^2 - 1/4) (a + b u)``, whose slope is extreme at its ends, and maybe at ``-a / (3 b)``.
+    """
+    a, b = inside.unbind(-1)
+    rise = want[..., -1] - want[..., 0]
+    sign = torch.where(rise < 0, -1.0, 1.0).to(rise)
+    vertex = torch.where(a.abs() < 1.5 * b.abs(), -a.square() / (3 * b) - b / 4, b / 2)
+    least = torch.stack([sign * (b / 2 + a), sign * (b / 2 - a), sign * vertex]).amin(0)
+    share = torch.where(least < 0, rise.abs() / -least, 1.0).clamp_max(1.0)
+    turns = (want.diff(dim=-1) * sign[..., None] < 0).any(-1)
+    return inside * torch.where(turns, 1.0, share)[..., None]
 
 
 def _cut(

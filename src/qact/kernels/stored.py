@@ -138,7 +138,7 @@ def lookup(z: Tensor, stored: Stored) -> Tensor:
     Floor, clamp, gather and arithmetic alone: what every runtime has.
     """
     bins = stored.table.shape[1] - 2
-    z = z.float().contiguous()
+    z = (z if z.dtype == torch.float64 else z.float()).contiguous()
     # The inverse width is a power of two, so it commutes with rounding.
     scale, shift = stored.scale * stored.inverse, stored.shift * stored.inverse
     y = z * scale[:, None] + shift[:, None]
