@@ -40,6 +40,28 @@ def holds(module, box, points=64, slack=1e-6):
     return bounds, Box(values.amin(0), values.amax(0))
 
 
+@pytest.mark.parametrize("levels", ["gelu", "silu", "mish", "hardswish", "table"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_level_that_turns_is_bounded_as_the_layer_reads_it(levels, dtype):
+    """The map that eval() reads is fitted, and lies beside the context's own by up to 1/2000."""
+    torch.manual_seed(0)
+    for values in (4000, 60):
+        module = qact.QAct(C, levels=levels)
+        module(torch.randn(values, C))
+        if levels == "table":
+            with torch.no_grad():
+                module.table += torch.randn_like(module.table)
+        module.eval().to(dtype)
+        for low, high in ((-3.0, 0.0), (-1.0, 0.2), (-4.0, 4.0)):
+            ends = [torch.full((1, C), end, dtype=dtype) for end in (low, high)]
+            bounds = interval(module, Box(*ends))
+            places = torch.linspace(low, high, 4001, dtype=dtype)[:, None].expand(-1, C)
+            with torch.no_grad():
+                y = module(places.contiguous())
+            assert (y.amin(0) >= bounds.low - 1e-6).all()
+            assert (y.amax(0) <= bounds.high + 1e-6).all()
+
+
 @pytest.mark.parametrize("name", qact.list_activations())
 @settings(max_examples=5, deadline=None)
 @given(seed=st.integers(0, 2**31), scale=st.floats(0.01, 30), width=st.floats(0, 10))

@@ -16,6 +16,7 @@ from qact.activations import gated, polynomial, sparse
 from qact.activations.shell import along
 from qact.activations.turning import CALLS, POINTS
 from qact.functional import transform
+from qact.kernels.stored import Stored
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
 from qact.rank import levels
@@ -216,7 +217,7 @@ def _qact(module: Any, box: Box) -> Box:
         for k, column in enumerate(knots):
             at, value = k / (len(knots) - 1), along(column, box.low, module.dim).to(box.low.dtype)
             values.append(torch.where((ranks.low < at) & (at < ranks.high), value, corners.low))
-        return Box.around([*corners, *values])
+        return _turning(module, box, corners, Box.around([*corners, *values]))
     if level.activation is None:
         return corners
     if level.activation not in CALLS:
@@ -226,7 +227,19 @@ def _qact(module: Any, box: Box) -> Box:
         return corners
     # A table holds this level at its knots: all of them are values at a score within these bounds.
     scores = _leveled(module, box, level.linear())
-    return Box.around([*corners, *interval(activation(), scores)])
+    return _turning(module, box, corners, interval(activation(), scores))
+
+
+def _turning(module: QAct, box: Box, corners: Box, inside: Box) -> Box:
+    """Corners, and what a level that turns has between them.
+
+    That is known of the context's own map, from which what the layer reads is some way off.
+    """
+    stored = module.stored()
+    assert isinstance(stored, Stored)  # no graph is exported here
+    moved = along(stored.moved, box.low, module.dim).to(box.low.dtype)
+    moved = torch.where(box.low < box.high, moved, 0)
+    return Box.around([*corners, inside.low - moved, inside.high + moved])
 
 
 def _leveled(module: QAct, box: Box, level: levels.Level) -> Box:

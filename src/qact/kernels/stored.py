@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from qact._compat import replace
 from qact.kernels.passes import PARTS, flat
-from qact.kernels.pieces import LINES, Pieces, fitted
+from qact.kernels.pieces import ERROR, LINES, Pieces, fitted
 from qact.kernels.steps import led, stored_table
 from qact.kernels.tables import rank_table
 from qact.rank.grid import power_of_two
@@ -65,6 +65,11 @@ class Stored:
     def slack(self) -> Tensor:
         """How far, at most, lines between the edges are from what is read as cubics, (C,)."""
         return self.range * (0.0 if self.pieces is None else LINES * self.pieces.good)
+
+    @property
+    def moved(self) -> Tensor:
+        """How far, at most, what is read lies from the map of the context itself, (C,)."""
+        return self.slack * (1 + ERROR / LINES)
 
     def before(self, scale: Tensor, shift: Tensor) -> Stored:
         """The same behind the affine map ``scale z + shift``, both (C,)."""
