@@ -1,4 +1,4 @@
-"""Sparse maps against the package entmax and torch's softmax: time, memory, agreement; pictures.
+"""Maps against the package entmax, torch's softmax and a sort: time, memory, agreement; pictures.
 
     python benchmarks/weights.py                (needs entmax 1.3: pip install entmax)
     python benchmarks/weights.py --map softmax  (this one alone; the other rows stay)
@@ -26,7 +26,7 @@ from torch.profiler import ProfilerActivity, profile
 import qact
 from qact import weights
 from qact.bench.report.figures import drawn_as_svg
-from qact.kernels import engines
+from qact.kernels import engines, row_rank
 
 PATH = Path("benchmarks/data/weights.json")
 SIZES = {197: 8192, 1024: 2048, 32_000: 64}  # length of a row: rows
@@ -80,8 +80,16 @@ def compare(ours: Function, theirs: Function, length: int, rounds: int) -> dict[
     }
 
 
+def ranked_by_sorting(z: Tensor) -> Tensor:
+    """:func:`qact.weights.rank` with a sort and two searches for the ranks."""
+    normal = weights.normal_rank(z, torch.ones_like(z, dtype=torch.bool))
+    ranks = row_rank.by_sorting(z.detach()) / z.shape[-1] + (normal - normal.detach())
+    powers = ranks**4
+    return powers / powers.sum(-1, keepdim=True)
+
+
 def measure(rounds: int, engine: str, only: str | None) -> None:
-    entmax: Any = None if only == "softmax" else import_module("entmax")
+    entmax: Any = None if only in ("softmax", "rank") else import_module("entmax")
     if engine == "torch":
         engines.fused = lambda *_: False
     learnt = weights.create("entmax_learnt", alpha=1.3)
@@ -92,14 +100,16 @@ def measure(rounds: int, engine: str, only: str | None) -> None:
         ("entmax", lambda z: weights.entmax(z, alpha=1.3), lambda z: entmax.entmax_bisect(z, 1.3)),
         ("entmax_learnt", learnt, lambda z: entmax.entmax_bisect(z, alpha)),
         ("softmax", weights.softmax, lambda z: torch.softmax(z, -1)),
+        ("rank", weights.rank, ranked_by_sorting),
     ]
+    rivals = {"softmax": "torch", "rank": "a sort"}
     whole = json.loads(PATH.read_text()) if PATH.exists() else {}
     rows = [] if only is None else whole[engine]["rows"]
     rows = [row for row in rows if row["map"] != only]
     for name, ours, theirs in pairs if only is None else [p for p in pairs if p[0] == only]:
         for length in SIZES:
             row = compare(ours, theirs, length, rounds)
-            rows.append({"map": name, "against": "torch" if name == "softmax" else "entmax"} | row)
+            rows.append({"map": name, "against": rivals.get(name, "entmax")} | row)
             print(json.dumps(rows[-1]), flush=True)
     whole[engine] = {"torch": torch.__version__, "threads": 1, "rounds": rounds, "rows": rows}
     PATH.write_text(json.dumps(whole, indent=1) + "\n")

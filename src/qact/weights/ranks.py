@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from qact import checks
+from qact import _compat, checks
 from qact.context import Context
 from qact.functional import quantile_activation
+from qact.kernels import row_rank as kernels
 from qact.kernels.constant import exporting
 from qact.nn.layer import QAct
 from qact.weights.masking import closed, counted, opened, shares, unscaled
@@ -60,15 +61,14 @@ def row_rank(z: Tensor, keep: Tensor, dim: int = -1) -> Tensor:
         >>> row_rank(torch.tensor([3.0, 1.0, 3.0]), torch.ones(3, dtype=torch.bool))
         tensor([0.6667, 0.1667, 0.6667])
     """
-    rows = z.masked_fill(~keep, torch.inf).movedim(dim, -1).contiguous()
+    rows = z.masked_fill(~keep, torch.inf).movedim(dim, -1)
     if exporting():  # a runtime has no search, and a row of attention is short
-        one, other = rows[..., :, None], rows[..., None, :]
-        below, upto = (other < one).sum(-1), (other <= one).sum(-1)
+        ranks = kernels.by_pairs(rows)
+    elif _compat.transforming():
+        ranks = kernels.by_sorting(rows.contiguous())
     else:
-        ordered = rows.sort(-1).values
-        below = torch.searchsorted(ordered, rows)
-        upto = torch.searchsorted(ordered, rows, right=True)
-    return (below + upto).to(z.dtype).movedim(-1, dim) / (2 * counted(keep, dim, z))
+        ranks = torch.ops.qact.row_rank(rows)
+    return ranks.movedim(-1, dim) / counted(keep, dim, z)
 
 
 def normal_rank(z: Tensor, keep: Tensor, dim: int = -1) -> Tensor:

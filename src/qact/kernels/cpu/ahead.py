@@ -165,7 +165,7 @@ def main() -> None:
     """Lower every kernel of the CPU engine."""
     from qact.kernels.cpu.jit import KERNELS
 
-    for module in ("block", "lookup", "simplex"):
+    for module in ("block", "lookup", "simplex", "row_rank"):
         import_module(f"qact.kernels.cpu.{module}")
     left = write(FOLDER, KERNELS)
     size = sum(path.stat().st_size for path in FOLDER.iterdir()) / 1e3
