@@ -12,8 +12,9 @@ SOURCE = Path(__file__).parents[1] / "src" / "qact"
 
 # From the ground up. What stands in one line could stand in any order.
 ORDER = (
-    *("_compat", "_aliases", "atomic", "checks", "registry", "extras", "files", "notebook"),
-    *("rank", "vectors", "kernels"),
+    *("_compat", "_aliases", "locks", "atomic", "checks"),
+    *("registry", "extras", "files", "notebook"),
+    *("first_order", "rank", "vectors", "kernels"),
     *("context", "functional", "surgery"),
     "nn",
     "weights",

@@ -198,3 +198,13 @@ def test_the_perpendicular_gradient_has_the_gradients_unit(of_weight, of_gradien
     given.grad = g * of_gradient
     perpendicular_([given])
     torch.testing.assert_close(given.grad.double() / of_gradient, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_unit_rows_have_second_derivatives_and_transforms():
+    x = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(unit_rows, x)
+    row = x.detach()[0]
+    length = row.norm()
+    want = (torch.eye(3, dtype=torch.float64) - row.outer(row) / length**2) / length
+    found = torch.func.jacfwd(lambda r: unit_rows(r[None])[0])(row)
+    torch.testing.assert_close(found, want)

@@ -48,6 +48,12 @@ def watched() -> bool:
     return dual or transforming() or torch._C._len_torch_dispatch_stack() > 0
 
 
+def forward_levels() -> int:
+    """How many transforms of ``torch.func`` differentiate in forward mode (``_functorch``, 2.0)."""
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
+
+
 def lerp_(ours: list[Tensor], theirs: list[Tensor], share: float) -> None:
     """Move each of ``ours`` a share of the way to its partner (``torch._foreach``, since 1.13)."""
     torch._foreach_lerp_(ours, theirs, share)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +15,7 @@ from qact._compat import replace
 from qact.kernels import eager, engines, tables
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, store
+from qact.locks import Lock
 from qact.rank.bandwidth import Bandwidth, parse
 from qact.rank.grid import stored, whole
 from qact.rank.histogram import Histogram, empty, merge, narrowest
@@ -30,6 +33,20 @@ TENSORS = (*FLOATS, "batches")
 UNIFORM = parse_level("uniform")
 # One more is counted in float32 up to here, with room for a batch.
 LARGEST = 2.0**23
+
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def exclusive(method: Function) -> Function:
+    """Let a method of a context wait until no other thread is in one."""
+
+    @wraps(method)
+    def waiting(self: Context, *args: Any, **named: Any) -> Any:
+        with self.alone:
+            return method(self, *args, **named)
+
+    return waiting  # type: ignore[return-value]
 
 
 class Context(nn.Module):
@@ -59,6 +76,7 @@ class Context(nn.Module):
     offset: Tensor
     batches: Tensor
     tails: Tensor | None
+    _lock = Lock()  # of what was pickled before contexts had one
 
     def __init__(
         self,
@@ -72,6 +90,7 @@ class Context(nn.Module):
         self.num_features = checks.integer("num_features", num_features, 1)
         self.bins = checks.integer("bins", bins, 8)
         self._table: tuple[Any, Stored] | None = None
+        self._lock = Lock()
         blank = empty(num_features, bins, dtype=dtype, device=device)
         for name in FLOATS:
             self.register_buffer(name, _part(blank, name).to(dtype))
@@ -86,6 +105,12 @@ class Context(nn.Module):
         if histogram.mass.dtype == torch.float64:
             new._widen()
         return new.take(histogram, 1)
+
+    @property
+    def alone(self) -> AbstractContextManager[None]:
+        """Within the block no other thread changes the context, or reads it half changed."""
+        # A graph holds no lock.
+        return nullcontext() if torch.compiler.is_compiling() else self._lock
 
     @property
     def histogram(self) -> Histogram:
@@ -115,6 +140,7 @@ class Context(nn.Module):
         return bool((self.count == 0).any())
 
     @torch.no_grad()
+    @exclusive
     def add(self, input: Tensor, *, dim: int = 1) -> Context:
         """Count every value of ``input``, channels at ``dim``; all of them must be finite."""
         z = self._narrowed(self._asked(input, dim).filled().z)
@@ -141,9 +167,12 @@ class Context(nn.Module):
         if not isinstance(other, Context) or other.num_features != self.num_features:
             got = getattr(other, "num_features", type(other).__name__)
             raise ValueError(f"cannot merge {got} channels into a context of {self.num_features}")
-        return self.join(other.histogram, int(other.batches))
+        first, second = sorted((self, other), key=id)  # in one order, whoever merges whom
+        with first.alone, second.alone:
+            return self.join(other.histogram, int(other.batches))
 
     @torch.no_grad()
+    @exclusive
     def join(self, other: Histogram, batches: int = 1) -> Context:
         """Add what a histogram has counted, of so many batches: :meth:`merge` for plain tensors."""
         own = self.histogram
@@ -159,6 +188,7 @@ class Context(nn.Module):
         return self.clone().merge(other)
 
     @torch.no_grad()
+    @exclusive
     def decay(self, factor: float) -> Context:
         """Multiply every mass by ``factor`` in [0, 1]: forget that much."""
         if not 0 <= factor <= 1:
@@ -170,6 +200,7 @@ class Context(nn.Module):
         return self
 
     @torch.no_grad()
+    @exclusive
     def reset_parameters(self) -> None:
         """Forget everything. A module made on the meta device needs it after ``to_empty``."""
         blank = empty(self.num_features, self.bins, dtype=self.mean.dtype, device=self.mass.device)
@@ -181,11 +212,13 @@ class Context(nn.Module):
         self.reset_parameters()
 
     @torch.no_grad()
+    @exclusive
     def compact(self) -> Context:
         """Drop the tails, which further exact adding and extreme quantiles need."""
         self.tails = None
         return self
 
+    @exclusive
     def clone(self) -> Context:
         """An independent copy."""
         new = Context(self.num_features, self.bins, device=self.mass.device, dtype=self.mean.dtype)
@@ -193,6 +226,7 @@ class Context(nn.Module):
         return new
 
     @torch.no_grad()
+    @exclusive
     def follow(self, seen: Histogram, momentum: float | None) -> None:
         """Move towards a batch: ``(1 - m) stored + m batch``, an exponential moving average.
 
@@ -215,12 +249,7 @@ class Context(nn.Module):
         self.tails = None
         if torch.compiler.is_compiling():
             return self, momentum
-        if _compat.transforming():
-            raise RuntimeError(
-                "no running context can follow under torch.func: under vmap every slice is a "
-                "context of its own, and grad lets no buffer change; use "
-                "qact.functional.quantile_activation, or the layer in eval()"
-            )
+        refuse_transform()
         return None if _compat.in_backward() else (self, momentum)
 
     def rank(self, z: Tensor, *, dim: int = 1, **rule: Any) -> Tensor:
@@ -243,6 +272,7 @@ class Context(nn.Module):
         plan = _rule(grounded=False, smooth=False)
         return self._read(z, dim, lambda f: self._ranked(f, plan))
 
+    @exclusive
     def _ranked(self, z: Tensor, rule: Rule) -> Tensor:
         """By the table that is kept until something changes; a gradient goes its own way."""
         z = self._wide(z)
@@ -265,6 +295,7 @@ class Context(nn.Module):
         plan = _rule(**rule)
         return self._read(z, dim, lambda f: eager.density(self._wide(f), self.histogram, plan))
 
+    @exclusive
     def quantile(self, q: float | Tensor, *, grounded: bool | str = False) -> Tensor:
         """Return the values (C, Q) below which a share ``q`` (a number, or (Q,)) of weight lies.
 
@@ -282,6 +313,7 @@ class Context(nn.Module):
             found = tables.quantile(self.histogram, q, rule)
         return found.to(self.mean.dtype)
 
+    @exclusive
     def _read(self, z: Tensor, dim: int, function: Callable[[Tensor], Tensor]) -> Tensor:
         channels = self._asked(z, dim)
         self.require_data()
@@ -322,6 +354,7 @@ class Context(nn.Module):
             )
 
     @torch.no_grad()
+    @exclusive
     def take(self, new: Histogram, batches: int = 0) -> Context:
         """Overwrite what is stored, in place, and count further ``batches``."""
         for name in FLOATS:
@@ -334,6 +367,7 @@ class Context(nn.Module):
         """Count in float64 from now on: float32 ends at 2^24, where one more is none."""
         self.mass, self.moment = self.mass.double(), self.moment.double()
 
+    @exclusive
     def _apply(self, fn: Any, recurse: bool = True) -> Context:
         """Move with the model, but never below float32: counts do not fit into half precision."""
         names = FLOATS if self.tails is None else (*FLOATS, "tails")
@@ -350,6 +384,7 @@ class Context(nn.Module):
         """A copy makes its own table."""
         return {**self.__dict__, "_table": None}
 
+    @exclusive
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """All or nothing: a state that does not fit leaves the context as it was."""
         missing, errors = args[-3], args[-1]
@@ -370,6 +405,16 @@ class Context(nn.Module):
     def extra_repr(self) -> str:
         """Shown by ``print``."""
         return f"{self.num_features}, bins={self.bins}"
+
+
+def refuse_transform() -> None:
+    """Raise RuntimeError in training under a transform of ``torch.func``."""
+    if _compat.transforming():
+        raise RuntimeError(
+            "no running context can follow under torch.func: under vmap every slice is a "
+            "context of its own, and grad lets no buffer change; use "
+            "qact.functional.quantile_activation, or the layer in eval()"
+        )
 
 
 def _wide(histogram: Histogram) -> Histogram:

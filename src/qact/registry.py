@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import MISSING, dataclass, fields
 from fnmatch import fnmatchcase
 from importlib import import_module
-from threading import RLock
 from typing import Any, Generic, TypeVar
+
+from qact.locks import Lock
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 
@@ -94,7 +95,7 @@ class Registry(Generic[E]):
         self.error = error
         self._room = room
         self._entries: dict[str, E] = {}
-        self._lock = RLock()  # two threads may look up first
+        self._lock = Lock()  # two threads may look up first
 
     def register(self, name: str, **facts: Any) -> Callable[[Made], Made]:
         """Return a decorator that enters a class or function as ``name``, and hands it back.

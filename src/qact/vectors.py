@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+
+from qact import _compat
 
 
 def unit_of(x: Tensor, dim: int | None = None) -> Tensor:
@@ -93,23 +94,31 @@ def unit_rows(x: Tensor) -> Tensor:
         tensor([[0.6000, 0.8000],
                 [0.0000, 0.0000]])
     """
+    if _compat.watched():
+        return unit_vectors(x)
     found: Tensor = _UnitRows.apply(x)
     return found
+
+
+def _of_length(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Unit rows and the lengths of the rows; zeros, which stay, count as of length 1."""
+    length = lengths(x)
+    length = torch.where(length > 0, length, 1)
+    return x / length, length
 
 
 class _UnitRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        length = lengths(x)
-        length = torch.where(length > 0, length, 1)
-        unit = x / length
-        ctx.save_for_backward(unit, length)
+        unit, length = _of_length(x)
+        ctx.save_for_backward(x, unit, length)
         return unit
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
-        unit, length = ctx.saved_tensors
+        x, unit, length = ctx.saved_tensors
+        if torch.is_grad_enabled():  # a derivative of what follows may be asked for
+            unit, length = _of_length(x)
         along = (upstream * unit).sum(1, keepdim=True)
         return upstream.addcmul(unit, along, value=-1).div_(length)
 

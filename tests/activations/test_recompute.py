@@ -170,3 +170,29 @@ def test_a_compiled_graph_keeps_no_masks(name):
     want.sum().backward()
     torch.testing.assert_close(got, want)
     torch.testing.assert_close(a.grad, b.grad)
+
+
+def test_transforms_of_torch_give_the_gradients_of_backward():
+    """Of every activation: gradients of single samples, and derivatives in forward mode."""
+    for name in qact.list_activations(alone=True):
+        layer, x = qact.activation(name, 4).double(), torch.randn(3, 4, 2, 2, dtype=torch.float64)
+        layer(x)
+        layer.eval()
+
+        def loss(x, layer=layer):
+            return layer(x).square().sum()
+
+        point = x.clone().requires_grad_()
+        (want,) = torch.autograd.grad(loss(point), point)
+        single = torch.func.vmap(torch.func.grad(lambda row: loss(row[None])))
+        close = {"rtol": 1e-9, "atol": 1e-12, "msg": name}
+        torch.testing.assert_close(single(x), want, **close)
+        moved = torch.func.jvp(loss, (x,), (x,))[1].detach()
+        torch.testing.assert_close(moved, (want * x).sum(), **close)
+
+
+def test_forward_mode_over_forward_mode_is_refused():
+    layer = qact.activation("golu")
+    with pytest.raises(RuntimeError, match="no second derivative in forward mode over forward"):
+        torch.func.jacfwd(torch.func.jacfwd(layer))(torch.tensor(0.5))
+    assert torch.func.hessian(layer)(torch.tensor(0.5)).isfinite()

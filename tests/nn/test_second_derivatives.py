@@ -7,6 +7,7 @@ import itertools
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from qact import Context, NormedQAct, QAct
 from qact.functional import quantile_activation
@@ -179,6 +180,76 @@ def test_the_transform_of_torch_gives_the_same():
     x = z.clone().requires_grad_()
     (first,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
     torch.testing.assert_close(got, torch.autograd.grad(first.sum(), x)[0])
+
+
+WAYS = {
+    "forward over backward": torch.func.hessian,
+    "backward over forward": lambda f: torch.func.jacrev(torch.func.jacfwd(f)),
+    "backward over backward": lambda f: torch.func.jacrev(torch.func.jacrev(f)),
+    "a product at a time": lambda f: (
+        lambda x: torch.stack(
+            [
+                torch.func.jvp(torch.func.grad(f), (x,), (row,))[1]
+                for row in torch.eye(x.numel()).to(x)
+            ]
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("make", [QAct, NormedQAct])
+def test_every_way_to_a_hessian_gives_that_of_finite_differences(make, level, way):
+    layer = trained(make(2, levels=level, bandwidth="0.5std"))
+    x = torch.tensor([-1.3, 0.4, 0.7, 1.1], dtype=torch.float64)
+
+    def loss(x: Tensor) -> Tensor:
+        return (layer(x.reshape(2, 2)) ** 2).sum()
+
+    def slope(x: Tensor) -> Tensor:
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(loss(x), x)[0]
+
+    steps = 1e-6 * torch.eye(4, dtype=torch.float64)
+    want = torch.stack([(slope(x + s) - slope(x - s)) / 2e-6 for s in steps])
+    got = WAYS[way](loss)(x)
+    assert float((got.detach() - want).norm()) <= 0.01 * float(want.norm())
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct, lambda c: QAct(c, levels="table")])
+def test_forward_mode_gives_the_derivative_of_backward(make):
+    layer = trained(make(2))
+    x, move = values(), values()
+    point = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(layer(point).sum(), point)
+    with forward_ad.dual_level():
+        for at in (x, x.clone().requires_grad_()):
+            moved = forward_ad.unpack_dual(layer(forward_ad.make_dual(at, move))).tangent
+            torch.testing.assert_close(moved.detach(), slope * move)
+        # And of a gradient that is taken meanwhile, without a graph.
+        dual = forward_ad.make_dual(x.clone().requires_grad_(), move)
+        (first,) = torch.autograd.grad(layer(dual).square().sum(), dual)
+        twice = forward_ad.unpack_dual(first).tangent
+    x.requires_grad_()
+    (first,) = torch.autograd.grad(layer(x).square().sum(), x, create_graph=True)
+    torch.testing.assert_close(twice, torch.autograd.grad((first * move).sum(), x)[0])
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct])
+def test_what_has_no_derivative_in_forward_mode_says_so(make):
+    layer, x = trained(make(2)), values()
+    with pytest.raises(RuntimeError, match="no second derivative in forward mode over forward"):
+        torch.func.jacfwd(torch.func.jacfwd(lambda x: layer(x).sum()))(x)
+    for dtype in (torch.float32, torch.float64):
+        layer.to(dtype).train()
+        with pytest.raises(RuntimeError, match=r"no running context can follow under torch\.func"):
+            torch.func.grad(lambda x: layer(x).sum())(x.to(dtype))
+        with (
+            forward_ad.dual_level(),
+            pytest.raises(RuntimeError, match="its own batch has no derivative in forward mode"),
+        ):
+            layer(forward_ad.make_dual(x.to(dtype), x.to(dtype)))
 
 
 def test_the_density_of_a_context_has_the_slope_of_the_definition():

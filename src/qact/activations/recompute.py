@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact import _compat
 from qact._compat import is_exporting
+from qact.first_order import refuse_forward_twice
 
 PIECE = 2**15  # values; a handful of temporaries of this size fits into a core's cache
 
@@ -41,6 +43,8 @@ def with_partials(value: Value, partials: Partials, input: Tensor, *parameters: 
         if is_exporting() or not torch.is_grad_enabled():
             return value(widened(input), *map(widened, parameters)).to(input.dtype)
         return _Traced.apply(value, partials, input, *parameters)
+    if _compat.watched():
+        return _Transformed.apply(value, partials, input, *parameters)
     return _Fused.apply(value, partials, input, *parameters)
 
 
@@ -55,7 +59,7 @@ def recomputed(value: Value, input: Tensor, *parameters: Tensor) -> Tensor:
         >>> x.grad
         tensor([[3., 1.]])
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or _compat.watched():
         return value(widened(input), *map(widened, parameters)).to(input.dtype)
     return _Recomputed.apply(value, input, *parameters)
 
@@ -119,6 +123,34 @@ class _Traced(torch.autograd.Function):
         tensors = ctx.saved_tensors
         partials, wide = ctx.partials(*map(widened, tensors)), widened(grad)
         return None, None, *_like([None if p is None else wide * p for p in partials], tensors)
+
+
+class _Transformed(torch.autograd.Function):
+    """:class:`_Traced` as transforms of ``torch.func`` and forward mode want it."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Value, partials: Partials, input: Tensor, *parameters: Tensor) -> Tensor:
+        return value(widened(input), *map(widened, parameters)).to(input.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.partials, *tensors = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
+
+    backward = staticmethod(_Traced.backward)
+
+    @staticmethod
+    def jvp(ctx: Any, *moves: Any) -> Tensor:
+        refuse_forward_twice()
+        tensors = ctx.saved_tensors
+        partials, moved = ctx.partials(*map(widened, tensors)), torch.zeros_like(tensors[0])
+        for partial, move in zip(partials, moves[2:], strict=True):
+            if partial is not None and move is not None:
+                moved = moved + partial * widened(move)
+        return moved.to(tensors[0].dtype)
 
 
 class _Recomputed(torch.autograd.Function):

@@ -12,6 +12,7 @@ from qact import checks
 from qact.activations.recompute import step, with_partials
 from qact.activations.registry import register
 from qact.activations.shell import Shell
+from qact.first_order import applied
 
 
 def crrelu(input: Tensor, epsilon: Tensor) -> Tensor:
@@ -71,15 +72,22 @@ def helu(input: Tensor, alpha: float = 0.1) -> Tensor:
         >>> x.grad
         tensor([0., 1., 1.])
     """
-    return _HeLU.apply(input, alpha)
+    found: Tensor = applied(_HeLU, _moved, input, alpha)
+    return found
 
 
 class _HeLU(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, input: Tensor, alpha: float) -> Tensor:
-        ctx.save_for_backward(input)
-        ctx.alpha = alpha
+    def forward(input: Tensor, alpha: float) -> Tensor:
         return torch.relu(input)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        input, ctx.alpha = inputs
+        ctx.save_for_backward(input)
+        ctx.save_for_forward(input)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
@@ -88,6 +96,11 @@ class _HeLU(torch.autograd.Function):
             return grad * step(input + ctx.alpha), None
         # The kernel of torch: the gradient where the value exceeds a threshold, else zero.
         return torch.ops.aten.threshold_backward(grad, input, -ctx.alpha), None
+
+
+def _moved(ctx: Any, move: Tensor, _: None) -> Tensor:
+    (input,) = ctx.saved_tensors
+    return move * step(input + ctx.alpha)
 
 
 @register(

@@ -8,29 +8,26 @@ batch after an error halfway.
 from __future__ import annotations
 
 import copy
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any, TypeVar
-from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 
+from qact.locks import Lock
+
 Function = TypeVar("Function", bound=Callable[..., Any])
-_LIVE: WeakSet[Transactions] = WeakSet()
 
 
 class Transactions:
     """The lock of a method, and what the method was before the batch that passes now."""
 
     def __init__(self) -> None:
-        self.lock = threading.RLock()
+        self.lock = Lock(self._restore)
         self.before: Before | None = None
         self.buffers = Buffers()
-        _LIVE.add(self)
 
     def __reduce__(self) -> tuple[type[Transactions], tuple[()]]:
         """A copy, and what was pickled, has a lock of its own."""
@@ -57,12 +54,8 @@ class Transactions:
             finally:
                 self.before = None
 
-    def after_fork(self) -> None:
-        """In a child process: the thread that held the lock halfway through a batch is gone."""
-        if self.lock.acquire(blocking=False):  # free, or held by the thread that has forked
-            self.lock.release()
-            return
-        self.lock = threading.RLock()
+    def _restore(self) -> None:
+        """In a child process: the thread that was halfway through a batch is gone."""
         if self.before is not None:
             self.before.restore()
             self.before = None
@@ -140,12 +133,3 @@ def exclusive(function: Function) -> Function:
             return function(self, *args, **named)
 
     return waiting  # type: ignore[return-value]
-
-
-def _after_fork() -> None:
-    for one in list(_LIVE):
-        one.after_fork()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

@@ -6,6 +6,7 @@ see it as one operator: the same kernels, the same numbers.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -13,8 +14,8 @@ from torch import Tensor
 
 from qact import _compat
 from qact.kernels import engines, library
-from qact.kernels.first_order import refusing
 from qact.kernels.following import Following, Norm
+from qact.kernels.own_batch import no_jvp, once
 from qact.kernels.plan import Plan
 
 # Scale and shift of the norm before, of the score, and of the norm behind.
@@ -52,7 +53,8 @@ def block(
             with torch.no_grad():
                 following.advance(state, z.numel() // z.shape[1])
         return out
-    return _compat.applied(_Block, z, plan, following, keep, *affine)[0]
+    with nullcontext() if running is None else running[0].alone:
+        return _compat.applied(_Block, z, plan, following, keep, *affine)[0]
 
 
 class _Block(torch.autograd.Function):
@@ -75,7 +77,7 @@ class _Block(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
-    @refusing
+    @once
     def backward(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Any, ...]:
         if grad is None:
             return (None,) * 10
@@ -89,6 +91,8 @@ class _Block(torch.autograd.Function):
         pairs = zip(affine, grads, ctx.needs_input_grad[4:], strict=True)
         columns = (g.to(a.dtype) if need else None for a, g, need in pairs)
         return dz, None, None, None, *columns
+
+    jvp = staticmethod(no_jvp)
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, z: Tensor, plan: Plan, following: Any, *rest: Any) -> Any:

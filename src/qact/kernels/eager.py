@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from qact import _compat
 from qact._compat import replace
+from qact.first_order import applied, refuse_forward_twice
 from qact.kernels import engines
 from qact.kernels import passes as plain
 from qact.kernels.columns import REACH
-from qact.kernels.first_order import refusing
+from qact.kernels.own_batch import no_jvp, once
 from qact.kernels.pieces import Pieces
 from qact.kernels.steps import led, own_rank, stored_place, stored_table
 from qact.kernels.tables import rank_table, ranked
@@ -45,7 +47,7 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None =
     have all ranks in it. ``engine`` is a word of `qact.kernels.engines`.
     """
     z = z if z.dtype == torch.float64 else z.float()
-    low, high, mean, std = _Statistics.apply(z, engine)
+    low, high, mean, std = applied(_Statistics, no_jvp, z, engine)
     finite = torch.isfinite(low) & torch.isfinite(high)
     count = torch.full_like(std, float(z.shape[0] * z.shape[2]))
     grid = covering(low, high, mean.detach(), std.detach(), count, rule, bins)
@@ -53,7 +55,7 @@ def observe(z: Tensor, rule: Rule, bins: int | None = None, engine: str | None =
         far = engines.passes(engine, z).extremes(z.detach(), _kept(z))
         low, high = tails.extent(far, count)
         grid = spanning(low, high, bins, std.dtype)
-    mass, moment = _Count.apply(z, grid, engine, rule.grounded == "sides")
+    mass, moment = applied(_Count, no_jvp, z, grid, engine, rule.grounded == "sides")
     nothing = torch.where(finite, 0.0, torch.nan).to(mean.dtype)
     return Histogram(mass, moment, grid, mean + nothing, std + nothing)
 
@@ -137,9 +139,9 @@ def apply(
         if isinstance(known, Pieces):
             table, known = table + (known.into(table) - table).detach(), None
         known = None if known is None else known.to(table.dtype)
-        value = _Lookup.apply(z, table, live, context.grid, engine, kinked, known)
+        value = _looked_up(z, table, live, context.grid, engine, kinked, known)
         return (F.relu(value) if sharp else value).to(dtype)
-    rank = _Lookup.apply(z, knots.to(z.dtype), live, context.grid, engine, kinked, None)
+    rank = _looked_up(z, knots.to(z.dtype), live, context.grid, engine, kinked)
     if rule.smooth:
         return leveled(rank, level, count).to(dtype)
     if own:
@@ -192,7 +194,7 @@ class _Statistics(torch.autograd.Function):
         ctx.save_for_backward(inputs[0], mean, std)
 
     @staticmethod
-    @refusing
+    @once
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         z, mean, std = ctx.saved_tensors
         n = z.shape[0] * z.shape[2]
@@ -218,7 +220,7 @@ class _Count(torch.autograd.Function):
         ctx.mark_non_differentiable(output[0])
 
     @staticmethod
-    @refusing
+    @once
     def backward(ctx: Any, _: Tensor, grad: Tensor) -> tuple[Tensor, None, None, None]:
         (z,) = ctx.saved_tensors
         passes = engines.passes(ctx.engine, z)
@@ -228,7 +230,22 @@ class _Count(torch.autograd.Function):
 def interpolate(z: Tensor, table: Tensor, grid: Grid) -> Tensor:
     """Return what a table of edge values (C, bins + 1) says at ``z`` (outer, C, inner)."""
     live = torch.ones_like(table[:, 0], dtype=torch.bool)
-    return _Lookup.apply(z, table, live, grid, None, False, None)
+    return _looked_up(z, table, live, grid, None, False)
+
+
+def _looked_up(
+    z: Tensor,
+    table: Tensor,
+    live: Tensor,
+    grid: Grid,
+    engine: str | None,
+    kinked: bool,
+    known: Tensor | None = None,
+) -> Tensor:
+    """What `_Lookup` says. Tensors go in one by one: a transform of torch unwraps no others."""
+    scale = grid.exponent, grid.offset
+    found: Tensor = applied(_Lookup, _moved, z, table, live, *scale, engine, kinked, known)
+    return found
 
 
 class _Lookup(torch.autograd.Function):
@@ -243,44 +260,58 @@ class _Lookup(torch.autograd.Function):
         z: Tensor,
         table: Tensor,
         live: Tensor,
-        grid: Grid,
+        exponent: Tensor,
+        offset: Tensor,
         engine: str | None,
         kinked: bool,
         known: Tensor | None,
     ) -> Tensor:
         if known is not None:
             return known
+        grid = Grid(exponent, offset, table.shape[1] - 1)
         return engines.passes(engine, z).interpolate(z, table, grid)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        z, table, live, ctx.grid, ctx.engine, ctx.kinked, _ = inputs
-        ctx.save_for_backward(z, table, live)
+        *tensors, ctx.engine, ctx.kinked, _ = inputs
+        ctx.save_for_backward(*tensors)
+        ctx.save_for_forward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        z, table, live = ctx.saved_tensors
+        z, table, live, exponent, offset = ctx.saved_tensors
+        grid = Grid(exponent, offset, table.shape[1] - 1)
         grad_z = grad_table = None
         if ctx.needs_input_grad[0]:
             rise = table.diff(dim=1) * live[:, None]
-            grad_z = grad * _slope(z, rise, ctx.grid, ctx.engine, ctx.kinked)
+            grad_z = grad * _slope(z, rise, grid, ctx.engine, ctx.kinked)
         if ctx.needs_input_grad[1]:
-            grad_table = _spread(z, grad, ctx.grid, ctx.engine)
-        return grad_z, grad_table, None, None, None, None, None
+            grad_table = _spread(z, grad, grid, ctx.engine)
+        return grad_z, grad_table, None, None, None, None, None, None
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, *args: Any) -> tuple[Tensor, int]:
         """A mapped dimension is more channels."""
-        size, (_, _, _, grid, engine, kinked, _) = info.batch_size, args
-        z, table, live, known = (
+        size, (*_, engine, kinked, _) = info.batch_size, args
+        z, *columns, known = (
             t if t is None else t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
-            for t, d in zip((*args[:3], args[-1]), (*in_dims[:3], in_dims[-1]), strict=True)
+            for t, d in zip((*args[:5], args[-1]), (*in_dims[:5], in_dims[-1]), strict=True)
         )
         wide, known = (None if t is None else t.movedim(0, 1).flatten(1, 2) for t in (z, known))
-        more = Grid(grid.exponent.repeat(size), grid.offset.repeat(size), grid.bins)
-        tables = (t.flatten(0, 1) for t in (table, live))  # type: ignore[union-attr]
-        output = _Lookup.apply(wide, *tables, more, engine, kinked, known)
+        columns = [t.flatten(0, 1) for t in columns]  # type: ignore[union-attr]
+        output = applied(_Lookup, _moved, wide, *columns, engine, kinked, known)
         return output.unflatten(1, (size, -1)).movedim(1, 0), 0
+
+
+def _moved(ctx: Any, dz: Tensor | None, dtable: Tensor | None, *_: Any) -> Tensor:
+    """What `_Lookup` says moves by so much, if the values and the table do."""
+    refuse_forward_twice()
+    z, table, live, exponent, offset = ctx.saved_tensors
+    grid, moved = Grid(exponent, offset, table.shape[1] - 1), torch.zeros_like(z)
+    if dz is not None:
+        rise = table.diff(dim=1) * live[:, None]
+        moved = moved + dz * _slope(z, rise, grid, ctx.engine, ctx.kinked)
+    return moved if dtable is None else moved + plain.interpolate(z, dtable, grid)
 
 
 def _slope(z: Tensor, rise: Tensor, grid: Grid, engine: str | None, kinked: bool) -> Tensor:
@@ -296,7 +327,9 @@ def _spread(z: Tensor, grad: Tensor, grid: Grid, engine: str | None) -> Tensor:
 
 
 def _twice(*tensors: Tensor) -> bool:
-    """Whether a gradient is asked of what is about to be made."""
+    """Whether a derivative is asked of what is about to be made."""
     if torch.compiler.is_compiling():  # a compiled backward pass is derived no further
         return False
+    if _compat.watched():
+        return True
     return torch.is_grad_enabled() and any(t.requires_grad for t in tensors)

@@ -9,14 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, softplus
 
 from qact import checks
 from qact.losses import margins
 from qact.losses.heads import Head
 from qact.losses.registry import register
-from qact.losses.rows import rowwise
+from qact.losses.rows import once, rowwise
 from qact.losses.softmax import comp_sum_loss
 from qact.vectors import lengths, unit_rows
 
@@ -209,13 +208,13 @@ class _Lift(torch.autograd.Function):
     def forward(ctx: Any, z: Tensor, length: Tensor, margin: int) -> Tensor:
         c = (z / length.clamp_min(torch.finfo(z.dtype).tiny)).clamp_(-1, 1)
         psi, slope = margins.sphereface_psi(c, margin)
-        ctx.save_for_backward(slope - 1, psi - c * slope)
+        ctx.save_for_backward(slope - 1, psi - c * slope, z, length)
         return length * (psi - c)
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, None]:
-        by_z, by_length = ctx.saved_tensors
+        by_z, by_length, *_ = ctx.saved_tensors
         return upstream * by_z, upstream * by_length, None
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from qact.first_order import refusing
 from qact.vectors import unit_of, unit_vectors, widest
 
 _FEW = 16  # columns of so many points are walked through one by one; more are one matrix product
@@ -177,15 +177,15 @@ class _DistancesTo(torch.autograd.Function):
         c = x / unit
         columns = [(c - c.index_select(0, j)).norm(dim=1) for j in index.unbind(1)]
         d = torch.stack(columns, 1) if columns else c.new_zeros(index.shape)
-        ctx.save_for_backward(c, index, d)
+        ctx.save_for_backward(c, index, d, x)
         return d * unit
 
     @staticmethod
-    @once_differentiable
+    @refusing("distances to neighbours have no second derivative")
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         # dL/dx_i = sum_j (W_ij + W_ji) (x_i - x_j) with W_ij = dL/dd_ij / d_ij, and 0 where d = 0.
         # A slope has no unit.
-        c, index, d = ctx.saved_tensors
+        c, index, d, _ = ctx.saved_tensors
         share = torch.where(d > 0, grad / torch.where(d > 0, d, 1), 0)
         if _FEW * index.shape[1] < len(c):
             gradient = torch.zeros_like(c)

@@ -10,11 +10,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from qact import checks
 from qact.losses.registry import logit_loss, register
-from qact.losses.rows import exact, first_largest, last, parts, selected, softmax_at
+from qact.losses.rows import exact, first_largest, once, parts, selected, softmax_at
 
 _WIDTH = 0.4  # of the kernel, as in the paper's experiments
 
@@ -66,27 +65,26 @@ class _Penalised(torch.autograd.Function):
         return (plain.sum() if whole else plain) + strength * value
 
     @staticmethod
+    @once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None, None, None, None]:
         (logits, target), at = ctx.saved_tensors, ctx.at
-        with torch.no_grad():
-            # Given away; a second walk through the graph takes it anew.
-            p, ctx.p = ctx.p, None
-            p = _softmax(logits, target)[0] if p is None else p
-            every = upstream if ctx.whole else upstream.sum()
-            by_log = torch.zeros_like(at, dtype=p.dtype)
-            by_log[:, 0] = -upstream * ctx.factor
-            if ctx.pull is not None:
-                by_log[:, 1] = every * ctx.pull
-            for some in parts(p):
-                # Of sum_k b_k log p_k: b - (sum b) p; of sum_k t_k p_k: p (t - t p).
-                own, less = p[some], by_log[some].sum(1, keepdim=True)
-                if ctx.push is None:
-                    own.mul_(-less)
-                else:
-                    push = every * ctx.push
-                    own.mul_(push - (less + (own @ push)[:, None]))
-            gradient = p.scatter_add_(1, at, by_log).to(logits.dtype)
-        gradient = last(gradient, logits) if torch.is_grad_enabled() else gradient
+        # Given away; a second walk through the graph takes it anew.
+        p, ctx.p = ctx.p, None
+        p = _softmax(logits, target)[0] if p is None else p
+        every = upstream if ctx.whole else upstream.sum()
+        by_log = torch.zeros_like(at, dtype=p.dtype)
+        by_log[:, 0] = -upstream * ctx.factor
+        if ctx.pull is not None:
+            by_log[:, 1] = every * ctx.pull
+        for some in parts(p):
+            # Of sum_k b_k log p_k: b - (sum b) p; of sum_k t_k p_k: p (t - t p).
+            own, less = p[some], by_log[some].sum(1, keepdim=True)
+            if ctx.push is None:
+                own.mul_(-less)
+            else:
+                push = every * ctx.push
+                own.mul_(push - (less + (own @ push)[:, None]))
+        gradient = p.scatter_add_(1, at, by_log).to(logits.dtype)
         return gradient, None, None, None, None, None
 
 
@@ -170,13 +168,13 @@ class _MMCE(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, confidence: Tensor, hit: Tensor) -> Tensor:
         value, slope = _mmce(confidence, hit)
-        ctx.save_for_backward(slope)
+        ctx.save_for_backward(confidence, slope)
         return value
 
     @staticmethod
-    @once_differentiable
+    @once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None]:
-        return ctx.saved_tensors[0] * upstream, None
+        return ctx.saved_tensors[1] * upstream, None
 
 
 @logit_loss("dca", paper="Liang et al. 2020, arXiv 2009.04057")

@@ -15,11 +15,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from qact import checks
+from qact import _compat, checks
+from qact.first_order import refusing
 
 # (z (n, C), target (n,) or (n, C), shared...) -> (values (n,), gradients (n, C), slopes (n, K)...),
 # which it may overwrite later. There is one slope for each shared parameter of K numbers.
 Form = Callable[..., tuple[Tensor, ...]]
+once = refusing(
+    "this loss has no second derivative; qact.losses.cross_entropy and torch's own losses have one"
+)
 REDUCTIONS = ("mean", "sum", "none")
 _CACHED = 2**17  # numbers at a time and thread, half a megabyte
 _SHORT = 16  # columns
@@ -106,6 +110,11 @@ def selected(
     soft: bool = False,
 ) -> Selected:
     """Return the rows that count, or say what is wrong; see :func:`rowwise`."""
+    if _compat.transforming():
+        raise RuntimeError(
+            "this loss takes its gradient by itself, which torch.func cannot follow; "
+            "qact.losses.cross_entropy and torch's own losses it can"
+        )
     checks.choice("reduction", reduction, REDUCTIONS)
     checks.integer("ignore_index", ignore_index)
     many, size = _checked(logits, target, soft), len(logits)
@@ -250,14 +259,9 @@ class _Rows(torch.autograd.Function):
         return values if factor is None else (values * factor).sum()
 
     @staticmethod
+    @once
     def backward(ctx: Any, upstream: Tensor) -> tuple[Any, ...]:
-        if not torch.is_grad_enabled():
-            first, *others = _pulled(ctx, upstream)
-        else:  # somebody may want to go on from here, and must be told
-            inputs = ctx.saved_tensors[0], *ctx.saved_tensors[2:]
-            with torch.no_grad():
-                found = _pulled(ctx, upstream)
-            first, *others = (last(gradient, *inputs) for gradient in found)
+        first, *others = _pulled(ctx, upstream)
         return None, first, None, None, *others
 
 
@@ -277,25 +281,6 @@ def _pulled(ctx: Any, upstream: Tensor) -> list[Tensor]:
             gradients = [g.mul_(upstream) for g in gradients]
     others = (g.to(t.dtype).view_as(t) for g, t in zip(gradients[1:], shared, strict=True))
     return [gradients[0].to(logits.dtype), *others]
-
-
-def last(gradient: Tensor, *inputs: Tensor) -> Tensor:
-    """A gradient that is a function of some inputs, and refuses to be differentiated by them."""
-    found: Tensor = _Last.apply(gradient, *inputs)
-    return found
-
-
-class _Last(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, gradient: Tensor, *inputs: Tensor) -> Tensor:
-        return gradient.view_as(gradient)
-
-    @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[None, ...]:
-        raise RuntimeError(
-            "this loss has no second derivative; qact.losses.cross_entropy and "
-            "torch's own losses have one"
-        )
 
 
 def exact(device: str) -> AbstractContextManager[Any]:

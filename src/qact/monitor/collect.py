@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from qact._compat import tree_leaves
+from qact.locks import Lock
 from qact.monitor.signals import CONFIDENCE, INPUT, LOGITS, Layer, Sampler, layers
 from qact.surgery import Where, hooked, hooking, inner, tapped
 from qact.surgery.wrapped import compiled
@@ -78,7 +79,7 @@ class Collector:
         self.layers: list[Layer] = layers(self.model, where)
         self.sample, self.positions = sample, positions
         self._random = torch.Generator().manual_seed(seed)
-        self._owed, self._lock = 0.0, threading.Lock()
+        self._owed, self._lock = 0.0, Lock()
         self._missed = [0, 0]  # images and calls that passed without one that was looked at
         self._open = threading.local()
         self._hooks: ExitStack | None = None

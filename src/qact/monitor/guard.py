@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from qact import adapt
 from qact.adapt import Method
+from qact.locks import Lock
 from qact.monitor.monitor import Monitor
 
 SUGGESTED = "suggested"
@@ -56,7 +56,7 @@ class Guard(nn.Module):
         self._suggested = method == SUGGESTED
         wanted: set[Any] = set(ADAPTS.values()) if self._suggested else {method}
         self._methods = {one: adapt.create(one, monitor.model, **options) for one in wanted}
-        self._lock, self._used = threading.Lock(), False
+        self._lock, self._used = Lock(), False
 
     @property
     def method(self) -> Method | None:

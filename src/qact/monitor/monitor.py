@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar
 from torch import nn
 
 from qact import checks
+from qact.locks import Lock
 from qact.monitor import detectors
 from qact.monitor.collect import Collector, Rows
 from qact.monitor.detectors import Detector
@@ -132,7 +133,7 @@ class Monitor:
         if reference is not None and hasattr(self._store, "keep_reference"):
             self._store.keep_reference(reference, version)
         self._listeners: list[Callable[[Window, Verdict | None], Any]] = []
-        self._lock, self._users = threading.RLock(), 0
+        self._lock, self._users = Lock(), 0
         self._frames = {} if reference is None else dict(reference.frames)
         self._open: Open | None = None
         self._began = 0.0

@@ -6,7 +6,7 @@ would be searched for. Whatever is out of the ordinary is left to the layer's ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ _SETTINGS = ("eps", "rule", "_level")  # attributes that a table depends on besi
 
 
 class Kept:
-    """The table of a ``layer``, with the versions of all that it was made of.
+    """The table that ``make`` makes of a ``layer``, with the versions of all that it was made of.
 
     ``quantile`` is the layer whose context is read, and ``parts`` are all that are called on the
     way, if the table stands for several; None if it can never answer by itself.
@@ -33,11 +33,10 @@ class Kept:
     def __init__(
         self,
         layer: nn.Module,
-        stored: Stored,
+        make: Callable[[], Stored],
         quantile: nn.Module,
         parts: Sequence[nn.Module] | None,
     ) -> None:
-        self.stored = stored
         self._tree = [vars(module) for module in layer.modules()]
         # What a transform of torch.func looks at is of no use when it has ended; and tensors that
         # are plain attributes (a parameter deleted, a hypernetwork's weight put there) are not
@@ -54,7 +53,8 @@ class Kept:
         self._tensors = [own[kind] for own in self._tree for kind in ("_parameters", "_buffers")]
         self._quantile = vars(quantile)
         self._parts = [(part, type(part)) for part in parts or ()]
-        compiled = engines.compiled_lookup() if stored.table.is_cpu else None
+        self.stored = make()  # behind the versions: what another thread moves meanwhile shows
+        compiled = engines.compiled_lookup() if self.stored.table.is_cpu else None
         self._compiled = None if parts is None or self.key is None else compiled
 
     @property

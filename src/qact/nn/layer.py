@@ -263,11 +263,15 @@ class QAct(nn.Module):
         return self._kept()
 
     def _kept(self) -> Stored:
-        if self._stored is None or not self._stored.holds:
-            self.context.require_data()
-            stored = store(self.context.histogram, self.level, self.rule)
-            self._stored = Kept(self, stored, self, () if self._storable else None)
-        return self._stored.stored
+        kept = self._stored
+        if kept is None or not kept.holds:
+            with self.context.alone:
+                kept = self._stored = Kept(self, self._made, self, () if self._storable else None)
+        return kept.stored
+
+    def _made(self) -> Stored:
+        self.context.require_data()
+        return store(self.context.histogram, self.level, self.rule)
 
     def _table(self) -> tuple[Tensor, ...]:
         kept = self._kept()

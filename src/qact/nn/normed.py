@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
+from qact.context import refuse_transform
 from qact.functional import recall
 from qact.kernels import engines
 from qact.kernels.block import block
@@ -124,6 +125,8 @@ class NormedQAct(nn.Module):
                 return output
         quantile = self.quantile
         refuse_live_context(quantile, quantile.mode)
+        if quantile.training:
+            refuse_transform()
         plan = self._plan()
         channels = Channels.of(input, quantile.dim, quantile.num_features)
         if plan is not None:
@@ -196,10 +199,15 @@ class NormedQAct(nn.Module):
         return self._kept()
 
     def _kept(self) -> Stored:
-        if self._stored is None or not self._stored.holds:
-            stored, parts = self._fold(self.quantile._kept()), self._parts()
-            self._stored = Kept(self, stored, self.quantile, parts if self._foldable() else None)
-        return self._stored.stored
+        kept = self._stored
+        if kept is None or not kept.holds:
+            parts = self._parts() if self._foldable() else None
+            with self.quantile.context.alone:
+                kept = self._stored = Kept(self, self._made, self.quantile, parts)
+        return kept.stored
+
+    def _made(self) -> Stored:
+        return self._fold(self.quantile._kept())
 
     def _table(self) -> tuple[Tensor, ...]:
         return exported(self._kept())

@@ -8,7 +8,6 @@ lends something to it; the replacement asks.
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,13 +18,12 @@ import torch
 from torch import nn
 
 from qact._compat import has_hooks
+from qact.locks import Lock
 
 RULE = "_rule"  # under this key a thread lends a norm what it normalises by: qact.statistics
-_LOCK = threading.Lock()  # the first and the last block on a layer may be of different threads
+_LOCK = Lock()  # the first and the last block on a layer may be of different threads
 _HERE = threading.local()
 _NUMBERS = itertools.count()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_LOCK._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 def this_thread() -> int:

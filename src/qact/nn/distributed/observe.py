@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact.first_order import applied
 from qact.kernels import eager, engines
-from qact.kernels.first_order import refusing
+from qact.kernels.own_batch import no_jvp, once
 from qact.kernels.steps import own_rank
 from qact.nn.distributed.exchange import columns, summed
 from qact.nn.distributed.statistics import slope, statistics
@@ -49,7 +50,7 @@ def joined(
 
 def observe(z: Tensor, exchange: Exchange) -> Histogram:
     """The context of all processes' ``z`` (N, C, L), differentiable as `eager.observe` is."""
-    mass, moment, mean, std = _Observe.apply(z, exchange)
+    mass, moment, mean, std = applied(_Observe, no_jvp, z, exchange)
     assert exchange.grid is not None  # set by the line above
     return Histogram(mass, moment, exchange.grid, mean, std)
 
@@ -81,7 +82,7 @@ class _Observe(torch.autograd.Function):
         return mass, moment, mean + nothing, std + nothing
 
     @staticmethod
-    @refusing
+    @once
     def backward(ctx: Any, _: Tensor, *grads: Tensor) -> tuple[Tensor, None]:
         z, mean, std, count = ctx.saved_tensors
         exchange = ctx.exchange

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact.first_order import applied
 from qact.kernels import engines
-from qact.kernels.first_order import refusing
+from qact.kernels.own_batch import no_jvp, once
 from qact.nn.distributed.exchange import rows, summed
 from qact.rank.moments import union
 
@@ -51,7 +52,8 @@ def statistics(z: Tensor, group: Any, engine: str | None = None) -> Statistics:
 
 def moments(z: Tensor, group: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Mean and population standard deviation over all processes, and how many values, (C,)."""
-    return _Moments.apply(z, group)
+    found: tuple[Tensor, Tensor, Tensor] = applied(_Moments, no_jvp, z, group)
+    return found
 
 
 class _Moments(torch.autograd.Function):
@@ -65,7 +67,7 @@ class _Moments(torch.autograd.Function):
         return mean, std, joint.count
 
     @staticmethod
-    @refusing
+    @once
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         total = summed(torch.stack(grads[:2]), ctx.group)
         return slope(*ctx.saved_tensors, *total), None
