@@ -9,13 +9,14 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("numba")
 
 from qact import Context
-from qact.kernels.cpu import ahead, lookup
+from qact.kernels.cpu import ahead, lanes, lookup
 from qact.kernels.cpu.frame import cube, opened, pack
 from qact.kernels.cpu.jit import Kernel
 from qact.kernels.stored import store
@@ -26,7 +27,7 @@ from qact.rank.rule import Rule
 @Kernel
 def doubled(data):
     frame = opened(data)
-    z, out = cube(frame, 0), cube(frame, 1)
+    z, out = cube(frame, 0, np.float32), cube(frame, 1, np.float32)
     for i in range(z.shape[2]):
         out[0, 0, i] = 2 * z[0, 0, i]
 
@@ -81,7 +82,8 @@ def test_what_is_of_other_sources_or_another_numba_is_left_alone(folder, tmp_pat
 def test_what_calls_a_function_that_nothing_defines_is_left_alone(folder, tmp_path):
     path = folder / "test_ahead.doubled.ll.xz"
     text = lzma.decompress(path.read_bytes()).decode()
-    text = text.replace("@numba_gil_ensure", "@numba_gil_of_old")
+    text = text.replace("entry:\n", "entry:\n  call void @numba_of_old()\n", 1)
+    text += "\ndeclare void @numba_of_old()\n"
     path.write_bytes(lzma.compress(text.encode()))
     assert ahead.load(doubled.function, tmp_path, folder) is None
 
@@ -97,7 +99,7 @@ from qact.kernels.cpu.jit import Kernel
 @Kernel
 def reversed_(data):
     frame = opened(data)
-    z, out = cube(frame, 0), cube(frame, 1)
+    z, out = cube(frame, 0, np.float32), cube(frame, 1, np.float32)
     row = np.empty(z.shape[2], np.float32)
     for i in range(row.size):
         row[row.size - 1 - i] = z[0, 0, i]
@@ -130,11 +132,64 @@ def test_without_a_folder_numba_compiles(tmp_path):
     assert result(doubled.by_numba(doubled._made())) == [0, 2, 4, 6, 8]
 
 
-def test_what_only_some_processors_can_run_is_left_out(tmp_path):
-    text = "declare <8 x i32> @llvm.x86.avx2.permd(<8 x i32>, <8 x i32>)"
+VECTORS = """
+import operator, sys
+from pathlib import Path
+import numpy as np
+from qact.kernels.cpu import ahead, lanes
+from qact.kernels.cpu.frame import cube, opened
+from qact.kernels.cpu.jit import KERNELS, Kernel, exact
+
+@exact
+def rounded(row, to):
+    lanes.store(to, 0, lanes.permuted(lanes.load(row, 0), lanes.whole(lanes.load(row, 0))))
+
+@Kernel
+def permute(data):
+    frame = opened(data)
+    rounded(cube(frame, 0, np.float32)[0, 0], cube(frame, 1, np.float32)[0, 0])
+
+if __name__ == "__main__":
+    permute.function.__module__ = "vectors"
+    ahead.write(Path(sys.argv[1]), KERNELS, lanes.KIND)
+"""
+
+
+def lowered_for(kind, folder, monkeypatch):
+    """What a processor of a kind would have written of a kernel of vectors, by name."""
+    (folder / "vectors.py").write_text(VECTORS)
+    monkeypatch.setenv("NUMBA_CPU_FEATURES", lanes.KINDS[kind])
+    subprocess.run([sys.executable, "vectors.py", kind], cwd=folder, check=True)
+    texts = {path.name: path.read_bytes() for path in (folder / kind).glob("*.xz")}
+    return {name: lzma.decompress(text).decode() for name, text in texts.items()}
+
+
+@pytest.mark.skipif(list(lanes.KINDS) != ["avx2", "avx512"], reason="of x86-64 alone")
+def test_vectors_are_lowered_for_each_kind_of_processor_wherever_that_is(tmp_path, monkeypatch):
+    ((file, text),) = lowered_for("avx2", tmp_path, monkeypatch).items()
+    assert file == "vectors.permute.avx2.ll.xz"
+    assert "@llvm.x86.avx2.permps" in text
+    assert "avx512" not in text
+    ((file, text),) = lowered_for("avx512", tmp_path, monkeypatch).items()
+    assert file == "vectors.permute.avx512.ll.xz"
+    assert "@llvm.x86.avx512.permvar" in text
+
+
+def test_a_kernel_of_vectors_is_left_out_where_no_kind_is_named(tmp_path):
+    text = "define <16 x float> @entry(<16 x float> %x) { ret <16 x float> %x }"
     special = SimpleNamespace(function=doubled.function, lowered=lambda: (text, "entry"))
     assert ahead.write(tmp_path / "lowered", [special]) == ["test_ahead.doubled"]
     assert [path.name for path in (tmp_path / "lowered").iterdir()] == ["contents.json"]
+
+
+@pytest.mark.skipif(lanes.KIND is None, reason="a processor without vectors")
+def test_the_best_of_what_a_processor_can_run_is_taken(folder, tmp_path):
+    told = json.loads((folder / "contents.json").read_text())
+    told["kernels"][f"test_ahead.doubled.{lanes.KIND}"] = told["kernels"]["test_ahead.doubled"]
+    (folder / "contents.json").write_text(json.dumps(told))
+    ahead._contents.cache_clear()
+    with pytest.raises(FileNotFoundError, match=f"doubled.{lanes.KIND}.ll.xz"):
+        ahead.load(doubled.function, tmp_path, folder)
 
 
 def test_every_source_of_the_kernels_counts():
@@ -147,8 +202,8 @@ def test_both_ways_give_the_same_bits(tmp_path, monkeypatch):
     context = Context(3).add(torch.randn(64, 3))
     stored = store(context.histogram, levels.parse("steps"), Rule(smooth=False))
     z = torch.randn(40, 3, 7)
-    kernel = lookup._step_single  # the smooth one is of one processor
-    ahead.write(tmp_path / "lowered", [kernel])
+    kernel = lookup._step_single
+    ahead.write(tmp_path / "lowered", [kernel], lanes.KIND)
     found = []
     for compiled in (
         ahead.load(kernel.function, tmp_path, tmp_path / "lowered"),

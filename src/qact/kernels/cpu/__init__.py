@@ -7,13 +7,14 @@
     steps      exact step levels: the order statistics at which the level rises
     forward    norm -> quantile -> norm, one channel after the other
     backward   its gradient
+    memory     arrays and bits as instructions, for a short first call
     lanes      sixteen values side by side: vectors, where LLVM finds none by itself
     few        few values a channel: sixteen of them side by side; few_forward, few_backward
     lookup     a stored context: a cubic or one interpolation per value
     follow     the running context
     passes     the general passes of `qact.kernels.passes`; extremes, moments: parts of them
     merge      contexts added up
-    ahead      kernels lowered where a wheel is built, for a short first call
+    ahead      kernels lowered where a wheel is built, for a shorter one
 
 A channel is worked through while it is in the cache, so memory is read once and written once.
 """

@@ -16,7 +16,9 @@ import lzma
 import os
 import re
 import shutil
+import subprocess
 import sys
+import tempfile
 from contextlib import suppress
 from functools import cache
 from importlib import import_module
@@ -30,11 +32,13 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 from numba.core.runtime import rtsys
 
+from qact.kernels.cpu.lanes import KIND, KINDS
+
 config: Any = _config  # its names are made when it is imported
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "lowered"
-# Instructions that not every processor of a platform has: such a kernel is compiled where it runs.
-_ONE_PROCESSOR = re.compile(r"@llvm\.(x86\.(?!atomic|sse2?\.)|aarch64\.sve)")
+# What `qact.kernels.cpu.lanes` writes is of one kind of processor: it is lowered for each of them.
+_VECTORS = "<16 x float>"
 
 
 class Loaded:
@@ -55,14 +59,23 @@ def name_of(function: Any) -> str:
     return f"{function.__module__.rpartition('.')[2]}.{function.__name__.strip('_')}"
 
 
+def files_of(name: str, kind: str | None = KIND) -> list[str]:
+    """Where a kernel may be that a processor of a kind can run; the last that is there is best."""
+    known = [*KINDS]
+    kinds = known[: known.index(kind) + 1] if kind in known else []
+    return [name, *(f"{name}.{one}" for one in kinds)]
+
+
 @global_compiler_lock
 def load(function: Any, kept: Path, folder: Path = FOLDER) -> Loaded | None:
     """The kernel of a function if it was lowered ahead; its machine code is ``kept`` on disk."""
-    entry = _contents(folder).get(name_of(function))
-    if entry is None:
+    kernels, name = _contents(folder), name_of(function)
+    found = [file for file in files_of(name) if file in kernels]
+    if not found:
         return None
+    file, entry = found[-1], kernels[found[-1]]
     rtsys.initialize(cpu_target.target_context)  # or memory is asked for at address zero
-    codegen, name = cpu_target.target_context.codegen(), name_of(function)
+    codegen = cpu_target.target_context.codegen()
     options = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE
     what = (entry, sources(), versions(), codegen.magic_tuple(), *map(str, options))
     key = hashlib.sha256(repr(what).encode()).hexdigest()[:24]
@@ -70,7 +83,7 @@ def load(function: Any, kept: Path, folder: Path = FOLDER) -> Loaded | None:
     with suppress(OSError):
         return Loaded(path.read_bytes(), entry)
     library = codegen.create_library(name)
-    text = lzma.decompress((folder / f"{name}.ll.xz").read_bytes()).decode()
+    text = lzma.decompress((folder / f"{file}.ll.xz").read_bytes()).decode()
     library._final_module = llvm.parse_assembly(text)
     library._optimize_final_module()
     if unknown(library._final_module):
@@ -125,24 +138,50 @@ def files() -> list[Path]:
     return sorted(path for path in found if path.exists())
 
 
-def write(folder: Path, kernels: list[Any]) -> list[str]:
-    """Lower kernels into a folder, in the place of what was there; returns those left out."""
+def write(folder: Path, kernels: list[Any], kind: str | None = None) -> list[str]:
+    """Lower kernels into a folder, in the place of what was there.
+
+    Returns those that use vectors, which are left out unless they are for processors of a ``kind``.
+    """
     aside = folder.with_name(f"{folder.name}.{os.getpid()}")
     aside.mkdir(parents=True)
-    entries, left = {}, []
+    entries, special = {}, []
     for kernel in kernels:
-        name = name_of(kernel.function)
+        file = name = name_of(kernel.function)
         text, entry = kernel.lowered()
-        if _ONE_PROCESSOR.search(text):
-            left.append(name)
-            continue
-        text, entries[name] = renamed(text, entry, name)
-        (aside / f"{name}.ll.xz").write_bytes(lzma.compress(text.encode(), preset=9))
-    told = {"sources": sources(), "versions": versions(), "kernels": entries}
-    (aside / "contents.json").write_text(json.dumps(told, indent=1) + "\n")
+        if _VECTORS in text:
+            special.append(name)
+            file = f"{name}.{kind}"
+        if file == name or kind is not None:
+            text, entries[file] = renamed(text, entry, name)
+            (aside / f"{file}.ll.xz").write_bytes(lzma.compress(text.encode(), preset=9))
+    _tell(aside, entries)
     shutil.rmtree(folder, ignore_errors=True)
     aside.replace(folder)
-    return left
+    return special
+
+
+def _tell(folder: Path, kernels: dict[str, str]) -> None:
+    """What a folder holds, and of what it was made."""
+    told = {"sources": sources(), "versions": versions(), "kernels": kernels}
+    (folder / "contents.json").write_text(json.dumps(told, indent=1) + "\n")
+
+
+def add(folder: Path, kind: str, names: list[str]) -> None:
+    """Lower some kernels for a kind of processor, in a process that takes its own for one."""
+    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
+        command = [sys.executable, "-m", "qact.kernels.cpu.ahead"]
+        environment = os.environ | {"NUMBA_CPU_FEATURES": KINDS[kind]}
+        subprocess.run([*command, f"{aside}/more", *names], env=environment, check=True)
+        more = json.loads(Path(aside, "more", "contents.json").read_text())["kernels"]
+        for name in names:
+            path = Path(aside, "more", f"{name}.{kind}.ll.xz")
+            old = (folder / f"{file}.ll.xz" for file in files_of(name, kind)[:-1])
+            if any(one.exists() and one.read_bytes() == path.read_bytes() for one in old):
+                del more[f"{name}.{kind}"]  # what a lesser kind has will do
+            else:
+                path.replace(folder / path.name)
+    _tell(folder, json.loads((folder / "contents.json").read_text())["kernels"] | more)
 
 
 def renamed(text: str, entry: str, name: str) -> tuple[str, str]:
@@ -162,16 +201,19 @@ def renamed(text: str, entry: str, name: str) -> tuple[str, str]:
 
 
 def main() -> None:
-    """Lower every kernel of the CPU engine."""
+    """Lower every kernel of the CPU engine; or, into a folder, those that are named."""
     from qact.kernels.cpu.jit import KERNELS
 
     for module in ("block", "lookup", "simplex", "row_rank"):
         import_module(f"qact.kernels.cpu.{module}")
-    left = write(FOLDER, KERNELS)
+    if len(sys.argv) > 1:
+        write(Path(sys.argv[1]), [k for k in KERNELS if name_of(k.function) in sys.argv[2:]], KIND)
+        return
+    special = write(FOLDER, KERNELS)
+    for kind in KINDS:
+        add(FOLDER, kind, special)
     size = sum(path.stat().st_size for path in FOLDER.iterdir()) / 1e3
-    print(f"{len(KERNELS) - len(left)} kernels in {FOLDER}, {size:.0f} kB")
-    for name in left:
-        print(f"left out, for one kind of processor only: {name}", file=sys.stderr)
+    print(f"{len(KERNELS)} kernels in {FOLDER}, {size:.0f} kB")
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from qact.kernels.columns import (
 )
 from qact.kernels.cpu.gauss import convolve, taps
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, scratch, tabulate
 from qact.kernels.cpu.rows import (
     CHUNK,
@@ -58,9 +59,9 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
     """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
     outer, _, inner = z.single.shape
     n, width = outer * inner, block(inner)
-    rows, slopes = np.empty((width, n), np.float32), np.empty((width, n), np.float32)
-    score, value, work = np.empty(n, np.float32), np.empty(n, np.float32), scratch()
-    mass, pair = np.empty(2 * MOST + 8, np.float64), np.empty(2 * MOST + 24, np.float32)
+    rows, slopes = empty((width, n), np.float32), empty((width, n), np.float32)
+    score, value, work = empty(n, np.float32), empty(n, np.float32), scratch()
+    mass, pair = empty(2 * MOST + 8, np.float64), empty(2 * MOST + 24, np.float32)
     for start in range(first, last, width):
         channels = min(width, last - start)
         gather(z, start, channels, rows)

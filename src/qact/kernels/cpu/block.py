@@ -140,7 +140,7 @@ def _unpack(frame, tensors):  # type: ignore[no-untyped-def]
 
 @jit
 def _values(frame, k, halves):  # type: ignore[no-untyped-def]
-    return Values(cube(frame, k), cube(frame, k, np.uint16), halves)
+    return Values(cube(frame, k, np.float32), cube(frame, k, np.uint16), halves)
 
 
 @jit

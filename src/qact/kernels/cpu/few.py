@@ -53,6 +53,7 @@ from qact.kernels.cpu.lanes import (
     transpose,
     whole,
 )
+from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.rows import fill
 from qact.kernels.cpu.table import ratio, side_weights
 
@@ -80,14 +81,14 @@ def scratch(n):  # type: ignore[no-untyped-def]
     return Few(
         lines(NUMBERS), lines(values), lines(values), lines(values), lines(rows), edges,
         lines(PAD * LANES), lines(rows), lines(rows), lines(rows), lines(4 * rows),
-        np.empty(ROWS, np.float32), np.empty(MOST + 8, np.int64),
+        empty(ROWS, np.float32), empty(MOST + 8, np.int64),
     )  # fmt: skip
 
 
 @exact
 def lines(size):  # type: ignore[no-untyped-def]
     """Memory that begins where a cache line does: a row across two of them takes twice as long."""
-    memory = np.empty(size + LANES, np.float32)
+    memory = empty(size + LANES, np.float32)
     start = -(memory.ctypes.data // 4) % LANES
     return memory[start : start + size]
 

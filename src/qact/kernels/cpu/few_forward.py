@@ -36,6 +36,7 @@ from qact.kernels.cpu.follow import follow as move
 from qact.kernels.cpu.follow import room_for
 from qact.kernels.cpu.jit import exact
 from qact.kernels.cpu.lanes import LANES, bits, every, gathered_pairs, larger, load, smaller, store
+from qact.kernels.cpu.memory import seen_as
 from qact.kernels.cpu.table import choose_grid, varies
 
 
@@ -163,7 +164,7 @@ def _take(tiles, j, to):  # type: ignore[no-untyped-def]
 @exact
 def _widen(tiles, j, size, hist):  # type: ignore[no-untyped-def]
     """The bins of lane ``j``, packed as in `qact.kernels.cpu.rows.count`."""
-    packed = tiles.view(np.int32)
+    packed = seen_as(tiles, np.int32)
     for k in range(0, size, LANES):
         for i in range(LANES):
             one = np.int64(packed[LANES * (k + j) + i])

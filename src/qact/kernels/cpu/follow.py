@@ -10,6 +10,7 @@ import numpy as np
 from qact.kernels.columns import BINS, COUNTS, MEAN, MOST, OFFSET, ONE, PARTS, STD, WIDTH
 from qact.kernels.cpu.bits import exponent_of, power_of_two
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.rows import copy, fill
 from qact.rank.moving import FULL, TRACE, TRIM
 
@@ -23,8 +24,8 @@ Room = namedtuple("Room", "mixed within cells shares")
 def room_for(context):  # type: ignore[no-untyped-def]
     """Memory for one thread: a channel's new bins, and where those of a batch fall."""
     bins, most = context[0].shape[1], MOST + 8
-    mixed, within = np.empty(bins, np.float32), np.empty(bins, np.float32)
-    return Room(mixed, within, np.empty(most, np.int64), np.empty(most, np.float64))
+    mixed, within = empty(bins, np.float32), empty(bins, np.float32)
+    return Room(mixed, within, empty(most, np.int64), empty(most, np.float64))
 
 
 @jit

@@ -23,6 +23,7 @@ from qact.kernels.cpu import steps as exact
 from qact.kernels.cpu.follow import follow as move
 from qact.kernels.cpu.follow import room_for
 from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
 from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, scatter, shift, stretch
 from qact.kernels.cpu.table import lowest, table_moments
@@ -44,7 +45,7 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
     """
     outer, _, inner = z.single.shape
     n, width = outer * inner, block(inner)
-    rows, goals = np.empty((width, n), np.float32), np.empty((width, n), np.float32)
+    rows, goals = empty((width, n), np.float32), empty((width, n), np.float32)
     work, order = scratch(), exact.scratch(n if level.kind == STEPS else 0)
     room = room_for(context)
     for start in range(first, last, width):
@@ -72,7 +73,7 @@ def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # t
     """Only the move of the running context, for channels whose ``states`` are known."""
     outer, _, inner = z.single.shape
     n, width = outer * inner, block(inner)
-    rows, work = np.empty((width, n), np.float32), scratch()
+    rows, work = empty((width, n), np.float32), scratch()
     room = room_for(context)
     for start in range(first, last, width):
         channels = min(width, last - start)

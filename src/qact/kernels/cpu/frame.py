@@ -10,13 +10,11 @@ import struct
 from array import array
 from typing import Any
 
-import numpy as np
-from numba import carray, types
+from numba import types
 from numba.core import cgutils
-from numba.extending import intrinsic
 from torch import Tensor
 
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.memory import begin, described, emitted
 
 # Integers in a frame; the first two are for `qact.kernels.cpu.pool`, and with the last one a kernel
 # may answer, by another number than zero.
@@ -47,51 +45,53 @@ def _described(tensor: Tensor) -> tuple[int, ...]:
     return (tensor.data_ptr(), *tensor.shape, 1, 1, 1)[:4]
 
 
-@intrinsic
-def _pointer(typing: Any, address: Any) -> Any:
-    """An integer as an address."""
+@emitted
+def opened(typing: Any, data: Any) -> Any:
+    """The frame at an address."""
+    kind = types.Array(types.int64, 1, "C")
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        return builder.inttoptr(arguments[0], cgutils.voidptr_t)
+        return described(context, builder, kind, arguments[0], [cgutils.intp_t(SIZE)])
 
-    return types.voidptr(types.int64), generate
-
-
-@jit
-def opened(data):  # type: ignore[no-untyped-def]
-    """The frame at an address."""
-    return carray(data, (SIZE,), np.int64)
+    return kind(data), generate
 
 
-@jit
-def cube(frame, k, dtype=np.float32):  # type: ignore[no-untyped-def]
-    """The ``k``-th tensor, of three dimensions."""
-    at = FIRST + 4 * k
-    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2], frame[at + 3]), dtype)
+def _tensor(dims: int) -> Any:
+    """A function of a frame, ``k`` and a dtype: the ``k``-th tensor, of so many dimensions.
+
+    If it has more, the last ones are seen as one.
+    """
+
+    @emitted
+    def tensor(typing: Any, frame: Any, k: Any, dtype: Any) -> Any:
+        kind = types.Array(dtype.dtype, dims, "C")
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            start, word = begin(context, builder, frame, arguments[0]), cgutils.intp_t
+            at = builder.add(builder.mul(arguments[1], word(4)), word(FIRST))
+            found = [builder.load(builder.gep(start, [builder.add(at, word(i))])) for i in range(4)]
+            while len(found) > 1 + dims:
+                last = found.pop()
+                found[-1] = builder.mul(found[-1], last)
+            return described(context, builder, kind, found[0], found[1:])
+
+        return kind(frame, types.int64, dtype), generate
+
+    return tensor
 
 
-@jit
-def wide(frame, k, dtype):  # type: ignore[no-untyped-def]
-    """The ``k``-th tensor, of three dimensions, with the last two as one."""
-    at = FIRST + 4 * k
-    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2] * frame[at + 3]), dtype)
+cube, plane, line = _tensor(3), _tensor(2), _tensor(1)
 
 
-@jit
-def plane(frame, k, dtype):  # type: ignore[no-untyped-def]
-    """The ``k``-th tensor, of two dimensions."""
-    at = FIRST + 4 * k
-    return carray(_pointer(frame[at]), (frame[at + 1], frame[at + 2]), dtype)
-
-
-@jit
-def line(frame, k, dtype):  # type: ignore[no-untyped-def]
-    """The ``k``-th tensor, of one dimension."""
-    at = FIRST + 4 * k
-    return carray(_pointer(frame[at]), (frame[at + 1],), dtype)
-
-
-@jit
-def numbers(frame, tensors):  # type: ignore[no-untyped-def]
+@emitted
+def numbers(typing: Any, frame: Any, tensors: Any) -> Any:
     """The numbers behind ``tensors`` tensors."""
-    return frame[FIRST + 4 * tensors :].view(np.float64)
+    kind = types.Array(types.float64, 1, "C")
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        start, word = begin(context, builder, frame, arguments[0]), cgutils.intp_t
+        at = builder.add(builder.mul(arguments[1], word(4)), word(FIRST))
+        size = builder.sub(word(SIZE), at)
+        return described(context, builder, kind, builder.gep(start, [at]), [size])
+
+    return kind(frame, types.int64), generate

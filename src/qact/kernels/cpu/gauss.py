@@ -9,6 +9,7 @@ import torch
 
 from qact.kernels.columns import KERNEL, TAPS
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.memory import seen_as
 from qact.kernels.cpu.rows import fill
 
 STEP = 1024
@@ -64,7 +65,7 @@ def convolve(edges, bins, kernel, reach, out):  # type: ignore[no-untyped-def]
 @jit
 def normal_score(p, score):  # type: ignore[no-untyped-def]
     """``Phi^-1(p)`` for ``p`` in [2^-33, 1/2], float32."""
-    bits = p.view(np.int32)
+    bits = seen_as(p, np.int32)
     for k in range(score.size):
         b = bits[k]
         i = (b >> 17) - LOWEST

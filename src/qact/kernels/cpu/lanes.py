@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_process_triple
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
@@ -26,6 +27,11 @@ PERMUTES = _AVX512 or "+avx2" in _FEATURES
 _FUSES = WIDE = "+fma" in _FEATURES or "+neon" in _FEATURES
 # Whether the processor converts half precision; a library would do it number by number.
 CONVERTS = "+f16c" in _FEATURES or "+neon" in _FEATURES
+# Kinds of processor, by what each has beyond the one before: kernels are lowered for all of them
+# where a wheel is built. And the kind of this one, if it is of any.
+_X86 = {"avx2": "+avx2,+fma,+f16c", "avx512": "+avx2,+fma,+f16c,+avx512f"}
+KINDS = _X86 if get_process_triple().startswith("x86_64") else {"neon": "+neon"}
+KIND = next((k for k in reversed(KINDS) if {*KINDS[k].split(",")} <= {*_FEATURES}), None)
 
 
 def _vector(element: Any, lanes: int = LANES) -> Any:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from qact.kernels.columns import PARTS
-from qact.kernels.cpu.frame import FIRST, cube, opened, pack, plane, wide
+from qact.kernels.cpu.frame import FIRST, cube, opened, pack, plane
 from qact.kernels.cpu.jit import Kernel, exact, inline
 from qact.kernels.cpu.lanes import (
     CONVERTS,
@@ -39,6 +39,7 @@ from qact.kernels.cpu.lanes import (
     unknown,
     whole,
 )
+from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.pool import run, share
 from qact.kernels.pieces import ERROR, PIECES
 from qact.kernels.stored import Stored
@@ -129,7 +130,7 @@ def _recall(data, dtype, row):  # type: ignore[no-untyped-def]
                 row(z[n, c], out[n, c], c, tables)
     elif outer >= LANES and (last - first) * inner >= LANES:
         columns = first * inner, last * inner
-        _across(wide(frame, 0, dtype), wide(frame, 1, dtype), inner, columns, tables, row)
+        _across(plane(frame, 0, dtype), plane(frame, 1, dtype), inner, columns, tables, row)
     else:
         _put_together(z, out, first, last, tables, row)
 
@@ -137,7 +138,7 @@ def _recall(data, dtype, row):  # type: ignore[no-untyped-def]
 @inline
 def _across(z, out, inner, columns, tables, row):  # type: ignore[no-untyped-def]
     """The same for some columns of ``z`` (N, C L): sixteen by sixteen values."""
-    tile = np.empty((LANES, LANES), np.float32)
+    tile = empty((LANES, LANES), np.float32)
     for column in range(columns[0], columns[1], LANES):
         j = min(column, columns[1] - LANES)
         for start in range(0, z.shape[0], LANES):

@@ -24,6 +24,7 @@ from qact.kernels.columns import (
     WIDTH,
 )
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.rows import CHUNK, count, extent, fill, moments, negatives, shift, stretch
 from qact.kernels.cpu.table import (
     choose_grid,
@@ -45,18 +46,18 @@ def scratch():  # type: ignore[no-untyped-def]
     """Memory for one thread, used for one channel after the other."""
     size = MOST + 8
     return Work(
-        np.empty(2, np.float32),
-        np.empty(CHUNK, np.uint32),
-        np.empty(CHUNK, np.float32),
-        np.empty(size, np.int64),
-        np.empty(size + 2 * TAPS, np.float32),
-        np.empty(TAPS + 2, np.float32),
-        np.empty(size, np.float32),
-        np.empty(size, np.float64),
-        np.empty(size, np.float64),
-        np.empty(size, np.float32),
-        np.empty(size, np.float32),
-        np.empty(size, np.float32),
+        empty(2, np.float32),
+        empty(CHUNK, np.uint32),
+        empty(CHUNK, np.float32),
+        empty(size, np.int64),
+        empty(size + 2 * TAPS, np.float32),
+        empty(TAPS + 2, np.float32),
+        empty(size, np.float32),
+        empty(size, np.float64),
+        empty(size, np.float64),
+        empty(size, np.float32),
+        empty(size, np.float32),
+        empty(size, np.float32),
     )
 
 

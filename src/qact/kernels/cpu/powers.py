@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.memory import seen_as
 
 # atanh(s) = s + s^3/3 + ...: log2 of the numbers around 1, of which s = (m - 1)/(m + 1) is small.
 _LOG = tuple(np.float32(2 / math.log(2) / k) for k in (1, 3, 5, 7, 9))
@@ -18,9 +19,9 @@ _ROOT_HALF = np.int32(0x3F3504F3)  # the bits of sqrt(1/2): where the mantissa's
 @jit
 def log2(x):  # type: ignore[no-untyped-def]
     """``log2 x`` of a normal ``x > 0``, to some 1e-7 of the larger of it and 1."""
-    bits = np.float32(x).view(np.int32) - _ROOT_HALF
+    bits = seen_as(np.float32(x), np.int32) - _ROOT_HALF
     whole = bits >> 23
-    m = np.int32((bits & 0x7FFFFF) + _ROOT_HALF).view(np.float32)
+    m = seen_as(np.int32((bits & 0x7FFFFF) + _ROOT_HALF), np.float32)
     s = (m - np.float32(1)) / (m + np.float32(1))
     q = s * s
     series = _LOG[0] + q * (_LOG[1] + q * (_LOG[2] + q * (_LOG[3] + q * _LOG[4])))
@@ -36,7 +37,7 @@ def exp2(y):  # type: ignore[no-untyped-def]
     low = _EXP[0] + f * (_EXP[1] + f * (_EXP[2] + f * _EXP[3]))
     high = _EXP[4] + f * (_EXP[5] + f * (_EXP[6] + f * _EXP[7]))
     square = f * f
-    return (low + square * square * high) * np.int32((whole + 127) << 23).view(np.float32)
+    return (low + square * square * high) * seen_as(np.int32((whole + 127) << 23), np.float32)
 
 
 @jit

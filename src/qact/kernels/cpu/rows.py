@@ -13,6 +13,7 @@ import numpy as np
 
 from qact.kernels.columns import ONE, PARTS
 from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.memory import seen_as
 
 CHUNK = 1024
 INFINITE = 0x7F800000
@@ -44,7 +45,7 @@ def block(inner):  # type: ignore[no-untyped-def]
 def gather(z, first, channels, rows):  # type: ignore[no-untyped-def]
     """Channels ``first ...`` of the `Values` (N, C, L) as rows of N L values."""
     if z.halves:
-        _gather(z.half, first, channels, rows.view(np.uint32), widened)
+        _gather(z.half, first, channels, seen_as(rows, np.uint32), widened)
     else:
         _gather(z.single, first, channels, rows, unchanged)
 
@@ -53,7 +54,7 @@ def gather(z, first, channels, rows):  # type: ignore[no-untyped-def]
 def scatter(rows, first, channels, out):  # type: ignore[no-untyped-def]
     """The inverse of :func:`gather`."""
     if out.halves:
-        _scatter(rows.view(np.uint32), first, channels, out.half, narrowed)
+        _scatter(seen_as(rows, np.uint32), first, channels, out.half, narrowed)
     else:
         _scatter(rows, first, channels, out.single, unchanged)
 
@@ -116,13 +117,13 @@ def extent(row, ends):  # type: ignore[no-untyped-def]
     The order of floating-point numbers is that of their bits, once those of negative ones are
     inverted; integers are compared many at a time.
     """
-    bits, low, high = row.view(np.int32), np.int32(0x7FFFFFFF), np.int32(-0x7FFFFFFF)
+    bits, low, high = seen_as(row, np.int32), np.int32(0x7FFFFFFF), np.int32(-0x7FFFFFFF)
     for i in range(bits.size):
         b = bits[i]
         b = np.int32(b ^ ((b >> np.int32(31)) & np.int32(0x7FFFFFFF)))
         low = min(low, b)
         high = max(high, b)
-    target = ends.view(np.int32)
+    target = seen_as(ends, np.int32)
     target[0] = low ^ ((low >> 31) & 0x7FFFFFFF)
     target[1] = high ^ ((high >> 31) & 0x7FFFFFFF)
     return low > ~INFINITE and high < INFINITE

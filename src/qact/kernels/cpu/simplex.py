@@ -15,6 +15,7 @@ from torch import Tensor
 
 from qact.kernels.cpu.frame import line, opened, pack, plane
 from qact.kernels.cpu.jit import Kernel, jit
+from qact.kernels.cpu.memory import seen_as
 from qact.kernels.cpu.pool import run, share
 from qact.kernels.cpu.powers import TINY, log2, power
 from qact.kernels.cpu.rows import fill
@@ -69,7 +70,7 @@ def _top(row):  # type: ignore[no-untyped-def]
 @jit
 def _finite(row):  # type: ignore[no-untyped-def]
     """Whether no value is NaN or +inf: found on the bits, since arithmetic here assumes numbers."""
-    bits, bad = row.view(np.int32), np.int32(0)
+    bits, bad = seen_as(row, np.int32), np.int32(0)
     for i in range(bits.size):
         b = bits[i]
         beyond = (b & np.int32(0x7FFFFFFF)) > np.int32(0x7F800000)

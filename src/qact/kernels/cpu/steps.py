@@ -14,6 +14,7 @@ import numpy as np
 
 from qact.kernels.columns import NEGATIVE
 from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.rows import CHUNK, fill, locate
 
 # Cells of the fine grid, and levels: codes are bytes.
@@ -25,13 +26,13 @@ Order = namedtuple("Order", "start begin free position threshold bucket codes")
 def scratch(n):  # type: ignore[no-untyped-def]
     """Memory for one thread and rows of ``n`` values."""
     return Order(
-        np.empty(FINEST + 4, np.int32),
-        np.empty(FINEST + 4, np.int32),
-        np.empty(FINEST + 4, np.int32),
-        np.empty(LEVELS, np.int64),
-        np.empty(LEVELS, np.float32),
-        np.empty(n, np.float32),
-        np.empty(n, np.uint8),
+        empty(FINEST + 4, np.int32),
+        empty(FINEST + 4, np.int32),
+        empty(FINEST + 4, np.int32),
+        empty(LEVELS, np.int64),
+        empty(LEVELS, np.float32),
+        empty(n, np.float32),
+        empty(n, np.uint8),
     )
 
 
