@@ -69,7 +69,8 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
         for c in range(start, start + channels):
             row, g, state = rows[c - start], slopes[c - start], saved.state[c]
             if state[FINITE] == ABREAST:
-                gather(out, c, 1, slopes[c - start : c - start + 1])
+                for i in range(n):
+                    g[i] = out.single[i, c, 0]
                 continue
             # A channel that is not finite has no ranks, so it has no gradient that is a number.
             if state[FINITE] == 0:

@@ -54,7 +54,8 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
         for c in range(start, start + channels):
             row, goal, state = rows[c - start], goals[c - start], saved.state[c]
             if state[FINITE] == ABREAST:
-                gather(out, c, 1, goals[c - start : c - start + 1])
+                for i in range(n):
+                    goal[i] = out.single[i, c, 0]
                 continue
             if not observe(row, affine.in_weight[c], affine.in_bias[c], eps[0], rule, state, work):
                 fill(goal, np.nan)

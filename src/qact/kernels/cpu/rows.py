@@ -8,11 +8,12 @@ whose bins have just been computed.
 from __future__ import annotations
 
 from collections import namedtuple
+from typing import Any
 
 import numpy as np
 
 from qact.kernels.columns import ONE, PARTS
-from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.jit import jit
 from qact.kernels.cpu.memory import seen_as
 
 CHUNK = 1024
@@ -42,54 +43,6 @@ def block(inner):  # type: ignore[no-untyped-def]
 
 
 @jit
-def gather(z, first, channels, rows):  # type: ignore[no-untyped-def]
-    """Channels ``first ...`` of the `Values` (N, C, L) as rows of N L values."""
-    if z.halves:
-        _gather(z.half, first, channels, seen_as(rows, np.uint32), widened)
-    else:
-        _gather(z.single, first, channels, rows, unchanged)
-
-
-@jit
-def scatter(rows, first, channels, out):  # type: ignore[no-untyped-def]
-    """The inverse of :func:`gather`."""
-    if out.halves:
-        _scatter(seen_as(rows, np.uint32), first, channels, out.half, narrowed)
-    else:
-        _scatter(rows, first, channels, out.single, unchanged)
-
-
-@inline
-def _gather(z, first, channels, rows, become):  # type: ignore[no-untyped-def]
-    outer, _, inner = z.shape
-    if inner == 1:
-        for n in range(outer):
-            for c in range(channels):
-                rows[c, n] = become(z[n, first + c, 0])
-    else:
-        for c in range(channels):
-            for n in range(outer):
-                at = n * inner
-                for i in range(inner):
-                    rows[c, at + i] = become(z[n, first + c, i])
-
-
-@inline
-def _scatter(rows, first, channels, out, become):  # type: ignore[no-untyped-def]
-    outer, _, inner = out.shape
-    if inner == 1:
-        for n in range(outer):
-            for c in range(channels):
-                out[n, first + c, 0] = become(rows[c, n])
-    else:
-        for c in range(channels):
-            for n in range(outer):
-                at = n * inner
-                for i in range(inner):
-                    out[n, first + c, i] = become(rows[c, at + i])
-
-
-@jit
 def unchanged(value):  # type: ignore[no-untyped-def]
     """A float32 as it is."""
     return value
@@ -108,6 +61,67 @@ def narrowed(bits):  # type: ignore[no-untyped-def]
     rounded = np.uint32(bits + odd + np.uint32(0x7FFF)) >> np.uint32(16)
     unknown = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(INFINITE)
     return np.uint16(np.uint32(0x7FC0) if unknown else rounded)
+
+
+# Made for one conversion each: handed in, it would be compiled into every caller.
+
+
+def _gathering(become: Any) -> Any:
+    @jit
+    def gather(z, first, channels, rows):  # type: ignore[no-untyped-def]
+        outer, _, inner = z.shape
+        if inner == 1:
+            for n in range(outer):
+                for c in range(channels):
+                    rows[c, n] = become(z[n, first + c, 0])
+        else:
+            for c in range(channels):
+                for n in range(outer):
+                    at = n * inner
+                    for i in range(inner):
+                        rows[c, at + i] = become(z[n, first + c, i])
+
+    return gather
+
+
+def _scattering(become: Any) -> Any:
+    @jit
+    def scatter(rows, first, channels, out):  # type: ignore[no-untyped-def]
+        outer, _, inner = out.shape
+        if inner == 1:
+            for n in range(outer):
+                for c in range(channels):
+                    out[n, first + c, 0] = become(rows[c, n])
+        else:
+            for c in range(channels):
+                for n in range(outer):
+                    at = n * inner
+                    for i in range(inner):
+                        out[n, first + c, i] = become(rows[c, at + i])
+
+    return scatter
+
+
+_gather_single, _gather_half = _gathering(unchanged), _gathering(widened)
+_scatter_single, _scatter_half = _scattering(unchanged), _scattering(narrowed)
+
+
+@jit
+def gather(z, first, channels, rows):  # type: ignore[no-untyped-def]
+    """Channels ``first ...`` of the `Values` (N, C, L) as rows of N L values."""
+    if z.halves:
+        _gather_half(z.half, first, channels, seen_as(rows, np.uint32))
+    else:
+        _gather_single(z.single, first, channels, rows)
+
+
+@jit
+def scatter(rows, first, channels, out):  # type: ignore[no-untyped-def]
+    """The inverse of :func:`gather`."""
+    if out.halves:
+        _scatter_half(seen_as(rows, np.uint32), first, channels, out.half)
+    else:
+        _scatter_single(rows, first, channels, out.single)
 
 
 @jit
