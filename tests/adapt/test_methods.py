@@ -99,14 +99,19 @@ def test_episodic_forgets_continual_does_not(name):
     options = {"tent": {"lr": 0.1}, "safe": {"every": 4, "caution": 1.0}, "rotta": {"every": 4}}[
         name
     ]
-    other = 2 * torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(4)) + 1
-    episodic, continual = create(name, episodic=True, **options), create(name, **options)
-    for method in (episodic, continual):
-        first = method(X)
-        for _ in range(6):  # `safe` wants a drift to be proven
-            method(other)
-        again = method(X)
-        assert torch.equal(first, again) == (method is episodic)
+    moved = []
+    for seed in range(4, 9):  # `safe` wants a drift to be proven, and one stream may not prove it
+        other = 2 * torch.randn(9, 1, 8, 8, generator=torch.Generator().manual_seed(seed)) + 1
+        episodic, continual = create(name, episodic=True, **options), create(name, **options)
+        same_again = []
+        for method in (episodic, continual):
+            first = method(X)
+            for _ in range(6):
+                method(other)
+            same_again.append(torch.equal(first, method(X)))
+        assert same_again[0]
+        moved.append(not same_again[1])
+    assert sum(moved) >= 3 if name == "safe" else all(moved)
     assert (episodic.mode, continual.mode) == ("episodic", "continual")
 
 
