@@ -167,6 +167,20 @@ def test_forgetting():
     torch.testing.assert_close(it(q, k, v, x), F.scaled_dot_product_attention(q, k, v, bias))
 
 
+def test_forgetting_gates_that_are_shut_stay_finite_in_onnx(tmp_path):
+    pytest.importorskip("onnxscript")
+    runtime, path = pytest.importorskip("onnxruntime"), str(tmp_path / "forgetting.onnx")
+    it, inputs = made("forgetting").float(), [t.float() for t in data()]
+    with torch.no_grad():
+        it.gate.weight.zero_()
+        it.gate.bias.fill_(-50.0)  # a sigmoid of 0 in onnxruntime
+    torch.onnx.export(it.eval(), tuple(inputs), path, dynamo=True, verbose=False)
+    session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [place.name for place in session.get_inputs()]
+    (got,) = session.run(None, dict(zip(names, (t.numpy() for t in inputs), strict=True)))
+    torch.testing.assert_close(torch.from_numpy(got), it(*inputs))
+
+
 def test_forgetting_is_its_recurrence():
     it, (q, k, _, x) = made("forgetting"), data()
     f = torch.sigmoid(it.gate(x)).transpose(1, 2)

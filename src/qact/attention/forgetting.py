@@ -58,7 +58,9 @@ class Forgetting(Mapped):
     def decay(self, x: Tensor | None) -> Tensor:
         """``c``, the running sums of ``log f``: (N, H, L), float32 or float64."""
         f = self.gate(tokens(x, "forgetting")).transpose(1, 2)
-        return F.logsigmoid(f if f.dtype == torch.float64 else f.float()).cumsum(-1)
+        f = f if f.dtype == torch.float64 else f.float()
+        # ONNX has no logsigmoid: it would be Log(Sigmoid(f)), which is -inf from f = -18 on.
+        return -F.softplus(-f, threshold=40).cumsum(-1)
 
     def bias(self, q: Tensor, k: Tensor, x: Tensor | None, mask: Tensor | None) -> Tensor:
         """``D``, and ``-inf`` behind the query and where it is masked."""
