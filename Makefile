@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 # Wheels that would replace torch by another build of it: without their dependencies.
 MODELS := torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 
-.PHONY: bench bench-full test test-slow test-all lint docs kernels wheel clean
+.PHONY: bench bench-full test test-seeds test-slow test-all lint docs kernels wheel clean
 
 # `make bench FULL=1` adds every adaptation method on every stream, on the same networks.
 bench: $(STAMP)
@@ -19,6 +19,10 @@ bench-full: bench
 # Two processes of one thread each: more threads than cores wait for each other, spinning.
 test: lint $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# `make test-seeds OFFSET=3 THREADS=4 ROOMS=tests/taps`: 3 is added to every seed.
+test-seeds: $(STAMP)
+	OMP_NUM_THREADS=$(or $(THREADS),1) $(BIN)/python -m pytest -n 2 --seed-offset $(OFFSET) $(or $(ROOMS),tests)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not exhaustive" tests

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import qact
-from qact.activations.transport import transport
+from qact.activations.transport import KNOTS, _levels, transport
 
 C, N = 3, 4000
 
@@ -41,26 +41,30 @@ def test_the_exact_map_makes_sorted_outputs_the_sorted_targets():
     assert (got.argsort(0) == a.argsort(0)).float().mean() > 0.99  # monotone: the order stays
 
 
-@pytest.mark.parametrize(("n", "spread", "most"), [(5_000, 1.0, 0.3), (200_000, 0.5, 0.06)])
-def test_the_tail_is_moved_value_by_value(n, spread, most):
+@pytest.mark.parametrize(("n", "spread"), [(5_000, 1.0), (200_000, 0.5)])
+def test_the_tail_is_moved_value_by_value(n, spread):
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(n, 1, generator=generator)
     b = (spread * torch.randn(n, 1, generator=generator)).exp()
     source, target = qact.Context(1).add(a), qact.Context(1).add(b)
     cells = [float(c.histogram.grid.width(torch.float32)) for c in (source, target)]
     x, got, want = (t[:, 0].sort().values for t in (a, transport(a, source, target), b))
-    assert (got - want).abs().max() < most  # it was 3.5 and more with equal shares alone
     assert (got - want).abs().mean() < 0.01
-    # A context knows a place to one of its cells: what is off is that, between the values on either
-    # side of it.
+    # A context knows a place to one of its cells, and between two knots the map is a line: what is
+    # off is that, between the values of the knots on either side of it. How large that gap is, is
+    # luck: 0.06 to 1.5; with equal shares alone it was 3.5 and more.
     below = (torch.searchsorted(x, x - cells[0]) - 1).clamp(min=0)
     above = torch.searchsorted(x, x + cells[0], right=True).clamp(max=n - 1)
-    assert (got >= want[below] - 1.5 * cells[1]).all()
-    assert (got <= want[above] + 1.5 * cells[1]).all()
+    knots = _levels(torch.tensor([n]), KNOTS)[0][0] * n
+    down, up = (rank.clamp(max=n - 1).long() for rank in (knots, knots.ceil()))
+    below = down[torch.searchsorted(down, below, right=True) - 1]
+    above = up[torch.searchsorted(up, above)]
+    assert (got >= want[below] - 0.5 * cells[1]).all()
+    assert (got <= want[above] + 0.5 * cells[1]).all()
 
 
-def test_the_largest_error_of_twenty_draws_is_a_gap_between_neighbours():
-    worst = []
+def test_the_largest_error_is_a_small_part_of_the_largest_gap_between_neighbours():
+    parts = []
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
         a, b = (
@@ -69,9 +73,11 @@ def test_the_largest_error_of_twenty_draws_is_a_gap_between_neighbours():
         )
         b = b.exp()
         got = transport(a, qact.Context(1).add(a), qact.Context(1).add(b))
-        worst.append(float((got[a[:, 0].argsort()] - b.sort(0).values).abs().max()))
-    assert sorted(worst)[10] < 0.3  # 0.5 before a bin's mean placed its values
-    assert max(worst) < 0.75  # it was 1.7
+        want = b.sort(0).values
+        error = (got[a[:, 0].argsort()] - want).abs().max()
+        parts.append(float(error / want.diff(dim=0).max()))
+    assert sorted(parts)[10] < 0.1  # 0.04, and half of 100 draws between 0.016 and 0.067
+    assert max(parts) < 1  # 0.34 in 100 draws
 
 
 def test_of_gaussians_both_maps_are_the_same_line():

@@ -208,17 +208,17 @@ def test_a_second_thread_waits_for_the_batch_of_the_first():
     halfway, go_on, done = threading.Event(), threading.Event(), threading.Event()
     before = state(method)
     meeting.passes, meeting.at = 0, 2  # after the first of two steps
-    meeting.call = lambda: (halfway.set(), go_on.wait(60))
+    meeting.call = lambda: (halfway.set(), go_on.wait(900))
     first = threading.Thread(target=method, args=(X,))
     first.start()
-    assert halfway.wait(60)
+    assert halfway.wait(900)
     saved: list[dict] = []
     second = threading.Thread(target=lambda: (saved.append(state(method)), done.set()))
     second.start()
     assert not done.wait(0.2)  # half a batch is not to be seen
     go_on.set()
     for thread in (first, second):
-        thread.join(60)
+        thread.join(900)
     twin = create("tent")
     twin(X), twin(X)
     assert all(torch.equal(v, saved[0][k]) for k, v in state(twin).items())
@@ -247,7 +247,7 @@ def in_child(function) -> int:
             code = 0 if function() else 2
         finally:
             os._exit(code)
-    watchdog = threading.Timer(60, lambda: os.kill(pid, 9))
+    watchdog = threading.Timer(900, lambda: os.kill(pid, 9))
     watchdog.start()
     status = os.waitpid(pid, 0)[1]
     watchdog.cancel()
@@ -267,12 +267,12 @@ def test_a_method_works_in_a_forked_child_while_a_thread_of_the_parent_is_halfwa
         assert in_child(lambda: torch.equal(method(X), want)) == 0
         halfway, go_on = threading.Event(), threading.Event()
         meeting.passes, meeting.at = 0, 1
-        meeting.call = lambda: (halfway.set(), go_on.wait(60))
+        meeting.call = lambda: (halfway.set(), go_on.wait(900))
         busy = threading.Thread(target=method, args=(3 * X,))
         busy.start()
-        assert halfway.wait(60)  # its statistics have moved, its lock is held
+        assert halfway.wait(900)  # its statistics have moved, its lock is held
         assert in_child(lambda: torch.equal(method(X), want)) == 0
         go_on.set()
-        busy.join(60)
+        busy.join(900)
     finally:
         torch.set_num_threads(threads)

@@ -78,7 +78,7 @@ def launch(size, *arguments):
 
 
 def finish(processes):
-    said = [process.communicate(timeout=300) for process in processes]
+    said = [process.communicate(timeout=900) for process in processes]
     assert all(process.returncode == 0 for process in processes), said
     return said
 

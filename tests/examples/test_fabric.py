@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples" / "fabric.py"
 def test_two_processes_under_fabric():
     pytest.importorskip("lightning_fabric")
     done = subprocess.run(
-        [sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=300
+        [sys.executable, str(EXAMPLE)], capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stderr
     assert "on 2 processes, contexts agree: True" in done.stdout

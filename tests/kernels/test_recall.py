@@ -516,7 +516,7 @@ def test_threads_that_come_first_at_once_read_one_record():
     prepared = compiled._prepared
 
     def together(given: Stored):  # type: ignore[no-untyped-def]
-        start.wait(10)  # both have found nothing
+        start.wait(900)  # both have found nothing
         return prepared(given)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool_:
@@ -600,7 +600,7 @@ def test_processors_with_narrower_vectors(kind, tmp_path):
     named = {"NUMBA_CPU_NAME": kind, "NUMBA_CPU_FEATURES": features[kind]}
     settings = {**os.environ, **named, "NUMBA_CACHE_DIR": str(tmp_path / "cache")}
     files = [str(tmp_path / name) for name in ("state", "inputs", "outputs")]
-    subprocess.run([sys.executable, "-c", ELSEWHERE, *files], env=settings, check=True, timeout=500)
+    subprocess.run([sys.executable, "-c", ELSEWHERE, *files], env=settings, check=True, timeout=900)
     for got, mine in zip(torch.load(files[2], weights_only=True), want, strict=True):
         # Lines where a processor cannot index one register by another.
         bound = {"haswell": 1e-6, "x86-64": float(layer.stored().slack.max()) + 1e-6}[kind]

@@ -61,7 +61,7 @@ def elsewhere(work: Callable[[], None]) -> Iterator[threading.Event]:
     thread = threading.Thread(target=run)
     thread.start()
     yield thread
-    thread.join(60)
+    thread.join(900)
     assert not errors, errors
 
 
@@ -76,7 +76,7 @@ def test_a_block_changes_nothing_in_another_thread(name):
     opened, asked, found = threading.Event(), threading.Event(), []
 
     def other() -> None:
-        assert opened.wait(60)
+        assert opened.wait(900)
         with torch.no_grad():
             found.append(model(X))
         asked.set()
@@ -84,7 +84,7 @@ def test_a_block_changes_nothing_in_another_thread(name):
     with elsewhere(other), torch.no_grad(), BLOCKS[name](model):
         first = model(X)
         opened.set()
-        assert asked.wait(60)
+        assert asked.wait(900)
         again = model(X)
     assert torch.equal(found[0], plain)
     assert torch.equal(first, inside)
@@ -101,14 +101,14 @@ def test_a_norm_that_is_at_work_in_one_thread_lends_nothing_to_another():
     at_work, asked, found = threading.Event(), threading.Event(), []
 
     def other() -> None:
-        assert at_work.wait(60)
+        assert at_work.wait(900)
         with torch.no_grad():
             found.append(model(X))
         found.append({k: v.clone() for k, v in model.state_dict().items()})
         asked.set()
 
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    model[1].pause = threading.current_thread(), lambda: (at_work.set(), asked.wait(60))
+    model[1].pause = threading.current_thread(), lambda: (at_work.set(), asked.wait(900))
     with elsewhere(other), torch.no_grad(), qact.adapting(model):
         assert torch.equal(model(X), inside)
     assert torch.equal(found[0], plain)
@@ -123,7 +123,7 @@ def test_blocks_of_several_threads_overlap_in_any_order():
             with block(model):
                 want[name] = model(X)
     keys = {name: sorted(module.__dict__) for name, module in model.named_modules()}
-    step = threading.Barrier(3, timeout=60)
+    step = threading.Barrier(3, timeout=900)
 
     def work(name: str, rounds: int) -> None:
         for turn in range(5):

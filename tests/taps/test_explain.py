@@ -70,7 +70,7 @@ def test_the_report_measures_what_patching_brings_back(net):
     loss = [F.cross_entropy(z.double(), Y).item() for z in (net(SHIFTED), logits)]
     assert a.restored.loss == pytest.approx(loss[1], rel=1e-9)
     assert a.gain == pytest.approx(loss[0] - loss[1], rel=1e-6)
-    assert a.restored.accuracy == float((logits.argmax(1) == Y).float().mean())
+    assert a.restored.accuracy == float((logits.argmax(1) == Y).double().mean())
     assert report.costliest in (a, b)
     assert "norm *" in str(report)
     assert "* everything passes here" in str(report)

@@ -92,7 +92,7 @@ def test_boxes_by_hand(digits):
 def test_false_alarms_and_outliers(digits, name):
     net, images, labels = digits
     score = create(name).fit(net, [(images[900:1350], labels[900:1350])])
-    new, noise = score.score(images[1350:]), score.score(torch.rand(300, 64))
+    new, noise = score.score(images[1350:]), score.score(4 * torch.randn(300, 64))
     for rate in (0.05, 0.1, 0.2):  # 3.5 deviations of the difference of two shares of 450
         limit = score.threshold(rate)
         assert (new > limit).double().mean() < rate + 3.5 * (2 * rate * (1 - rate) / 450) ** 0.5

@@ -212,12 +212,12 @@ def test_scales_of_channels_become_one_of_the_layer():
 
 def test_searched_scales_are_no_worse_than_rounding_to_the_nearest():
     torch.manual_seed(0)
-    w, x = torch.randn(8, 16), torch.randn(100, 16) * torch.logspace(-1, 1.5, 16)
+    w, x = torch.randn(64, 64), torch.randn(200, 64) * torch.logspace(-1, 1.5, 64)
     scales, errors = awq_scales(w, x, bits=3)
     rows = Uniform(3, w.amin(1, keepdim=True), w.amax(1, keepdim=True))
     nearest = float((x @ rows(w).T - x @ w.T).square().mean())
     assert errors[0] == pytest.approx(nearest, rel=1e-4)  # alpha = 0
-    assert min(errors) < 0.7 * nearest
+    assert min(errors) < 0.75 * nearest  # 0.59 with a spread of 0.03 over seeds
     torch.testing.assert_close((x / scales) @ (w * scales).T, x @ w.T, atol=1e-3, rtol=1e-3)
 
 

@@ -34,7 +34,7 @@ FACTS = (
 
 @dataclass(frozen=True)
 class Progress:
-    """Of a training step: its number, its loss and how many features are dead."""
+    """Of a training step: its number, its loss and how many features were dead before it."""
 
     step: int
     loss: float

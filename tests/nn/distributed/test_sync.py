@@ -37,7 +37,7 @@ def ranks(tmp_path_factory):
     pipe = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
     running = [subprocess.Popen([*command, str(r), str(directory)], **pipe) for r in (0, 1)]
     try:
-        said = [process.communicate(timeout=120)[0] for process in running]
+        said = [process.communicate(timeout=900)[0] for process in running]
     finally:
         for process in running:
             process.kill()

@@ -81,7 +81,7 @@ def main(rank: int, directory: Path) -> None:
     torch.set_num_threads(1)
     store = dist.FileStore(str(directory / "store"), 2)
     dist.init_process_group(
-        "gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=60)
+        "gloo", store=store, rank=rank, world_size=2, timeout=timedelta(seconds=800)
     )
     found = {"synchronised": synchronised(rank), "ddp": ddp(rank), "fsdp": fsdp(rank)}
     found["all empty"] = all_empty()
