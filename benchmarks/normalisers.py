@@ -154,10 +154,16 @@ def over(rows: list[dict[str, str]], metric: str = "accuracy", **where: str) -> 
     return fmean(kept)
 
 
+def complete(found: Rows) -> list[str]:
+    """The normalisers whose networks of GELU are in."""
+    return [n for n in NORMALISERS if all((n, "gelu", s) in found for s in SEEDS)]
+
+
 def table(found: Rows) -> list[str]:
     """Ranked by accuracy under shift, the mean of all regimes that every normaliser has."""
-    acts = [a for a in ADAPTED if all((n, a, s) in found for n in NORMALISERS for s in SEEDS)]
-    if not acts:
+    names = complete(found)
+    acts = [a for a in ADAPTED if all((n, a, s) in found for n in names for s in SEEDS)]
+    if not names:
         return [f"Not measured yet: {len(found)} networks are in."]
     regimes = [(a, how) for a in acts for how in ("frozen", ADAPTED[a])]
     strides = {int(row["stride"]) for row in next(iter(found.values()))}
@@ -170,7 +176,7 @@ def table(found: Rows) -> list[str]:
         ]
 
     shift = {"severity": "+", "stride": str(usual)}
-    mean = {n: seeds(n, "accuracy", regimes, **shift) for n in NORMALISERS}
+    mean = {n: seeds(n, "accuracy", regimes, **shift) for n in names}
     stored = [(a, "frozen") for a in acts]
     heads = [f"{a}, {how}" for a, how in regimes]
     head = ["", "normaliser", "clean", *heads, "mean", "less softmax"]
@@ -183,10 +189,10 @@ def table(found: Rows) -> list[str]:
                 strict=True,
             )
         ]
-        for n in NORMALISERS
+        for n in names
     }
     lines = ["| " + " | ".join(head) + " |", "|---:|---|" + "---:|" * (len(head) - 2)]
-    for place, name in enumerate(sorted(NORMALISERS, key=lambda n: -fmean(mean[n])), 1):
+    for place, name in enumerate(sorted(names, key=lambda n: -fmean(mean[n])), 1):
         columns = [
             seeds(name, "accuracy", stored, severity="0", stride=str(usual)),
             *(seeds(name, "accuracy", [way], **shift) for way in regimes),
@@ -210,20 +216,21 @@ def _less(values: dict[str, list[float]], name: str) -> str:
 def summary(found: Rows) -> list[str]:
     """What the page says in words: of accuracy at the usual stride, over all normalisers."""
     usual = str(max(int(row["stride"]) for row in next(iter(found.values()))))
+    names = complete(found)
 
     def means(activation: str, how: str, severity: str) -> list[float]:
         where = {"severity": severity, "stride": usual, "adaptation": how}
-        return [fmean(over(found[n, activation, s], **where) for s in SEEDS) for n in NORMALISERS]
+        return [fmean(over(found[n, activation, s], **where) for s in SEEDS) for n in names]
 
     clean, shifted = (means("gelu", "frozen", severity) for severity in ("0", "+"))
     lines = [f"clean and shifted correlate by {correlation(clean, shifted):.2f}"]
-    if ("softmax", "qact", SEEDS[-1]) in found:
+    if all((n, "qact", s) in found for n in names for s in SEEDS):
         for act, how in ADAPTED.items():
             all_of = [
                 means(act, *which) for which in (("frozen", "0"), ("frozen", "+"), (how, "+"))
             ]
-            names = "clean", "shifted", f"shifted, {how}"
-            told = (f"{k} {100 * fmean(v):.1f}" for k, v in zip(names, all_of, strict=True))
+            heads = "clean", "shifted", f"shifted, {how}"
+            told = (f"{k} {100 * fmean(v):.1f}" for k, v in zip(heads, all_of, strict=True))
             gains = [100 * (b - a) for a, b in zip(*all_of[1:], strict=True)]
             lines.append(
                 f"{act}: {', '.join(told)}; {how} gains {min(gains):.1f} to {max(gains):.1f}"
@@ -232,7 +239,7 @@ def summary(found: Rows) -> list[str]:
         gains = [100 * (ours - theirs) for theirs, ours in pairs]
         lines.append(
             f"adapted, qact less gelu: {fmean(gains):.1f}, {min(gains):.1f} to {max(gains):.1f}, "
-            f"softmax {gains[NORMALISERS.index('softmax')]:.1f}"
+            f"softmax {gains[names.index('softmax')]:.1f}"
         )
     return lines
 
@@ -245,7 +252,7 @@ def write_page() -> None:
             head, rest = text.split(begin)
             text = f"{head}{begin}\n\n" + "\n".join(table(read(path))) + f"\n\n{end}"
             text += rest.split(end)[1]
-            if all((n, "gelu", s) in read(path) for n in NORMALISERS for s in SEEDS):
+            if complete(read(path)):
                 print(study, *summary(read(path)), sep="\n  ")
     PAGE.write_text(text, encoding="utf-8")
 
