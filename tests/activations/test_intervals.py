@@ -224,3 +224,21 @@ def test_refusals():
         interval(made("qact", levels=torch.sin).float(), box)
     with pytest.raises(NotImplementedError, match="transport of strength 2"):
         interval(made("transported", strength=2.0), box)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_kink_under_a_norm_is_bounded_as_it_is_read_with_a_gradient_and_without(sign):
+    torch.manual_seed(0)
+    layer = qact.NormedQAct(4, dim=-1, after=True)
+    with torch.no_grad():
+        layer.quantile.bias -= 1.2
+        layer.norm_out.weight *= sign
+    layer(torch.randn(50, 7, 4))
+    layer.eval()
+    ends = torch.linspace(-3, 3, 2001)[:, None].expand(-1, 4)
+    bounds = interval(layer, Box(ends - 0.3, ends))
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for y in (layer(ends), layer(ends - 0.3)):
+                assert (bounds.low - 2e-6 <= y).all()
+                assert (y <= bounds.high + 2e-6).all()

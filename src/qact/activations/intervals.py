@@ -255,4 +255,10 @@ def _leveled(module: QAct, box: Box, level: levels.Level) -> Box:
 @rule(NormedQAct)
 def _normed(module: Any, box: Box) -> Box:
     middle = interval(module.quantile, enclosed(module.norm_in, box))
-    return middle if module.norm_out is None else enclosed(module.norm_out, middle)
+    if module.norm_out is None:
+        return middle
+    # Without a gradient all three are read off one table, in which a ReLU under a negative scale
+    # bends at an edge beside its kink: by that much the two readings differ.
+    with torch.no_grad():
+        together = enclosed(module, box)
+    return Box.around([*enclosed(module.norm_out, middle), *together])
