@@ -172,23 +172,22 @@ def test_a_compiled_graph_keeps_no_masks(name):
     torch.testing.assert_close(a.grad, b.grad)
 
 
-def test_transforms_of_torch_give_the_gradients_of_backward():
-    """Of every activation: gradients of single samples, and derivatives in forward mode."""
-    for name in qact.list_activations(alone=True):
-        layer, x = qact.activation(name, 4).double(), torch.randn(3, 4, 2, 2, dtype=torch.float64)
-        layer(x)
-        layer.eval()
+@pytest.mark.parametrize("name", qact.list_activations(alone=True))
+def test_transforms_of_torch_give_the_gradients_of_backward(name):
+    """Gradients of single samples, and derivatives in forward mode."""
+    layer, x = qact.activation(name, 4).double(), torch.randn(3, 4, 2, 2, dtype=torch.float64)
+    layer(x)
+    layer.eval()
 
-        def loss(x, layer=layer):
-            return layer(x).square().sum()
+    def loss(x):
+        return layer(x).square().sum()
 
-        point = x.clone().requires_grad_()
-        (want,) = torch.autograd.grad(loss(point), point)
-        single = torch.func.vmap(torch.func.grad(lambda row: loss(row[None])))
-        close = {"rtol": 1e-9, "atol": 1e-12, "msg": name}
-        torch.testing.assert_close(single(x), want, **close)
-        moved = torch.func.jvp(loss, (x,), (x,))[1].detach()
-        torch.testing.assert_close(moved, (want * x).sum(), **close)
+    point = x.clone().requires_grad_()
+    (want,) = torch.autograd.grad(loss(point), point)
+    single = torch.func.vmap(torch.func.grad(lambda row: loss(row[None])))
+    torch.testing.assert_close(single(x), want, rtol=1e-9, atol=1e-12)
+    moved = torch.func.jvp(loss, (x,), (x,))[1].detach()
+    torch.testing.assert_close(moved, (want * x).sum(), rtol=1e-9, atol=1e-12)
 
 
 def test_forward_mode_over_forward_mode_is_refused():
