@@ -72,6 +72,7 @@ def test_a_child_finds_open_what_another_thread_held():
             done.wait(60)
 
     def child(answers) -> None:
+        torch.set_num_threads(1)  # a team of OpenMP's threads does not outlive a fork
         with lock:
             answers.put((seen, float(context.add(torch.ones(4, 2)).count[0])))
 
