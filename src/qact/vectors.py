@@ -7,6 +7,7 @@ that squares embeddings, weights or activations does it here, in another unit or
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from qact import _compat
 
 
-def unit_of(x: Tensor, dim: int | None = None) -> Tensor:
+def unit_of(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
     """Return a power of two near the largest finite absolute value, of all or along ``dim``.
 
     Dividing by it rounds nothing, and leaves values below 4. It is 1 where all are 0, and has no
@@ -38,6 +39,12 @@ def unit_of(x: Tensor, dim: int | None = None) -> Tensor:
     most = torch.where(most == 0, 1.0, most.clamp_min(4 * limits.tiny))
     exponent = torch.log2(most).floor().clamp_max(math.frexp(limits.max)[1] - 1)
     return torch.exp2(exponent).to(x.dtype)
+
+
+def exact(device: str) -> AbstractContextManager[Any]:
+    """Without autocast, which costs a small loss a twentieth of its time if it is off anyway."""
+    off = not torch.is_autocast_enabled(device)
+    return nullcontext() if off else torch.autocast(device, enabled=False)
 
 
 def wide(x: Tensor) -> Tensor:

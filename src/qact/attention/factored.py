@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from qact.attention.form import Form, keys_kept
+from qact.vectors import exact, wide
+from qact.weights.masking import divided
 
 CHUNK = 128  # queries of a causal form that are worked on at once
-TINY = 1e-6
 
 
 def summed(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
@@ -26,10 +27,24 @@ def summed(q: Tensor, k: Tensor, v: Tensor, causal: bool) -> Tensor:
     return torch.cat(parts, -2)
 
 
+def exponentials(a: Tensor, b: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """``e^a`` (N, H, L, F) and ``e^b`` (N, H, S, F), up to what cancels in a row of weights.
+
+    Of each feature the largest key goes over to the queries, of each query its largest feature is
+    taken off: no row sums to less than 1, however far exponents lie apart. Of a causal form all
+    keys count, so that a row vanishes whose own are ``e^-87`` of those behind it (float32).
+    """
+    b = b if keep is None else b.masked_fill(~keep, -torch.inf)
+    top = b.detach().amax(-2, keepdim=True).clamp_min(torch.finfo(b.dtype).min)
+    a = a + top
+    return (a - a.detach().amax(-1, keepdim=True)).exp(), (b - top).exp()
+
+
 class Linear(Form):
     """Weights ``phi(q_i) phi(k_j)`` of features that :meth:`factors` gives, rows divided by sums.
 
-    A form whose weights are not divided sets ``divided = False``.
+    Features and sums are float32 at least: those of half precision overflow in long sequences. A
+    form whose weights are not divided sets ``divided = False``.
     """
 
     linear = True
@@ -48,26 +63,31 @@ class Linear(Form):
             raise ValueError(
                 f"causal: {q.shape[-2]} queries and {k.shape[-2]} keys must be as many"
             )
-        a, b = self.factors(q, k, keep)
+        a, b = self.factors(wide(q), wide(k), keep)
         return a, b if keep is None else b.masked_fill(~keep, 0)
 
     def weights(
         self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the weights (N, H, L, S)."""
-        a, b = self._kept(q, k, keys_kept(mask, k))
-        w = a @ b.transpose(-1, -2)
-        w = w.tril() if self.causal else w
-        return w / w.sum(-1, keepdim=True).clamp_min(TINY) if self.divided else w
+        with exact(q.device.type):
+            a, b = self._kept(q, k, keys_kept(mask, k))
+            w = a @ b.transpose(-1, -2)
+            w = w.tril() if self.causal else w
+            return (divided(w, w.sum(-1, keepdim=True)) if self.divided else w).to(q.dtype)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the output (N, H, L, E), in linear time."""
-        keep, v = keys_kept(mask, k), self.values(v)
-        a, b = self._kept(q, k, keep)
-        v = v if keep is None else v.masked_fill(~keep, 0)
-        if not self.divided:
-            return self.finish(summed(a, b, v, self.causal), x)
-        both = summed(a, b, torch.cat([v, torch.ones_like(v[..., :1])], -1), self.causal)
-        return self.finish(both[..., :-1] / both[..., -1:].clamp_min(TINY), x)
+        keep = keys_kept(mask, k)
+        with exact(q.device.type):
+            a, b = self._kept(q, k, keep)
+            w = self.values(wide(v))
+            w = w if keep is None else w.masked_fill(~keep, 0)
+            if self.divided:
+                w = torch.cat([w, torch.ones_like(w[..., :1])], -1)
+            output = summed(a, b, w, self.causal)
+            if self.divided:
+                output = divided(output[..., :-1], output[..., -1:])
+        return self.finish(output, x).to(v.dtype)

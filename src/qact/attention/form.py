@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
+from qact.vectors import exact, wide
+from qact.weights.masking import fitting
 
 
 class Form(nn.Module):
@@ -52,8 +54,11 @@ class Form(nn.Module):
     def quadratic(
         self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """The output by its definition, from all weights."""
-        return self.finish(self.weights(q, k, x, mask) @ self.values(v), x)
+        """The output by its definition, from all weights, in float32 at least."""
+        w = self.weights(wide(q), wide(k), x, mask)
+        with exact(q.device.type):
+            output = w @ self.values(wide(v))
+        return self.finish(output, x).to(v.dtype)
 
     def forward(
         self, q: Tensor, k: Tensor, v: Tensor, x: Tensor | None = None, mask: Tensor | None = None
@@ -74,13 +79,20 @@ def tokens(x: Tensor | None, name: str) -> Tensor:
 
 
 def joint(
-    mask: Tensor | None, causal: bool, queries: int, keys: int, like: Tensor, first: bool = False
+    mask: Tensor | None, causal: bool, q: Tensor, k: Tensor, first: bool = False
 ) -> Tensor | None:
-    """The mask and the causal one as one; queries stand at the end of the keys, or at the first."""
+    """The mask and the causal one as one; queries stand at the end of the keys, or at the first.
+
+    Raises:
+        TypeError, ValueError: the mask is none of these scores.
+    """
+    L, S = q.shape[-2], k.shape[-2]
+    if mask is not None:
+        fitting(mask, (*q.shape[:-1], S))
+        mask = torch.atleast_2d(mask)  # as torch's own attention wants it
     if not causal:
         return mask
-    lower = torch.ones(queries, keys, dtype=torch.bool, device=like.device)
-    lower = lower.tril(0 if first else keys - queries)
+    lower = torch.ones(L, S, dtype=torch.bool, device=q.device).tril(0 if first else S - L)
     if mask is None:
         return lower
     if mask.dtype == torch.bool:

@@ -10,16 +10,17 @@ from torch import Tensor, nn
 from qact import checks
 from qact.attention.quadratic import Mapped
 from qact.attention.registry import register
-from qact.vectors import unit_vectors
-from qact.weights.masking import shares, unscaled
+from qact.vectors import unit_vectors, wide
+from qact.weights.masking import divided, unscaled
 
 
 def lengths(q: Tensor, k: Tensor, causal: bool) -> Tensor:
     """How many keys each query has before it, itself included, or all: (L, 1)."""
     L, S = q.shape[-2], k.shape[-2]
+    dtype = torch.promote_types(q.dtype, torch.float32)  # half precision cannot count that far
     if not causal:
-        return torch.full((L, 1), float(S), dtype=q.dtype, device=q.device)
-    return torch.arange(S - L + 1, S + 1, dtype=q.dtype, device=q.device).clamp_min(1)[:, None]
+        return torch.full((L, 1), float(S), dtype=dtype, device=q.device)
+    return torch.arange(S - L + 1, S + 1, dtype=dtype, device=q.device).clamp_min(1)[:, None]
 
 
 @register(
@@ -49,7 +50,7 @@ class Selective(Mapped):
     def queries(self, q: Tensor, k: Tensor) -> Tensor:
         """The queries, sharpened."""
         factor = 1 + torch.exp(-torch.exp(self.beta)) * lengths(q, k, self.causal).log()
-        return factor * q
+        return factor.to(q.dtype) * q
 
 
 @register(
@@ -94,9 +95,10 @@ class LSSA(Mapped):
         self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the weights (N, H, L, S)."""
-        w = super().weights(q, unit_vectors(k), x, mask)
+        w = super().weights(wide(q), unit_vectors(wide(k)), x, mask)
         if self.power is None:
-            return w
+            return w.to(q.dtype)
         n = lengths(q, k, self.causal)
         above = torch.relu(n * w - (n > 3).to(w.dtype))
-        return shares(unscaled(above, -1) ** self.power, torch.ones_like(w, dtype=torch.bool), -1)
+        sharp = unscaled(above, -1) ** self.power
+        return divided(sharp, sharp.sum(-1, keepdim=True)).to(q.dtype)

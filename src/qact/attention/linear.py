@@ -6,13 +6,17 @@ import math
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from qact import checks
-from qact.attention.factored import Linear
+from qact.attention.factored import Linear, exponentials
 from qact.attention.form import joint, tokens
 from qact.attention.registry import register
-from qact.vectors import lengths, unit_vectors
+from qact.vectors import lengths, unit_of, unit_vectors
+
+
+def elu_exponent(t: Tensor) -> Tensor:
+    """``log(elu(t) + 1)``, whose digits the sum loses below zero: log(1 + t) above, t below."""
+    return torch.where(t > 0, torch.log1p(torch.relu(t)), t)
 
 
 @register(
@@ -32,7 +36,7 @@ class Elu(Linear):
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """``elu + 1`` of both."""
-        return F.elu(q) + 1, F.elu(k) + 1
+        return exponentials(elu_exponent(q), elu_exponent(k), keep)
 
 
 @register(
@@ -45,8 +49,7 @@ class Favor(Linear):
     """FAVOR+: positive random features whose product is ``e^(q k / sqrt D)`` in the mean.
 
     ``phi(x) = exp(omega x - |x|^2/2) / sqrt(m)`` (arXiv 2009.14794), Gaussian ``omega`` orthogonal
-    in blocks of ``D``. The largest exponent is taken off, of each query and of all keys of a head:
-    it cancels in a row.
+    in blocks of ``D``. Large exponents cancel in a row and are taken off.
 
     Args:
         num_heads, head_dim, causal: see :class:`Form`.
@@ -78,10 +81,7 @@ class Favor(Linear):
         """The positive features."""
         a, b = (x * self.head_dim**-0.25 @ self.omega.to(x.dtype).T for x in (q, k))
         # What a row has in common cancels: of a query, its length; of all keys, the least length.
-        b = b - self._halved_squares(k, keep)
-        b = b if keep is None else b.masked_fill(~keep, -torch.inf)
-        top = b.detach().amax((-2, -1), keepdim=True).nan_to_num()
-        return (a - a.detach().amax(-1, keepdim=True)).exp(), (b - top).exp()
+        return exponentials(a, b - self._halved_squares(k, keep), keep)
 
     def _halved_squares(self, x: Tensor, keep: Tensor | None) -> Tensor:
         """``(|x|^2 - m^2) / 2`` of ``x / D^(1/4)``, ``m`` the least length of a head.
@@ -133,7 +133,7 @@ class TaylorShift(Linear):
         """Queries and keys whose product is the score."""
         if self.temperature is None:
             return q, k
-        return self.temperature * unit_vectors(q), unit_vectors(k)
+        return self.temperature.to(q.dtype) * unit_vectors(q), unit_vectors(k)
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The features of order 0, 1 and 2."""
@@ -182,13 +182,13 @@ class Hedgehog(Linear):
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """The learnt features."""
-        q, k = (t * self.head_dim**-0.25 @ w for t, w in ((q, self.query), (k, self.key)))
+        both = (q, self.query), (k, self.key)
+        q, k = (t * self.head_dim**-0.25 @ w.to(t.dtype) for t, w in both)
         if self.kind == "softmax":
             a, b = (torch.cat([t.softmax(-1), (-t).softmax(-1)], -1) for t in (q, k))
             return a, b
         a, b = (torch.cat([t, -t], -1) for t in (q, k))
-        a = a - a.detach().amax(-1, keepdim=True)  # cancels in a row
-        return a.exp(), (b - b.detach().amax((-2, -1), keepdim=True)).exp()
+        return exponentials(a, b, keep)
 
     def distillation(self, q: Tensor, k: Tensor) -> Tensor:
         """The cross-entropy of these weights against those of softmax, a mean over rows.
@@ -196,7 +196,7 @@ class Hedgehog(Linear):
         Its least value is the mean entropy of the softmax rows.
         """
         scores = q @ k.transpose(-1, -2) / math.sqrt(self.head_dim)
-        mask = joint(None, self.causal, q.shape[-2], k.shape[-2], q)
+        mask = joint(None, self.causal, q, k)
         scores = scores if mask is None else scores.masked_fill(~mask, -torch.inf)
         target = scores.softmax(-1)
         return -(target * self.weights(q, k).clamp_min(1e-12).log()).sum(-1).mean()
@@ -239,7 +239,8 @@ class CosFormer(Linear):
         n = max(q.shape[-2], k.shape[-2])
         if self.length is not None and self.length < n:
             raise ValueError(f"length={self.length} must be at least the {n} tokens")
-        return self._placed(q, n), self._placed(k, n)
+        # Without their units, of which products might vanish or overflow: they cancel in a row.
+        return self._placed(q / unit_of(q, -1), n), self._placed(k / unit_of(k, (-2, -1)), n)
 
     def _placed(self, t: Tensor, n: int) -> Tensor:
         place = torch.arange(t.shape[-2], dtype=t.dtype, device=t.device)[:, None]
@@ -279,10 +280,9 @@ class RankAugmented(Linear):
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
         """``elu + 1`` of both, keys times their weight."""
-        a, b = F.elu(q) + 1, F.elu(k) + 1
-        whole = a.mean(-2, keepdim=True) @ b.transpose(-1, -2) / math.sqrt(self.head_dim)
-        whole = whole if keep is None else whole.masked_fill(~keep.transpose(-1, -2), -torch.inf)
-        return a, b * whole.softmax(-1).transpose(-1, -2) * k.shape[-2]
+        a, b = elu_exponent(q), elu_exponent(k)
+        whole = a.exp().mean(-2, keepdim=True) @ b.exp().transpose(-1, -2)
+        return exponentials(a, b + whole.transpose(-1, -2) / math.sqrt(self.head_dim), keep)
 
     def finish(self, output: Tensor, x: Tensor | None) -> Tensor:
         """The modulated output."""

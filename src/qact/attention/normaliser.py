@@ -11,15 +11,17 @@ from torch.nn import functional as F
 
 from qact import weights as maps
 from qact.attention.form import joint
-from qact.attention.quadratic import Scores, normalising
+from qact.attention.quadratic import Scores, normalising, products
 
-MASKED = -1e4  # networks write masks as -1e4, -1e9 or the least number of a dtype
+# Networks add -1e4, -1e9 or the least number of a dtype to what they mask: -9,990 is a mask too,
+# and bfloat16 makes -9,984 of -1e4.
+MASKED = -5e3
 
 
 class Normaliser(nn.Module):
     """A map of :mod:`qact.weights` in the place of softmax: ``weights = normaliser(scores)``.
 
-    :func:`qact.convert` puts it there. Scores of -10,000 and below are masks, as networks write
+    :func:`qact.convert` puts it there. Scores of -5,000 and below are masks, as networks add
     them: their weights are exactly 0, and a row of them is all zeros.
 
     Args:
@@ -61,9 +63,9 @@ class Normaliser(nn.Module):
         if enable_gqa:
             key, value = (repeated(t, query.shape[-3]) for t in (key, value))
         # As there, the causal mask begins at the first key.
-        mask = joint(attn_mask, is_causal, query.shape[-2], key.shape[-2], query, first=True)
+        mask = joint(attn_mask, is_causal, query, key, first=True)
         scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
-        weights = self(scale * (query @ key.transpose(-1, -2)), mask)
+        weights = self(products(query, key, scale), mask).to(value.dtype)
         return F.dropout(weights, dropout_p) @ value
 
     @property

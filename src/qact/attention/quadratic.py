@@ -13,6 +13,14 @@ from qact import _compat, checks
 from qact import weights as maps
 from qact.attention.form import Form, joint, tokens
 from qact.attention.registry import register
+from qact.vectors import exact, wide
+from qact.weights.masking import divided
+
+
+def products(q: Tensor, k: Tensor, scale: float) -> Tensor:
+    """The scores ``scale q k^T`` (..., L, S), float32 at least: half precision ends at 65,504."""
+    with exact(q.device.type):
+        return scale * (wide(q) @ wide(k).transpose(-1, -2))
 
 
 class Scores(nn.Module):
@@ -68,14 +76,14 @@ class Mapped(Form):
 
     def bias(self, q: Tensor, k: Tensor, x: Tensor | None, mask: Tensor | None) -> Tensor | None:
         """What masks the scores, or is added to them."""
-        return joint(mask, self.causal, q.shape[-2], k.shape[-2], q)
+        return joint(mask, self.causal, q, k)
 
     def weights(
         self, q: Tensor, k: Tensor, x: Tensor | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Return the weights (N, H, L, S)."""
-        scores = self.scale * (self.queries(q, k) @ k.transpose(-1, -2))
-        return self.map(self.scores(scores), self.bias(q, k, x, mask))
+        scores = products(self.queries(q, k), k, self.scale)
+        return self.map(self.scores(scores), self.bias(q, k, x, mask)).to(q.dtype)
 
     @property
     def fused(self) -> bool:
@@ -203,7 +211,7 @@ class ReLA(Mapped):
 
     def finish(self, output: Tensor, x: Tensor | None) -> Tensor:
         """The normalised output."""
-        normed = F.rms_norm(output, output.shape[-1:], self.gain, 1e-6)
+        normed = F.rms_norm(output, output.shape[-1:], self.gain.to(output.dtype), 1e-6)
         return normed if self.w is None else torch.sigmoid(self.w * output) * normed
 
 
@@ -258,5 +266,5 @@ class Shaped(Mapped):
         p = super().weights(q, k, x, mask)
         one = torch.ones_like(p[..., :1, :])
         one = one if mask is None else self.map(torch.zeros_like(one).expand_as(p), mask)
-        even = one / one.sum(-1, keepdim=True).clamp_min(1e-12)
+        even = divided(one, one.sum(-1, keepdim=True))
         return torch.eye(p.shape[-1], dtype=p.dtype, device=p.device) + p - even

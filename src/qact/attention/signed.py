@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from qact.attention.factored import TINY, Linear
+from qact.attention.factored import Linear
+from qact.attention.linear import elu_exponent
 from qact.attention.registry import register
+from qact.vectors import wide
+from qact.weights.masking import divided
 
 
 def count(keep: Tensor | None, k: Tensor) -> Tensor | int:
@@ -17,14 +21,20 @@ def count(keep: Tensor | None, k: Tensor) -> Tensor | int:
     return k.shape[-2] if keep is None else keep.sum(-2, keepdim=True).clamp_min(1)
 
 
-def total(k: Tensor, keep: Tensor | None) -> Tensor:
-    """The sum of the keys that take part, (..., 1, D)."""
-    return (k if keep is None else k.masked_fill(~keep, 0)).sum(-2, keepdim=True)
+def mean(k: Tensor, keep: Tensor | None) -> Tensor:
+    """The mean of the keys that take part, (..., 1, D)."""
+    kept = k if keep is None else k.masked_fill(~keep, 0)
+    return kept.sum(-2, keepdim=True) / count(keep, k)
 
 
-def shifted(a: Tensor, beta: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Features whose product is ``a b^T + beta``: one more of queries, which is 1 for keys."""
-    return torch.cat([a, beta], -1), torch.cat([b, torch.ones_like(b[..., :1])], -1)
+def about_mean(a: Tensor, b: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Features of the weights ``a (b - mean b)^T + 1/N``, whose rows sum to 1.
+
+    The mean is taken off the keys, not off the products: large ones would swallow the ``1/N``.
+    """
+    even = torch.ones_like(a[..., :1]) / count(keep, b)
+    b = b - mean(b, keep)
+    return torch.cat([a, even], -1), torch.cat([b, torch.ones_like(b[..., :1])], -1)
 
 
 @register(
@@ -45,10 +55,8 @@ class InLine(Linear):
     divided = False
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Both as they are, and the shift that makes rows sum to 1."""
-        n = count(keep, k)
-        q = q / (n * math.sqrt(self.head_dim))
-        return shifted(q, 1 / n - q @ (total(k, keep) / n).transpose(-1, -2), k)
+        """Both as they are, about the mean of the keys."""
+        return about_mean(q / (count(keep, k) * math.sqrt(self.head_dim)), k, keep)
 
 
 @register(
@@ -69,10 +77,15 @@ class MALA(Linear):
     divided = False
 
     def factors(self, q: Tensor, k: Tensor, keep: Tensor | None) -> tuple[Tensor, Tensor]:
-        """``beta phi(q)`` and ``phi(k)``, shifted by ``-gamma``."""
-        q, k = F.elu(q) + 1, F.elu(k) + 1
-        S = q @ total(k, keep).transpose(-1, -2)
-        return shifted(q * (1 + 1 / S.clamp_min(TINY)), -S / count(keep, k), k)
+        """``beta phi(q)`` and ``phi(k)`` about its mean: ``beta S/N - gamma = 1/N``."""
+        q, k = elu_exponent(q), elu_exponent(k)
+        # Both in units of their largest, so that S has an inverse; in phi phi / S they cancel.
+        kept = k if keep is None else k.masked_fill(~keep, -torch.inf)
+        most = kept.detach().amax((-2, -1), keepdim=True).clamp_min(torch.finfo(k.dtype).min)
+        own = q.detach().amax(-1, keepdim=True)
+        a, b = (q - own).exp(), (kept - most).exp()
+        S = count(keep, k) * a @ mean(b, keep).transpose(-1, -2)
+        return about_mean((own + most).exp() * a + divided(a, S), b, keep)
 
 
 @register(
@@ -95,7 +108,11 @@ class Galerkin(Linear):
         self.norms = nn.ModuleDict({name: nn.LayerNorm(head_dim) for name in self.normed})
 
     def _norm(self, name: str, t: Tensor) -> Tensor:
-        return self.norms[name](t) if name in self.norms else t
+        if name not in self.norms:
+            return t
+        norm: Any = self.norms[name]
+        scale, shift = wide(norm.weight), wide(norm.bias)
+        return F.layer_norm(wide(t), norm.normalized_shape, scale, shift, norm.eps).to(t.dtype)
 
     def values(self, v: Tensor) -> Tensor:
         """Normalised in Galerkin's form."""

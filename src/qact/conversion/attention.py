@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from qact.attention import Attention, Form, Normaliser, form
 from qact.attention.normaliser import repeated
+from qact.attention.quadratic import products
 from qact.conversion.build import placed
 from qact.conversion.dryrun import run, untouched
 from qact.conversion.graft import Grafted, grafted, unfuse
@@ -209,7 +210,7 @@ def attend(
         raise ValueError(f"{_kind(module)} has a learnt sink in its softmax, which a map has not")
     key, value = (repeated(t, query.shape[1]) for t in (key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    scores = scale * (query @ key.transpose(-1, -2))
+    scores = products(query, key, scale)
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)
     if position_bias is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from qact.attention import Normaliser
+from qact.attention.quadratic import products
 
 
 class MultiheadAttention(nn.MultiheadAttention):
@@ -47,14 +48,15 @@ class MultiheadAttention(nn.MultiheadAttention):
             k, v = (F.pad(t, (0, 0, 0, 1)) for t in (k, v))
             extra += 1
         q, k, v = (t.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for t in (q, k, v))
-        scores = q @ k.transpose(-1, -2) / math.sqrt(self.head_dim)
+        scores = products(q, k, 1 / math.sqrt(self.head_dim))
         if attn_mask is not None:
             whole = attn_mask if attn_mask.dim() == 2 else attn_mask.unflatten(0, (len(q), -1))
             scores = _masked(scores, whole, extra)
         if key_padding_mask is not None:
             padding = key_padding_mask if batched else key_padding_mask[None]
             scores = _masked(scores, padding[:, None, None], extra)
-        weights = F.dropout(self.normaliser(scores), self.dropout, self.training)
+        weights = self.normaliser(scores).to(v.dtype)
+        weights = F.dropout(weights, self.dropout, self.training)
         output = self.out_proj((weights @ v).transpose(1, 2).flatten(2))
         output = output.transpose(0, at) if batched else output[0]
         if not need_weights:
@@ -80,4 +82,6 @@ def _masked(scores: Tensor, mask: Tensor, extra: int) -> Tensor:
     mask = F.pad(mask, (0, extra))
     if mask.dtype == torch.bool:
         return scores.masked_fill(mask, -torch.inf)
+    if not mask.is_floating_point():
+        raise TypeError(f"masks must be boolean (True is masked) or additive, got {mask.dtype}")
     return scores + mask.to(scores.dtype)

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.losses.registry import logit_loss, register
-from qact.losses.rows import exact, first_largest, once, parts, selected, softmax_at
+from qact.losses.rows import first_largest, once, parts, selected, softmax_at
+from qact.vectors import exact
 
 _WIDTH = 0.4  # of the kernel, as in the paper's experiments
 

@@ -9,7 +9,6 @@ cross-entropy.) The price: there is no second derivative, and asking for it is a
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from qact import _compat, checks
 from qact.first_order import refusing
+from qact.vectors import exact
 
 # (z (n, C), target (n,) or (n, C), shared...) -> (values (n,), gradients (n, C), slopes (n, K)...),
 # which it may overwrite later. There is one slope for each shared parameter of K numbers.
@@ -281,12 +281,6 @@ def _pulled(ctx: Any, upstream: Tensor) -> list[Tensor]:
             gradients = [g.mul_(upstream) for g in gradients]
     others = (g.to(t.dtype).view_as(t) for g, t in zip(gradients[1:], shared, strict=True))
     return [gradients[0].to(logits.dtype), *others]
-
-
-def exact(device: str) -> AbstractContextManager[Any]:
-    """Without autocast, which costs a small loss a twentieth of its time if it is off anyway."""
-    off = not torch.is_autocast_enabled(device)
-    return nullcontext() if off else torch.autocast(device, enabled=False)
 
 
 def parts(logits: Tensor) -> list[slice]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,18 +38,28 @@ def asked(scores: Tensor, dim: int, mask: Tensor | None) -> Tensor:
     z = scores.float() if scores.dtype in (torch.float16, torch.bfloat16) else scores
     if mask is None:
         return z
-    checks.tensors(mask=mask)
-    if mask.dim() > scores.dim() or any(
-        m not in (1, s) for m, s in zip(mask.shape[::-1], scores.shape[::-1], strict=False)
-    ):
-        raise ValueError(
-            f"mask of shape {tuple(mask.shape)} must broadcast to the scores' {tuple(scores.shape)}"
-        )
+    fitting(mask, scores.shape)
     if mask.dtype == torch.bool:
         return z.masked_fill(~mask, -torch.inf)
-    if not mask.is_floating_point():
-        raise TypeError(f"mask must be boolean (True takes part) or additive, got {mask.dtype}")
     return z + mask.to(z.dtype)
+
+
+def fitting(mask: Tensor, shape: Sequence[int]) -> None:
+    """Refuse what is no mask of scores of that shape.
+
+    Raises:
+        TypeError: a mask that is neither boolean nor floating.
+        ValueError: a mask of another shape.
+    """
+    checks.tensors(mask=mask)
+    if mask.dtype != torch.bool and not mask.is_floating_point():
+        raise TypeError(f"mask must be boolean (True takes part) or additive, got {mask.dtype}")
+    if mask.dim() > len(shape) or any(
+        m not in (1, s) for m, s in zip(mask.shape[::-1], shape[::-1], strict=False)
+    ):
+        raise ValueError(
+            f"mask of shape {tuple(mask.shape)} must broadcast to the scores' {tuple(shape)}"
+        )
 
 
 def closed(weights: Tensor, keep: Tensor, scores: Tensor) -> Tensor:
@@ -64,7 +76,11 @@ def unscaled(z: Tensor, dim: int) -> Tensor:
 def shares(sizes: Tensor, keep: Tensor, dim: int) -> Tensor:
     """``s_i / sum_j s_j`` over what is kept; a row whose sizes are all 0 stays 0."""
     sizes = sizes.masked_fill(~keep, 0.0)
-    total = sizes.sum(dim, keepdim=True)
+    return divided(sizes, sizes.sum(dim, keepdim=True))
+
+
+def divided(sizes: Tensor, total: Tensor) -> Tensor:
+    """``sizes / total``, and 0 where the total is 0."""
     return sizes / torch.where(total == 0, 1.0, total)
 
 
