@@ -5,11 +5,14 @@ import torch
 from torch import nn
 from torch.nn.functional import normalize
 
-from qact import adapt, attention, scores
+from qact import Context, adapt, attention, scores
 from qact.activations.experts import SoftMoE, laplace_scores, sparsity_loss
 from qact.adapt.recent import class_share
-from qact.taps.quantise import kurtosis
-from qact.vectors import distances, lengths, unit_of, unit_rows, unit_vectors
+from qact.calibration import QuantileClassifier
+from qact.scores.pooled import pooled_quantile
+from qact.taps.concepts import intrinsic_dimension
+from qact.taps.quantise import awq_scales, kurtosis
+from qact.vectors import distances, lengths, standard, unit_of, unit_rows, unit_vectors
 from qact.weights import neighbourhood, perpendicular_
 from qact.weights import rank as rank_weights
 
@@ -208,3 +211,49 @@ def test_unit_rows_have_second_derivatives_and_transforms():
     want = (torch.eye(3, dtype=torch.float64) - row.outer(row) / length**2) / length
     found = torch.func.jacfwd(lambda r: unit_rows(r[None])[0])(row)
     torch.testing.assert_close(found, want)
+
+
+@pytest.mark.parametrize("size", [1e-30, 1e-8, 1.0, 1e25])
+def test_columns_are_standardised_in_any_unit(size):
+    x = size * torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 2] = size * 0.1  # constant, but for the rounding of its mean
+    mean, deviation = standard(x)
+    wide = x.double().numpy()
+    torch.testing.assert_close(mean.double().numpy(), wide.mean(0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        deviation[:2].double().numpy(), wide[:, :2].std(0), rtol=1e-6, atol=0
+    )
+    assert deviation[2] == 1
+    y = (x[:, 0] > 0).long()
+    found = QuantileClassifier(3, 2, steps=50).fit(x, y).predict(x)
+    assert (found == y).float().mean() > 0.9
+
+
+def test_neighbours_of_features_that_are_nearly_alike():
+    """All 1e-4 from each other: squares of float32 lengths know nothing of that."""
+    x = 1 + 1e-4 * torch.randn(60, 128, generator=torch.Generator().manual_seed(0))
+    unit = unit_vectors(x)
+    wide = unit.double().numpy()
+    apart = ((wide[:, None] - wide) ** 2).sum(2) ** 0.5
+    want = torch.from_numpy(apart).fill_diagonal_(torch.inf).topk(3, largest=False).indices
+    knn = adapt.lame.AFFINITIES["knn"](unit, 3)
+    assert torch.equal(knn, torch.zeros(60, 60).scatter_(1, want, 1.0))
+    found = intrinsic_dimension(x[:, :3].double() * torch.tensor([1.0, 1.0, 0.0]) + 1e3, 10)
+    assert 1.5 < found.mean() < 2.7  # a plane, wherever it stands
+
+
+def test_a_quantile_of_channels_of_other_units():
+    x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+    x = torch.stack([1e-6 * x[:, 0], x[:, 1] + 1e9], 1)
+    context = Context(2).add(x)
+    for level in (0.1, 0.25, 0.4):  # a twentieth of a percent of the small channel's range
+        want = x[:, 0].double().quantile(2 * level)
+        assert abs(float(pooled_quantile(context, level)) - want) < 5e-8
+
+
+def test_scales_for_quantised_weights_have_no_unit():
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(6, 8, generator=draw)
+    x = torch.randn(100, 8, generator=draw) * torch.logspace(-2, 1, 8)
+    for size in (1e-9, 1e9):
+        torch.testing.assert_close(awq_scales(weight, size * x)[0], awq_scales(weight, x)[0])

@@ -130,6 +130,22 @@ class _UnitRows(torch.autograd.Function):
         return upstream.addcmul(unit, along, value=-1).div_(length)
 
 
+def standard(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean and the deviation (D,) of columns (N, D), 1 where one is constant.
+
+    In the dtype of ``x``; what its rounding could have made of one value counts as constant.
+
+    Example:
+        >>> standard(torch.tensor([[1e-30, 0.1], [3e-30, 0.1]]))[1]
+        tensor([1.0000e-30, 1.0000e+00])
+    """
+    z = widest(x)
+    unit = unit_of(z, 0)
+    mean, std = (z / unit).mean(0) * unit[0], (z / unit).std(0, correction=0) * unit[0]
+    varies = std > torch.finfo(x.dtype).eps * mean.abs()
+    return mean.to(x.dtype), torch.where(varies, std, 1.0).to(x.dtype)
+
+
 def distances(a: Tensor, b: Tensor) -> Tensor:
     """Return ``||a_i - b_j||``, (N, M) of (N, D) and (M, D), of differences: nothing cancels.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from scipy import integrate, stats
@@ -20,10 +22,26 @@ def length(detector, draws: torch.Generator, limit: int) -> int:
 
 def test_the_run_length_of_a_cusum_is_simulated_and_known():
     # Siegmund's approximation for k = 1/2, h = 5 gives 938 (Montgomery, table 9.3: 465 two-sided).
-    assert run_length(5.0, 1.0) == pytest.approx(930, rel=0.02)
+    # To a digit more, 930.9 and 335.4 (Siegmund 1985; Lucas and Crosier 1982).
+    assert run_length(5.0, 1.0) == pytest.approx(930.9, rel=1e-4)
+    assert run_length(4.0, 1.0) == pytest.approx(335.4, rel=1e-4)
     detector, draws = Cusum(0.05), torch.Generator().manual_seed(0)
     runs = [length(detector, draws, 400) for _ in range(200)]
     assert sum(runs) / 200 == pytest.approx(20, rel=0.2)
+
+
+@pytest.mark.parametrize(("rate", "shift"), [(1e-6, 0.1), (1e-3, 0.001), (1e-6, 0.05)])
+def test_small_shifts_run_as_long_as_they_say(rate, shift):
+    """By Siegmund's approximation, which is good where a step is small beside the threshold."""
+    h = 2 * (Cusum(rate, shift).threshold + 1.166) * shift / 2
+    assert (math.exp(h) - h - 1) / (2 * (shift / 2) ** 2) == pytest.approx(1 / rate, rel=1e-3)
+
+
+def test_a_cusum_that_could_never_fire_is_refused():
+    with pytest.raises(ValueError, match=r"shift=20.* must be a number of deviations in \(0, 14\]"):
+        Cusum(0.01, 20)
+    with pytest.raises(ValueError, match=r"rate=1e-13 must be a share in"):
+        Cusum(1e-13)
 
 
 def test_the_bet_is_the_mixture_and_has_mean_one():

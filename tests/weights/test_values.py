@@ -322,3 +322,24 @@ def test_a_neighbourhood_counts_up_to_the_first_that_differs():
     wrong[1] = 1  # the second neighbour was not predicted rightly
     q, _ = weights.neighbourhood(torch.tensor([[0.1]]), train, labels, wrong, torch.tensor([0]))
     assert q.item() == 1
+
+
+@pytest.mark.parametrize("tau", [math.e, 2.72, 4.0, 100.0])
+@pytest.mark.parametrize("size", [1.0, 1e4])
+def test_era_at_the_ends_of_its_range(tau, size):
+    """W_{-1} by scipy: where shares vanish it is -inf, and where it branches off its slope is."""
+    special = pytest.importorskip("scipy.special")
+    z = size * torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    most = math.log(tau) / tau
+    for dtype, slack in ((torch.float32, 1e-4), (torch.float64, 1e-7)):
+        for entropy in (1 + math.log(most), 1 + math.log(10 * most)):
+            scores = z.to(dtype).requires_grad_()
+            got = weights.era(scores, entropy=entropy, tau=tau)
+            C = math.exp(entropy - 1)
+            A = max((most - C / 10) / 0.9, 0.0)
+            h = A * torch.softmax(scores.detach().double(), -1) + (C - A) / 10
+            w = special.lambertw(-h.clamp(1e-300, 1 / math.e).numpy(), -1).real
+            want = torch.from_numpy(w).nan_to_num(-1.0).softmax(-1)
+            torch.testing.assert_close(got.double(), want, rtol=0, atol=slack)
+            (slope,) = torch.autograd.grad((got * torch.arange(10)).sum(), scores)
+            assert slope.isfinite().all()

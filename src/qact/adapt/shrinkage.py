@@ -68,7 +68,7 @@ def correlation(means: Tensor, variance: Tensor) -> float:
         return 1.0
     between = torch.var(means, 0, correction=0)
     sound = torch.isfinite(between) & torch.isfinite(variance)
-    ratio = between[sound].sum() / variance[sound].sum().clamp_min(1e-30)
+    ratio = between[sound].sum() / variance[sound].sum().clamp_min(torch.finfo(variance.dtype).tiny)
     return min(1.0, round(float(ratio), 6))
 
 
@@ -94,7 +94,7 @@ def drift(apart: Tensor, one: Tensor, other: Tensor) -> float:
     >>> drift(torch.tensor([4.0]), torch.tensor([1.0]), torch.tensor([3.0]))
     2.0
     """
-    return float(2 * apart.sum() / (one.sum() + other.sum()).clamp_min(1e-30))
+    return float(2 * apart.sum() / (one.sum() + other.sum()).clamp_min(torch.finfo(one.dtype).tiny))
 
 
 def normal_distance(gap: Tensor, one: Tensor, other: Tensor) -> Tensor:

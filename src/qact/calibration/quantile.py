@@ -23,6 +23,7 @@ from qact.context import Context
 from qact.losses.checks import embedded
 from qact.nn.layer import QAct
 from qact.surgery import evaluating, lasting
+from qact.vectors import standard
 
 
 class QuantileClassifier(nn.Module):
@@ -115,8 +116,8 @@ class QuantileClassifier(nn.Module):
             raise ValueError(
                 f"labels must be 0..{self.num_classes - 1}, got {int(y.min())}..{int(y.max())}"
             )
-        self.shift.copy_(x.mean(0))
-        self.scale.copy_(x.std(0, correction=0).clamp_min(1e-6))
+        for buffer, value in zip((self.shift, self.scale), standard(x), strict=True):
+            buffer.copy_(value)
         target = nn.functional.one_hot(y, self.num_classes).to(x.dtype)
         optimizer = torch.optim.Adam(self.parameters(), lr=self.lr)
         self.train()

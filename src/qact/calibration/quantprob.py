@@ -23,6 +23,7 @@ from qact.calibration.calibrator import row_normalised
 from qact.calibration.minimize import minimize
 from qact.losses.checks import embedded
 from qact.surgery import lasting
+from qact.vectors import standard
 
 LEVELS = 100
 
@@ -112,8 +113,8 @@ class QuantProb(nn.Module):
         truth = one_hot(y, self.num_classes).to(x.dtype)
         if scores is not None and scores.shape != truth.shape:
             raise ValueError(f"scores must be {tuple(truth.shape)}, got {tuple(scores.shape)}")
-        self.shift.copy_(x.mean(0))
-        self.scale.copy_(x.std(0, correction=0).clamp_min(1e-6))
+        for buffer, value in zip((self.shift, self.scale), standard(x), strict=True):
+            buffer.copy_(value)
         s = one_vs_rest((x - self.shift) / self.scale, truth) if scores is None else scores
         taus = (torch.arange(LEVELS) + 1.0) / (LEVELS + 1)
         q = torch.stack([balanced_quantiles(s[:, c], truth[:, c], taus) for c in range(s.shape[1])])

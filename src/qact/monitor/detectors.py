@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import torch
 
 from qact import checks, extras
@@ -78,12 +79,17 @@ class EachWindow(Detector):
         return p <= self.rate
 
 
-@register("cusum", paper="Page 1954; run length by Brook and Evans 1972", run="exact")
+@register("cusum", paper="Page 1954; run length by Goel and Wu 1971", run="exact")
 class Cusum(Detector):
     """``S <- max(0, S + z - shift / 2)`` with the normal score ``z`` of ``1 - p``; fires at ``h``.
 
     Optimal for a lasting rise of ``z`` by ``shift`` (Moustakides 1986). ``h`` gives the average run
-    length ``1 / rate`` for normal ``z``, by the Markov chain of Brook and Evans.
+    length ``1 / rate`` for normal ``z``, by the integral equation of Goel and Wu; where a single
+    score above ``shift / 2`` is rarer than ``rate``, it fires at each.
+
+    Raises:
+        ValueError: ``rate`` is below 1e-12, which float64 cannot resolve, or ``shift`` above 14:
+            scores end at 7, and it would never fire.
 
     Example:
         >>> detector = create("cusum", 0.001)
@@ -93,7 +99,8 @@ class Cusum(Detector):
 
     def __init__(self, rate: float = 0.01, shift: float = 1.0) -> None:
         super().__init__(rate)
-        self.shift = checks.number("shift", shift, "a positive number of deviations", 0)
+        checks.number("rate", rate, "a share in [1e-12, 0.5]", 0.99e-12, 0.5)
+        self.shift = checks.number("shift", shift, "a number of deviations in (0, 14]", 0, 14)
         self.threshold = _threshold(1 / self.rate, self.shift)
 
     def step(self, p: float) -> bool:
@@ -104,27 +111,45 @@ class Cusum(Detector):
         return self.statistic >= self.threshold
 
 
-def run_length(threshold: float, shift: float, cells: int = 200) -> float:
-    """Windows to a false alarm of :class:`Cusum` on average (Brook and Evans 1972).
+def run_length(threshold: float, shift: float) -> float:
+    """Windows to a false alarm of :class:`Cusum` on average (Goel and Wu 1971).
 
-    The statistic is a Markov chain on ``cells`` steps below the threshold; ``(I - P) L = 1``.
+    From a statistic ``u``, with ``k = shift / 2``, ``L(u) = 1 + Phi(k - u) L(0) + int_0^h phi(y - u
+    + k) L(y) dy``: solved at the nodes of Gauss and Legendre, ten in each piece of four deviations.
     """
-    width = 2 * threshold / (2 * cells - 1)
-    centre = torch.arange(cells, dtype=torch.float64) * width
-    edges = torch.cat([centre - width / 2, centre[-1:] + width / 2]) + shift / 2
-    edges[0] = -math.inf
-    upto = torch.special.ndtr(edges - centre[:, None])
-    stay = torch.eye(cells, dtype=torch.float64) - upto.diff(dim=1)
-    return float(torch.linalg.solve(stay, torch.ones(cells, dtype=torch.float64))[0])
+    pieces, k = max(1, math.ceil(threshold / 4)), shift / 2
+    nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(10))
+    half = threshold / (2 * pieces)
+    y = (half * (2 * torch.arange(pieces)[:, None] + 1 + nodes)).flatten()
+    u = torch.cat([y.new_zeros(1), y])
+    density = torch.exp(-((y - u[:, None] + k) ** 2) / 2) * half * weights.repeat(pieces)
+    stay = torch.cat([torch.special.ndtr(k - u)[:, None], density / (2 * torch.pi) ** 0.5], 1)
+    return float(torch.linalg.solve(torch.eye(len(u), dtype=u.dtype) - stay, torch.ones_like(u))[0])
 
 
 def _threshold(length: float, shift: float) -> float:
-    low, high = 0.0, 1.0
-    while run_length(high, shift) < length:
-        low, high = high, 2 * high
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (middle, high) if run_length(middle, shift) < length else (low, middle)
+    """Where the run length is ``length``, by false position: its logarithm is nearly a line."""
+
+    def gap(h: float) -> float:
+        return math.log(run_length(h, shift) / length)
+
+    low, high = 1e-12, 1.0
+    below, above = gap(low), gap(high)
+    if below >= 0:
+        return low
+    while above < 0:
+        low, high, below = high, 2 * high, above
+        above = gap(high)
+    for _ in range(60):
+        middle = high - above * (high - low) / (above - below)
+        found = gap(middle)
+        if abs(found) < 1e-9 or not low < middle < high:
+            return middle
+        # An end that stays is weighed by half (Illinois), so that both ends come near.
+        if found < 0:
+            low, below, above = middle, found, above / 2
+        else:
+            high, above, below = middle, found, below / 2
     return high
 
 

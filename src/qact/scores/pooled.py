@@ -29,7 +29,7 @@ def pooled_quantile(context: Context, level: float) -> Tensor:
     """The ``level`` quantile of the values of all channels of a context, () float.
 
     Inverts the mean over channels, weighted by their counts, of the stored distribution functions:
-    bisection to the resolution of the grid.
+    bisection to neighbouring numbers, since channels may have different units.
 
     Example:
         >>> context = Context(2).add(torch.arange(200.0).reshape(100, 2))
@@ -39,9 +39,10 @@ def pooled_quantile(context: Context, level: float) -> Tensor:
     ends = context.quantile(torch.tensor([0.0, level, 1.0], device=context.mean.device))
     share = (context.count / context.count.sum()).to(context.mean.dtype)
     low, high = ends[:, 1].min(), ends[:, 1].max()  # the pooled one lies between the channels' own
-    for _ in range(40):
-        middle = (low + high) / 2
+    while True:
+        middle = low / 2 + high / 2
+        if not bool((low < middle) & (middle < high)):
+            return high
         z = middle.expand(1, context.num_features)
         reached = (share * context.cdf(z)[0]).sum() >= level
         low, high = torch.where(reached, low, middle), torch.where(reached, middle, high)
-    return high

@@ -19,6 +19,7 @@ from qact.taps.observe import atoms
 from qact.taps.probes import probe
 from qact.taps.reading import Reading
 from qact.taps.taps import tap
+from qact.vectors import distances
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def intrinsic_dimension(values: Tensor, neighbours: int = 20) -> Tensor:
         raise ValueError(
             f"values have shape {tuple(values.shape)}; give more than {neighbours} rows"
         )
-    distance = torch.cdist(values.double(), values.double())
+    distance = distances(values.double(), values.double())
     near = distance.topk(neighbours + 1, largest=False).values[:, 1:]
     if not bool((near[:, 0] > 0).all()):
         raise ValueError("some points stand in the same place; take each once")

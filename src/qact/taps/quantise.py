@@ -242,7 +242,8 @@ def awq_scales(
     Returns:
         The scales (C,), and the mean squared errors of the outputs by ``alpha``, 0 first.
     """
-    size = x.abs().mean(0).clamp_min(1e-8)
+    size = x.abs().mean(0)
+    size = (size / torch.where(size.max() > 0, size.max(), 1.0)).clamp_min(1e-8)  # in no unit
     exact, tried = x @ weight.mT, []
     for k in range(steps + 1):
         scale = size ** (k / steps)

@@ -286,16 +286,19 @@ def era(
         )
     n, C = counted(keep, dim, z), math.exp(entropy - 1)
     A = ((most - C / n) / (1 - 1 / n).clamp_min(1e-9)).clamp_min(0)
-    h = (A * exponential(z, keep, dim) + (C - A) / n).clamp_max(most)
-    u = -1 - h.log()
+    h = A * exponential(z, keep, dim) + (C - A) / n
+    info = torch.finfo(z.dtype)
+    log_h = h.clamp(info.tiny, most).log()  # of a share that vanishes, W is -inf
+    u = (-1 - log_h).clamp_min(info.tiny)
     w = -1 - torch.sqrt(2 * u) - 0.75 * u
     if checks.flag("exact", exact):
-        # Newton on w + log(-w) = log h. The last step alone is differentiated: at the root it has
-        # the derivative W' = W / (h (1 + W)).
-        root = w.detach()
-        for _ in range(4):
-            root = root - (root + (-root).log() - h.detach().log()) / (1 + 1 / root)
-        w = root - (root + (-root).log() - h.log()) / (1 + 1 / root)
+        # Newton on w + log(-w) = log h, but where W branches off: its slope vanishes there, and the
+        # approximation is exact. The root has the derivative W' = W / (h (1 + W)).
+        root, known = w.detach(), log_h.detach()
+        for _ in range(5):
+            step = (root + (-root).log() - known) / (1 + 1 / root)
+            root = torch.where(u > info.eps**0.5, root - step, root)
+        w = root + (log_h - known) / (1 + 1 / root).clamp_min(info.eps)
     return closed(exponential(w, keep, dim), keep, scores)
 
 
