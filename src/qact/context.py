@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +14,7 @@ from qact._compat import replace
 from qact.kernels import eager, engines, tables
 from qact.kernels.recall import versions
 from qact.kernels.stored import Stored, store
-from qact.locks import Lock
+from qact.locks import Lock, exclusive
 from qact.rank.bandwidth import Bandwidth, parse
 from qact.rank.grid import stored, whole
 from qact.rank.histogram import Histogram, empty, merge, narrowest
@@ -33,20 +32,6 @@ TENSORS = (*FLOATS, "batches")
 UNIFORM = parse_level("uniform")
 # One more is counted in float32 up to here, with room for a batch.
 LARGEST = 2.0**23
-
-
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def exclusive(method: Function) -> Function:
-    """Let a method of a context wait until no other thread is in one."""
-
-    @wraps(method)
-    def waiting(self: Context, *args: Any, **named: Any) -> Any:
-        with self.alone:
-            return method(self, *args, **named)
-
-    return waiting  # type: ignore[return-value]
 
 
 class Context(nn.Module):

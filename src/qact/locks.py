@@ -9,8 +9,11 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
 from weakref import WeakSet
 
+Function = TypeVar("Function", bound=Callable[..., Any])
 _LIVE: WeakSet[Lock] = WeakSet()
 
 
@@ -42,6 +45,17 @@ class Lock:
         self._own = threading.RLock()
         if self._orphaned is not None:
             self._orphaned()
+
+
+def exclusive(method: Function) -> Function:
+    """Let a method of an object wait until no other thread is in one: it holds ``self.alone``."""
+
+    @wraps(method)
+    def waiting(self: Any, *args: Any, **named: Any) -> Any:
+        with self.alone:
+            return method(self, *args, **named)
+
+    return waiting  # type: ignore[return-value]
 
 
 def _after_fork() -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from qact import checks
 from qact.adapt.parameters import has_norms
 from qact.adapt.rows import checked, finite_rows
-from qact.adapt.transaction import Transactions, exclusive
+from qact.adapt.transaction import Transactions
+from qact.locks import Lock, exclusive
 from qact.statistics.lend import adapting
 from qact.surgery import Flags
 
@@ -65,6 +66,11 @@ class Method(nn.Module):
         self._start = {name: tensor.detach().clone() for name, tensor in tensors}
         self._begun = False
         self._state: set[str] = set()  # names of what the stream changes
+
+    @property
+    def alone(self) -> Lock:
+        """Within the block no batch of another thread passes."""
+        return self.transactions.lock
 
     @property
     def mode(self) -> str:

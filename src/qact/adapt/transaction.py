@@ -8,17 +8,14 @@ batch after an error halfway.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import wraps
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qact.locks import Lock
-
-Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 class Transactions:
@@ -122,14 +119,3 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return copy.deepcopy(value, memo)
     except Exception:
         return value
-
-
-def exclusive(function: Function) -> Function:
-    """Let a method of a :class:`qact.adapt.Method` wait for the batch of another thread."""
-
-    @wraps(function)
-    def waiting(self: Any, *args: Any, **named: Any) -> Any:
-        with self.transactions.lock:
-            return function(self, *args, **named)
-
-    return waiting  # type: ignore[return-value]
