@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +30,43 @@ class StorageError(ReportedError, OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+class BusyError(ReportedError):
+    """A folder in which another process is at work."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Hold a folder, or refuse if another process does. A killed one lets go of it.
+
+    Raises:
+        BusyError: another process is at work there.
+        StorageError: nothing can be written there.
+    """
+    try:
+        import fcntl
+    except ImportError:  # not on Windows; there the user has to take care
+        yield
+        return
+    path = folder / ".lock"
+    try:
+        lock = open(path, "w")  # noqa: SIM115, it is held below
+    except OSError as error:
+        reason = f"{folder} cannot be written: {error.strerror}; choose another folder"
+        raise StorageError(error.errno, reason) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.path.samestat(os.fstat(lock.fileno()), path.stat())
+        except OSError:
+            held = False
+        if not held:  # or its holder has just removed it: whoever comes next makes another
+            raise BusyError(f"another run is at work in {folder}; wait for it")
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

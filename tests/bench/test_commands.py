@@ -39,7 +39,7 @@ def test_bench_then_report(small, tmp_path):
         (["--loss", "hinge"], "unknown loss 'hinge'; "),
         (["--corruption", "haze"], "unknown corruption 'haze'"),
         (["--adaptation", "batch-x"], "got 'batch-x'"),
-        (["--adaptation", "tents-64"], "one of alpha_bn, aqr"),
+        (["--adaptation", "tents-64"], "unknown method 'tents'; did you mean 'tent'"),
         (["--adaptation", "tent:rate=1-64"], "'tent' has no option 'rate'; it has"),
         (["--augmentation", "mixup"], "training: unknown augmentation 'mixup'; "),
         (["--adaptation", "batch-999"], "batch-999 needs 999 test images"),

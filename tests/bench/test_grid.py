@@ -127,7 +127,7 @@ def test_the_study_stays_when_the_bench_is_run_again_without_it(quickest, tmp_pa
 
 def test_methods_are_tried_before_training(quickest, tmp_path):
     for name, message in (
-        ("tents-50", "'METHOD-N' with one of alpha_bn"),
+        ("tents-50", "unknown method 'tents'; did you mean 'tent'"),
         ("tent:lr=-1-50", "tent:lr=-1-50: lr=-1"),
         ("tent-501", "tent-501 needs 501 test images, there are 500"),
     ):

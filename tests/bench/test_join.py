@@ -47,6 +47,17 @@ def test_two_recipes_are_refused_in_one_table_and_told_apart(results):
     assert len(groups[0].results.rows) == len(results.rows)
 
 
+def test_a_bench_without_clean_images_is_one_with_itself(results):
+    shift = replace(results.recipe.shift, corruptions=("fog",), severities=(5,))
+    alone = replace(results.recipe, shift=shift)
+    assert differences(alone, alone) == ""
+    other = replace(alone, shift=replace(shift, corruptions=("snow",)))
+    assert differences(alone, other) == "no corruption and severity in common"
+    clean = replace(alone, shift=replace(shift, severities=(0,)))
+    assert differences(clean, clean) == ""
+    assert differences(clean, alone) == "no corruption and severity in common"
+
+
 def test_contradictions_are_refused(results):
     rows = [row | {"accuracy": 0.123} for row in results.rows]
     with pytest.raises(RecipeError, match=r"measured .* and disagree \(accuracy .* and 0\.1230\)"):

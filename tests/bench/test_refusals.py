@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 
@@ -247,7 +248,18 @@ app()
         (["--help"], 0, "download"),
         (["bench", "--help"], 0, "--adaptation"),
         (["bench", "--widht", "2"], 2, "--width"),
-        (["bench", "--epochs", "many"], 2, "--epochs"),
+        (["bench", "--epochs", "many"], 2, "'--epochs': 'many' must be a whole number"),
+        (["bench", "--severity", "1", "--severity", "1.5"], 2, "'1.5' must be a whole number"),
+        (["train", "--lr", "1e"], 2, "'1e' must be a number"),
+        (["corrupt", "--limit", "x", "--out", "o"], 2, "'x' must be a whole number"),
+        (["monitor", "watch", "--every", "soon", "x"], 2, "'soon' must be a number"),
+        (
+            ["bench", "--data", "", "--epochs", "1"],
+            2,
+            "qact: nothing follows --data; is a variable",
+        ),
+        (["bench", "--out="], 2, "qact: nothing follows --out=; is a variable"),
+        (["train", "--import", ".mine"], 2, "--import takes the dotted name of a module"),
         (["benhc"], 2, "No such command 'benhc'"),
         (["corrupt"], 2, "--out"),
     ],
@@ -259,3 +271,86 @@ def test_help_and_mistyped_options_need_no_torch(arguments, code, said):
     assert done.returncode == code, done.stderr
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["--help"], ["bench", "--help"]])
+def test_a_full_disk_and_a_pipe_that_is_closed_leave_no_traceback(arguments):
+    ours = [sys.executable, "-c", "from qact.cli import app; app()", *arguments]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(ours, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode in (1, 2)
+    assert done.stderr == "qact: no space left on device\n"
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(ours, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_numbers_that_no_machine_takes(npz, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    asked = ["train", "--data", npz(CLASSES), "--model", "mlp", "--epochs", 1]
+    for option, value, said in (
+        ("--threads", 100_000, "--threads must be 1 to "),  # torch ends the process there
+        ("--seed", 2**63, f"seeds={2**63} must be below 2^63"),
+        ("--import", "mine.py", "got the file 'mine.py'; write 'mine'"),
+    ):
+        (tmp_path / "mine.py").write_text("")
+        code, output = qact(*asked, option, value)
+        assert code == 2
+        assert said in output
+    code, output = qact("corrupt", "--data", "digits", "--out", "x", "--on", "processes:0")
+    assert code == 2
+    assert "qact: processes:N takes a number from 1, got '0'" in output
+
+
+def test_images_that_are_no_squares(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = RANDOM.integers(0, 256, (60, 8, 5)).astype(np.uint8)
+    np.savez("flat.npz", train_images=images, train_labels=CLASSES)
+    asked = ["train", "--data", "flat.npz", "--epochs", 1, "--activation", "relu", "--width", 0.25]
+    code, output = qact(*asked, "--model", "mlp")
+    assert code == 2
+    assert "model 'mlp': image_size=(8, 5): 'mlp' takes square images alone" in output
+    assert qact(*asked, "--model", "resnet_small")[0] == 0
+    load_inputs.cache_clear()
+
+
+BENCH = ["bench", "--model", "mlp", "--epochs", 1, "--seeds", 1, "--width", 0.25, "--jobs", 1]
+BENCH += ["--corruption", "contrast", "--severity", 1, "--adaptation", "frozen", "--out", "b"]
+
+
+def test_numbers_of_other_images_stand_in_no_table(npz, tmp_path, monkeypatch):
+    """The same path, and an array that was made anew, with other labels or other images."""
+    monkeypatch.chdir(tmp_path)
+
+    def at_work(*arguments):
+        load_inputs.cache_clear()
+        return qact(*arguments)
+
+    state = RANDOM.bit_generator.state
+    data = ["--data", npz(CLASSES)]
+    assert at_work(*BENCH, *data, "--activation", "relu")[0] == 0
+    assert at_work("train", *data, "--model", "mlp", "--epochs", 1, "--out", "t")[0] == 0
+    for labels, anew in (((CLASSES + 1) % 3, False), (CLASSES, True)):
+        if not anew:
+            RANDOM.bit_generator.state = state  # the same images
+        npz(labels)
+        code, output = at_work(*BENCH, *data, "--activation", "elu")
+        assert code == 2
+        assert "has other images or labels than when b was measured" in output
+        for command in (["train", *data, "--model", "mlp", "--epochs", 1, "--out", "t"],):
+            code, output = at_work(*command)
+            assert code == 2
+            assert "was trained on other images or labels than" in output
+        assert at_work("evaluate", "t", "--severity", 1)[0] == 2
+    RANDOM.bit_generator.state = state
+    npz(CLASSES)
+    assert at_work(*BENCH, *data, "--activation", "elu")[0] == 0
+    before = (tmp_path / "b" / "results.json").read_bytes()
+    code, output = at_work("evaluate", "t", "--severity", 1, "--adaptation", "frozen", "--out", "b")
+    assert code == 2  # a bench's measurements would be lost
+    assert "b holds 2 other measurements" in output
+    assert (tmp_path / "b" / "results.json").read_bytes() == before
+    assert not list((tmp_path / "b").glob(".lock"))
+    load_inputs.cache_clear()

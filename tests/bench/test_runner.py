@@ -12,7 +12,7 @@ from torch import nn
 
 from qact.activations.registry import ACTIVATIONS
 from qact.bench import Rival, load_results, run
-from qact.bench.errors import CellError, DamagedFileError, RecipeError
+from qact.bench.errors import BenchError, CellError, DamagedFileError, RecipeError
 from qact.bench.measure.metrics import COSTS, METRICS
 from qact.bench.store.files import load_tensors
 
@@ -202,5 +202,5 @@ def test_a_second_run_in_the_same_folder_waits_its_turn(tiny, tmp_path):
     fcntl = pytest.importorskip("fcntl")
     with open(tmp_path / ".lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(RecipeError, match="another run is at work"):
+        with pytest.raises(BenchError, match="another run is at work"):
             run(tiny, tmp_path)

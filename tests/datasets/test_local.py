@@ -199,3 +199,80 @@ def test_a_stray_label_is_refused_before_its_classes_are_named():
     labels[7] = 2**62
     with pytest.raises(ValueError, match="only 5 of these 4611686018427387905 classes have images"):
         from_arrays((np.zeros((40, 8, 8), np.uint8), labels))
+
+
+# --- what would have been read wrong without a word ----------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_grey_values_of_16_bits_are_their_high_bytes(tmp_path, suffix):
+    image = pytest.importorskip("PIL.Image")
+    wide = RNG.integers(0, 2**16, (20, 8, 8)).astype(np.uint16)  # convert("RGB") leaves 255
+    for k, pixels in enumerate(wide):
+        (tmp_path / "ab"[k % 2]).mkdir(exist_ok=True)
+        image.fromarray(pixels).save(tmp_path / "ab"[k % 2] / f"{k:02}.{suffix}")
+    found = from_folder(tmp_path)
+    read = torch.cat([images for images, _ in (found.train, found.val, found.test)])
+    want = {(pixels >> 8).astype(np.uint8).tobytes() for pixels in wide}
+    assert {pixels[0].numpy().tobytes() for pixels in read} == want
+    assert torch.equal(read[:, 0], read[:, 2])
+
+
+def test_pixels_of_32_bits_are_refused(tmp_path):
+    image = pytest.importorskip("PIL.Image")
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / name / "0.tif")
+    with pytest.raises(ValueError, match=r"a/0\.tif cannot .*: its pixels have 32 bits"):
+        from_folder(tmp_path)
+
+
+def test_hidden_files_are_no_images_and_empty_folders_no_classes(tmp_path):
+    for k in range(20):
+        save(tmp_path / "ab"[k % 2] / f"{k}.png")
+    (tmp_path / "a" / "._0.png").write_bytes(b"\0\5\x16\7")  # of macOS
+    save(
+        tmp_path / "a" / ".ipynb_checkpoints" / "0-checkpoint.png"
+    )  # a copy: it would be in two parts
+    (tmp_path / "a" / "frames.png").mkdir()
+    found = from_folder(tmp_path)
+    assert sum(len(labels) for _, labels in (found.train, found.val, found.test)) == 20
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "0.gif").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"c holds no images \(\.jpg, .*a class of none"):
+        from_folder(tmp_path)
+
+
+def test_a_limit_holds_for_arrays_and_a_size_does_not(tmp_path):
+    images, labels = RNG.integers(0, 256, (60, 8, 8), np.uint8), np.repeat(np.arange(3), 20)
+    np.savez(tmp_path / "x.npz", train_images=images, train_labels=labels)
+    few = load(f"{tmp_path}/x.npz", limit=6)
+    assert few.train[1].bincount().tolist() == [2, 2, 2]
+    assert [len(y) for _, y in (few.train, few.val, few.test)] == [6, 5, 6]
+    with pytest.raises(ValueError, match="size is for 'digits' and folders only, got size=16"):
+        load(f"{tmp_path}/x.npz", size=16)
+
+
+def test_names_and_labels_that_mean_nothing(tmp_path):
+    images, labels = np.zeros((60, 4, 4), np.uint8), np.arange(60) % 3
+    with pytest.raises(ValueError, match=r"no test image .*: labels 3 to 5 there, 0 to 2 in the"):
+        from_arrays((images, labels), (images, labels + 3))
+    with pytest.raises(ValueError, match=r"class_names=.* must be distinct"):
+        from_arrays((images, labels), class_names=["a", "a", "b"])
+    wide = np.where(np.arange(60) == 5, np.uint64(2**64 - 1), labels.astype(np.uint64))
+    with pytest.raises(ValueError, match="must be below 2\\^63, got 18446744073709551615"):
+        from_arrays((images, wide))  # -1, as int64
+    np.save(tmp_path / "x.npy", images)
+    (tmp_path / "x.npy").rename(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match=r"it is one array \(\.npy\)"):
+        from_npz(tmp_path / "x.npz")
+    with pytest.raises(ValueError, match="name='' must be a data set"):
+        load("")
+
+
+def test_a_test_part_of_another_size(tmp_path):
+    for k in range(20):
+        save(tmp_path / "train" / "ab"[k % 2] / f"{k}.png")
+        save(tmp_path / "test" / "ab"[k % 2] / f"{k}.png", (5, 5))
+    with pytest.raises(ValueError, match=r"test images are \(3, 5, 5\) and train images \(3, 8, 8"):
+        from_folder(tmp_path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import sys
 from concurrent.futures import Future
 from queue import SimpleQueue
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from qact import cluster
 from qact.extras import MissingExtraError
 from qact.integrations.cluster.base import RETRIES, Remote, WorkerDiedError
+from qact.integrations.cluster.local import deaf
 from qact.integrations.cluster.task import Job, agree, versions
 
 
@@ -193,3 +195,11 @@ def test_processes_run_a_bench_and_write_corruptions_as_one_does(tmp_path, marks
         checks.check_batches(on)
         checks.check_corrupt(on, tmp_path)
         checks.check_bench(on, tmp_path, marks)
+
+
+def test_a_process_that_begins_leaves_ctrl_c_to_its_parent():
+    blocked = "import signal; print(*signal.pthread_sigmask(signal.SIG_BLOCK, []))"
+    with deaf():
+        inside = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    outside = subprocess.run([sys.executable, "-c", blocked], capture_output=True, text=True)
+    assert (inside.stdout, outside.stdout) == ("2\n", "\n")

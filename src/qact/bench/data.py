@@ -17,6 +17,8 @@ from qact.datasets.splits import Splits
 
 Conditions = tuple[tuple[str, int], ...]  # (corruption, severity): one, or one per image
 
+PARTS = ("train", "val", "test")
+_ROUNDED = 0.05  # levels of 255 by which a mean may differ on another machine
 _CACHE_BYTES = 256 * 2**20  # corrupted test sets kept in memory, per process
 
 
@@ -50,6 +52,26 @@ class Inputs:
             whole.update(f"{part.dtype} {tuple(part.shape)}".encode())
             whole.update(part.cpu().contiguous().numpy().data)
         return whole.hexdigest()
+
+    def print_of(self, *parts: str) -> dict[str, list[Any]]:
+        """Return by what to know ``"train"``, ``"val"`` and ``"test"`` again, see :func:`changed`.
+
+        A checksum of the labels, mean and spread of the images by channel, in levels of 255; and
+        none of every pixel: another processor rounds, and another Pillow decodes, some otherwise.
+        """
+        spread, mean = torch.std_mean(self.test_images, (0, 2, 3), correction=0)
+        known = {
+            "train": (self.train[1], self.mean, self.std),
+            "val": (self.val[1],),
+            "test": (self.test_labels, mean, spread),
+        }
+        return {
+            part: [
+                hashlib.blake2b(known[part][0].cpu().numpy().data, digest_size=16).hexdigest(),
+                *(255 * value for moment in known[part][1:] for value in moment.flatten().tolist()),
+            ]
+            for part in parts
+        }
 
     def to(self, device: str | torch.device) -> Inputs:
         """Return the data set on a device; this one, if it is there already."""
@@ -114,6 +136,21 @@ class Inputs:
         if self._fits():
             self._corrupted[key] = normalised
         return normalised
+
+
+def changed(before: dict[str, list[Any]], now: dict[str, list[Any]]) -> bool:
+    """Whether two of :meth:`Inputs.print_of` are of other images or labels, part by part.
+
+    Example:
+        >>> changed({"test": ["f0", 120.3, 70.1]}, {"test": ["f0", 120.301, 70.1]})
+        False
+    """
+    return any(
+        before[part][0] != now[part][0]
+        or len(before[part]) != len(now[part])
+        or any(abs(a - b) > _ROUNDED for a, b in zip(before[part][1:], now[part][1:], strict=True))
+        for part in before.keys() & now.keys()
+    )
 
 
 @lru_cache(maxsize=1)

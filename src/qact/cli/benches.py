@@ -50,7 +50,7 @@ Devices = Annotated[
 ]
 Jobs = Annotated[
     int | None,
-    typer.Option("--jobs", help="Processes side by side, 1 thread each: 2, or one per GPU."),
+    o.option("--jobs", of=int, help="Processes side by side, 1 thread each: 2, or one per GPU."),
 ]
 
 
@@ -275,5 +275,5 @@ def _side_by_side(folders: list[Path], out: Path | None, console: Console) -> No
         if out is not None:
             place = out if len(groups) == 1 else out / str(number)
             make_folder(place)
-            group.results.save(place)
+            group.results.save_beside(place)
             console.print(f"\n{write_report(summary, place)}", soft_wrap=True, highlight=False)

@@ -19,12 +19,12 @@ def corrupt(
             "--corruption", help="Repeat for more; or standard, holdout, own; all by default."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the random numbers.")] = 0,
+    seed: Annotated[int, o.option("--seed", of=int, help="Seed of the random numbers.")] = 0,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Test images to use at most.")
+        int | None, o.option("--limit", of=int, help="Test images to use at most.")
     ] = None,
     size: Annotated[
-        int | None, typer.Option("--size", help="Side in pixels: digits and folders.")
+        int | None, o.option("--size", of=int, help="Side in pixels: digits and folders.")
     ] = None,
     root: Annotated[
         Path | None, typer.Option("--root", help="Folder of the data; or QACT_DATA.")
@@ -46,6 +46,8 @@ def corrupt(
         from qact.datasets.writer import write_corrupted
         from qact.integrations.cluster import connect
 
+        if limit is not None:
+            o.at_least_one("--limit", limit)
         names = expanded(corruption or ["all"])
         if on is None:
             _try(device)

@@ -24,8 +24,8 @@ def trainable(recipe: Recipe, usual: Recipe, console: Console) -> Recipe:
         say_fitted(what, (asked.batch,), (training.batch,), console)
     if not sizes["val"] and asked.watches == usual.training.watches:
         training = training.blind()
-        what = "no validation images:"
-        say_fitted(what, (asked.watches,), (training.watches or "the last epoch",), console)
+        if asked.watches:
+            say_fitted("no validation images:", (asked.watches,), ("the last epoch",), console)
     return replace(recipe, training=training)
 
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from qact import checks
 from qact.cli import options as o
 
 monitoring = typer.Typer(no_args_is_help=True, help="What a monitored model has seen.")
 Windows = Annotated[Path, typer.Argument(help="Folder of windows, as Monitor(store=...) has it.")]
 Page = Annotated[Path, typer.Option("--out", help="The page to write.")]
-Rate = Annotated[float, typer.Option("--rate", help="Share of false alarms to mark.")]
+Rate = Annotated[float, o.option("--rate", of=float, help="Share of false alarms to mark.")]
 
 
 @monitoring.command("report")
@@ -28,11 +29,12 @@ def monitor_report(store: Windows, out: Page = Path("monitor.html"), rate: Rate 
 def monitor_watch(
     store: Windows,
     rate: Rate = 0.01,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between looks.")] = 2.0,
+    every: Annotated[float, o.option("--every", of=float, help="Seconds between looks.")] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Look once.")] = False,
 ) -> None:
     """Show the latest windows in the terminal until Ctrl-C."""
     with o.at_work(ValueError, resumes=False):
         from qact.monitor.watch import watch
 
+        checks.number("--every", every, "seconds, at least 0.1", 0.0999)
         watch(store, rate=rate, every=None if once else every)

@@ -21,11 +21,14 @@ def train(
     activation: Annotated[
         str | None, typer.Option("--activation", help="Activation (qact).")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of weights and order (0).")] = None,
+    seed: Annotated[
+        int | None, o.option("--seed", of=int, help="Of weights and order (0).")
+    ] = None,
     preset: o.Preset = None,
     device: o.Device = "cpu",
     threads: Annotated[
-        int | None, typer.Option("--threads", help="CPU threads; PyTorch's choice if not given.")
+        int | None,
+        o.option("--threads", of=int, help="CPU threads; PyTorch's choice if not given."),
     ] = None,
     log: Annotated[
         bool, typer.Option("--tensorboard", help="Log for TensorBoard, beside.")
@@ -49,6 +52,9 @@ def train(
     from qact.bench.runner.devices import devices_of
     from qact.bench.runner.train import train_network
 
+    if threads is not None:  # many more than there are processors end the process
+        most = max(64, os.cpu_count() or 1)
+        torch.set_num_threads(o.at_least_one("--threads", threads, most))
     flags |= {
         "activations": None if activation is None else (activation,),
         "seeds": None if seed is None else (seed,),
@@ -59,8 +65,6 @@ def train(
     )  # one of torchrun's processes speaks
     usual = recipe_of(base, None, preset, {})
     asked = trainable(recipe_of(base, recipe, preset, flags), usual, console)
-    if threads is not None:
-        torch.set_num_threads(o.at_least_one("--threads", threads))
     what = (Path(asked.data.name).stem, asked.model.name, flags["model.normaliser"])
     name = "-".join(filter(None, (*what, asked.activations[0], str(asked.seeds[0]))))
     folder = out or Path("runs") / "train" / name
@@ -91,6 +95,8 @@ def evaluate(
 
     console = Console()
     shift = recipe_of(Recipe(), None, None, flags).shift
+    if out is not None:  # before it is measured
+        make_folder(out)
     fit = shift.adaptations == Recipe().shift.adaptations
     results = evaluate_network(checkpoint, shift, devices_of(device)[0], fit=fit)
     images = results.environment["images"]["test"]
@@ -99,7 +105,6 @@ def evaluate(
     summary = Summary(results)
     print_all(summary, console)
     if out is not None:
-        make_folder(out)
         results.environment["command"] = o.command_line()
-        results.save(out)
+        results.save_beside(out)
         console.print(f"\n{write_report(summary, out)}", soft_wrap=True, highlight=False)

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import shlex
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args, get_type_hints
 
 import typer
 
@@ -64,11 +65,40 @@ def seeds_of(count: int | None) -> tuple[int, ...] | None:
     return None if count is None else tuple(range(at_least_one("--seeds", count)))
 
 
-def at_least_one(option: str, value: int) -> int:
-    """Refuse what counts nothing."""
-    if value < 1:
-        raise typer.BadParameter(f"{option} must be at least 1, got {value}")
+def at_least_one(option: str, value: int, most: float = math.inf) -> int:
+    """Refuse what counts nothing, and more than ``most``."""
+    if not 1 <= value <= most:
+        valid = "at least 1" if most == math.inf else f"1 to {most}"
+        raise typer.BadParameter(f"{option} must be {valid}, got {value}")
     return value
+
+
+def integer(text: str) -> int:
+    """Read a whole number; what is none is repeated, which not every version of typer does."""
+    return _read(int, text, "a whole number")
+
+
+def number(text: str) -> float:
+    """Read a number."""
+    return _read(float, text, "a number")
+
+
+def _read(kind: Any, text: str, valid: str) -> Any:
+    try:
+        return kind(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} must be {valid}") from None
+
+
+# How an option's value is read, and how help calls it.
+_READ: dict[Any, tuple[Any, str]] = {int: (integer, "INTEGER"), float: (number, "NUMBER")}
+
+
+def option(*names: str, of: Any, help: str) -> Any:
+    """Return typer's option of a kind, or of a list of it; numbers are read as said above."""
+    one = (*get_args(of), of)[0]
+    read, called = _READ.get(one, (None, None))
+    return typer.Option(*names, help=help, parser=read, metavar=called)
 
 
 NETWORK = {
@@ -150,8 +180,8 @@ def recipe_options(
 
 
 def _parameter(name: str, setting: Setting) -> inspect.Parameter:
-    option = typer.Option(*(setting.names or (f"--{name.replace('_', '-')}",)), help=setting.help)
-    kind = Annotated[setting.kind | None, option]  # type: ignore[name-defined]
+    names = setting.names or (f"--{name.replace('_', '-')}",)
+    kind = Annotated[setting.kind | None, option(*names, of=setting.kind, help=setting.help)]  # type: ignore[name-defined]
     return inspect.Parameter(name, _KEYWORD, default=None, annotation=kind)
 
 
@@ -169,7 +199,16 @@ def look_here() -> None:
 def import_all(modules: list[str] | None) -> None:
     """Import the modules that register a user's own activations, corruptions and data sets."""
     for module in modules or []:
-        importlib.import_module(module)
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise typer.BadParameter(f"--import takes the dotted name of a module, got {module!r}")
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            if module.endswith(".py") and error.name == module:
+                raise typer.BadParameter(
+                    f"--import takes a module, got the file {module!r}; write {module[:-3]!r}"
+                ) from error
+            raise
 
 
 @contextmanager
@@ -187,9 +226,9 @@ def plain_errors(*further: type[Exception], resumes: bool = True) -> Iterator[No
         typer.echo(f"qact: stopped{goes_on}", err=True)
         raise typer.Exit(130) from None
     except Exception as error:
-        # An error of the bench can only come from where it is defined: nothing is imported for it.
-        bench = getattr(sys.modules.get("qact.bench.errors"), "BenchError", OSError)
-        if not isinstance(error, (OSError, ImportError, bench, *further)):
+        # Such an error can only come from where it is defined: nothing is imported for it.
+        ours = getattr(sys.modules.get("qact.files"), "ReportedError", OSError)
+        if not isinstance(error, (OSError, ImportError, ours, *further)):
             raise
         _refuse(error)
 

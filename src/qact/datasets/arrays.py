@@ -69,6 +69,8 @@ def as_labels(labels: Any, n: int, what: str = "labels") -> np.ndarray:
         raise ValueError(f"{what} must have shape ({n},), one per image, got {y.shape}")
     if n and y.min() < 0:
         raise ValueError(f"{what} must not be negative, got {y.min()}")
+    if n and y.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"{what} must be below 2^63, got {y.max()}")
     return y.astype(np.int64)
 
 
@@ -95,9 +97,12 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
         ValueError: it is damaged, or holds objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        found = np.load(path, allow_pickle=False)
+        if isinstance(found, np.ndarray):
+            raise ValueError("it is one array (.npy), not an .npz file of named ones")
+        with found as file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error, AttributeError) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} cannot be read as arrays: {checks.reason(error)}") from error

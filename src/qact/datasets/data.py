@@ -36,10 +36,10 @@ def load(
         name: one of ``qact.datasets.names(shifted=False)``, or a path: a folder, or a file ending
             in ``.npz``.
         size: side in pixels of the digits (default 32) or of a folder's images; the others have
-            their own.
+            their own, and are refused with one.
         root: folder of the files; default the environment variable ``QACT_DATA``.
         limit: use that many images of the official training and test parts only: the first, or,
-            of image files, some of every class.
+            of files of one's own, some of every class.
         download: get what is missing from the public origin, see :func:`qact.datasets.download`.
 
     Returns:
@@ -61,8 +61,12 @@ def load(
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{what} must be a positive integer or None, got {value!r}")
     here = names(shifted=False)
-    if name not in here and str(name).endswith(".npz"):
-        return from_npz(name)
+    if not str(name):
+        raise ValueError("name='' must be a data set, a folder of images or an .npz file")
+    if name not in here and str(name).endswith(".npz") and not Path(name).is_dir():
+        if size is not None:
+            raise ValueError(f"size is for 'digits' and folders only, got size={size!r}")
+        return from_npz(name, limit)
     if name not in here and (os.sep in str(name) or Path(name).is_dir()):
         return from_folder(name, size, limit)
     if name not in here:

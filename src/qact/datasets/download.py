@@ -13,6 +13,7 @@ from pathlib import Path
 from qact import checks
 from qact.datasets.archives import extract
 from qact.datasets.registry import DATASETS, Download
+from qact.files import alone
 from qact.registry import unknown
 
 _CHUNK = 1 << 20
@@ -131,15 +132,18 @@ def download(name: str, root: str | os.PathLike[str], tell: Tell | None = None) 
     Raises:
         ValueError: ``name`` is unknown, a checksum is wrong, or an archive is unsafe.
         ConnectionError: there is no network; the same call goes on later.
+        BusyError: another process downloads into the folder.
     """
     if name not in downloadable():
         known = downloadable()
         raise unknown("data set", name, known, "with a public origin and a known checksum")
     folder = Path(root).expanduser()
-    for item in DATASETS[name].downloads:
-        path = fetch(item.url, folder / item.file, item.algorithm, item.checksum, tell)
-        if item.into is not None:
-            _unpacked(item, path, folder / item.into)
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone(folder):
+        for item in DATASETS[name].downloads:
+            path = fetch(item.url, folder / item.file, item.algorithm, item.checksum, tell)
+            if item.into is not None:
+                _unpacked(item, path, folder / item.into)
     return folder
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from qact import checks, extras
 from qact.datasets.formats import Arrays
 
+_SIXTEEN = ("PNG", "PPM")  # grey values of 16 bits are of mode "I" there, to some Pillows
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff")
 
 
@@ -33,7 +35,7 @@ def read_folder(
     limit: int | None = None,
     class_names: Sequence[str] | None = None,
 ) -> tuple[Arrays, tuple[str, ...]]:
-    """Read ``root/<class>/**/<image>``.
+    """Read ``root/<class>/**/<image>``; what is hidden (``.name``) is left out.
 
     Args:
         root: folder of the classes.
@@ -47,7 +49,8 @@ def read_folder(
 
     Raises:
         FileNotFoundError: no folder or no images.
-        ValueError: a file is no image, a folder no class, or sizes differ without ``size``.
+        ValueError: a file is no image, a folder no class or of no images, or sizes differ without
+            ``size``.
         ImportError: Pillow is not installed.
     """
     found = class_folders(root)
@@ -56,16 +59,28 @@ def read_folder(
     if strange:
         raise ValueError(f"{root / strange[0]} is none of the {len(names)} classes")
     label = {name: i for i, name in enumerate(names)}
-    files = [
-        (path, label[name])
-        for name in found
-        for path in sorted((root / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
+    images = {name: _images(root / name) for name in found}
+    files = [(path, label[name]) for name in found for path in images[name]]
     if not files:
         raise FileNotFoundError(f"no images ({', '.join(SUFFIXES)}) in the folders of {root}")
+    if class_names is None and not all(images.values()):  # a test part may lack a class
+        empty = next(name for name in found if not images[name])
+        raise ValueError(
+            f"{root / empty} holds no images ({', '.join(SUFFIXES)}), and would be a class of none"
+        )
     files = evenly(files, limit)
     return read_files(files, size), names
+
+
+def _images(folder: Path) -> list[Path]:
+    """Image files below a folder; not macOS's ``._x.png``, nor those in ``.ipynb_checkpoints``."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and not path.is_dir()
+    ]
 
 
 def evenly(files: list[tuple[Path, int]], limit: int | None) -> list[tuple[Path, int]]:
@@ -98,7 +113,7 @@ def _pixels(path: Path, size: int | None) -> np.ndarray:
         from PIL import Image, UnidentifiedImageError
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = _eight_bits(file).convert("RGB")
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
         raise ValueError(f"{path} cannot be read as an image: {checks.reason(error)}") from error
     if size is not None:
@@ -110,3 +125,18 @@ def _pixels(path: Path, size: int | None) -> np.ndarray:
         left, top = (image.width - size) // 2, (image.height - size) // 2
         image = image.crop((left, top, left + size, top + size))
     return np.asarray(image)
+
+
+def _eight_bits(image: Any) -> Any:
+    """An image, or the high bytes of one of 16 bits, as Pillow reads colours of 16 bits itself.
+
+    Its ``convert`` cuts grey values off at 255 instead, which leaves white.
+    """
+    from PIL import Image
+
+    sixteen = image.mode.startswith("I;16") or (image.mode == "I" and image.format in _SIXTEEN)
+    if sixteen:
+        return Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise OSError(f"its pixels have 32 bits (mode {image.mode!r}); save it with 8 or 16")
+    return image

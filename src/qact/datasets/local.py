@@ -26,7 +26,7 @@ def from_folder(
 
     Raises:
         FileNotFoundError: no folder or no images.
-        ValueError: a file is no image, sizes differ without ``size``, or a part lacks a class.
+        ValueError: a file is no image, sizes differ without ``size``, or a folder holds none.
         ImportError: Pillow is not installed.
     """
     folder = Path(root).expanduser()
@@ -42,8 +42,12 @@ def from_folder(
     return assembled(folder.name, train, val, test, names)
 
 
-def from_npz(path: str | os.PathLike[str]) -> Splits:
+def from_npz(path: str | os.PathLike[str], limit: int | None = None) -> Splits:
     """Read ``train_images``, ``train_labels`` and so on for ``val`` and ``test`` (both optional).
+
+    Args:
+        path: the file; ``class_names`` (K,) in it are names of the classes.
+        limit: at most that many images of each part, some of every class.
 
     Raises:
         FileNotFoundError: no such file.
@@ -59,7 +63,8 @@ def from_npz(path: str | os.PathLike[str]) -> Splits:
             lacking = ", ".join(key for key in keys if key not in arrays)
             raise ValueError(f"{file} lacks {lacking}; it has {', '.join(arrays) or 'nothing'}")
         parts[which] = (arrays[keys[0]], arrays[keys[1]]) if found else None
-    names = [str(n) for n in arrays["class_names"]] if "class_names" in arrays else None
+    names = [str(n) for n in arrays["class_names"].flat] if "class_names" in arrays else None
     train = parts["train"]
     assert train is not None
-    return from_arrays(train, parts["test"], parts["val"], class_names=names, name=file.stem)
+    splits = from_arrays(train, parts["test"], parts["val"], class_names=names, name=file.stem)
+    return splits if limit is None else splits.limited(limit)

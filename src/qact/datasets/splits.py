@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from qact import checks
 from qact.datasets.arrays import pair, part
 from qact.datasets.formats import Arrays
 
@@ -36,6 +37,15 @@ class Splits:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.class_names)
+
+    def limited(self, count: int) -> Splits:
+        """Return at most ``count`` images of every part, each class in proportion, in order."""
+
+        def few(images: Tensor, labels: Tensor) -> Part:
+            order = stratified_order(labels.numpy(), SPLIT_SEED)[:count]
+            return part((images.numpy(), labels.numpy()), np.sort(order))
+
+        return replace(self, train=few(*self.train), val=few(*self.val), test=few(*self.test))
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
@@ -66,6 +76,21 @@ def assembled(
     name: str, train: Arrays, val: Arrays | None, test: Arrays | None, class_names: Sequence[str]
 ) -> Splits:
     """Return :class:`Splits`; a part that is None is cut from ``train``, the test part first."""
+    for which, given in (("val", val), ("test", test)):
+        if given is not None and given[0].shape[1:] != train[0].shape[1:]:
+            raise ValueError(
+                f"{which} images are {given[0].shape[1:]} and train images {train[0].shape[1:]}"
+            )
+        if (
+            given is not None
+            and len(given[1])
+            and len(train[1])
+            and not np.isin(given[1], train[1]).any()
+        ):
+            raise ValueError(
+                f"no {which} image of {name!r} is of a class that is trained on: labels "
+                f"{_range(given[1])} there, {_range(train[1])} in the train part"
+            )
     if test is None:
         (images, labels), tested = cut(train, TEST)
         train = images.numpy(), labels.numpy()
@@ -81,6 +106,10 @@ def assembled(
                 f"there are {len(class_names)} classes"
             )
     return Splits(name, trained, watched, tested, tuple(class_names))
+
+
+def _range(labels: np.ndarray) -> str:
+    return f"{labels.min()} to {labels.max()}"
 
 
 def from_arrays(
@@ -114,12 +143,9 @@ def from_arrays(
     """
     first = pair(*train, "train")
     others = [None if p is None else pair(*p, which) for p, which in ((val, "val"), (test, "test"))]
-    for which, arrays in zip(("val", "test"), others, strict=True):
-        if arrays is not None and arrays[0].shape[1:] != first[0].shape[1:]:
-            raise ValueError(
-                f"{which} images are {arrays[0].shape[1:]} and train images {first[0].shape[1:]}"
-            )
-    if class_names is None:
+    if class_names is not None:
+        checks.distinct("class_names", list(class_names))
+    else:
         most = max(int(a[1].max(initial=0)) for a in (first, *others) if a is not None)
         used = len(np.unique(np.concatenate([a[1] for a in (first, *others) if a is not None])))
         if 2 * used <= most:  # a stray label, not a class that a small set happens to lack

@@ -19,6 +19,7 @@ from qact.corruptions.apply import corrupt
 from qact.corruptions.registry import corruptions, known
 from qact.datasets import manifest
 from qact.datasets.download import digest
+from qact.files import alone
 
 if TYPE_CHECKING:
     from qact.integrations.cluster import Cluster
@@ -60,6 +61,7 @@ def write_corrupted(
 
     Raises:
         ValueError: unknown names, shapes that do not fit, or a folder that holds something else.
+        BusyError: another process writes there.
         OSError: the disk is full; nothing incomplete is left under a final name.
     """
     names = tuple(corruptions("all") if names is None else names)
@@ -68,14 +70,27 @@ def write_corrupted(
     images, labels = _checked(images, labels)
     path = Path(folder).expanduser()
     path.mkdir(parents=True, exist_ok=True)
-    made_of = {"seed": int(seed), "images": list(images.shape), "sha256": _sum(images, labels)}
+    with alone(path):
+        _fill(path, images, labels, names, int(seed), device, on, tell or (lambda *_: None))
+    return path
+
+
+def _fill(
+    path: Path,
+    images: Tensor,
+    labels: Tensor,
+    names: Sequence[str],
+    seed: int,
+    device: torch.device | str,
+    on: Cluster | None,
+    tell: Callable[[str, int, int], None],
+) -> None:
+    made_of = {"seed": seed, "images": list(images.shape), "sha256": _sum(images, labels)}
     state = _state(path, made_of)
     if "labels.npy" not in state["files"]:
         _save(path, "labels.npy", np.tile(labels.numpy(), len(SEVERITIES)), state)
     todo = [name for name in names if f"{name}.npy" not in state["files"]]
-    levels = partial(_levels, int(seed), device)
-    _write(path, todo, images, levels, state, on, tell or (lambda *_: None))
-    return path
+    _write(path, todo, images, partial(_levels, seed, device), state, on, tell)
 
 
 def _checked(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,7 +22,7 @@ def create(
     *,
     in_channels: int = 3,
     num_classes: int = 10,
-    image_size: int = 32,
+    image_size: int | tuple[int, int] = 32,
     act: Act = "relu",
     placement: str = "everywhere",
     width_multiplier: float = 1.0,
@@ -34,7 +34,8 @@ def create(
         name: one of :func:`names`.
         in_channels: channels of the images.
         num_classes: number of outputs (logits).
-        image_size: side of the images; networks that take any size do not look at it.
+        image_size: side of the images, or height and width; networks that take any size do not
+            look at it, and others take squares.
         act: activation, see :func:`qact.models.placement.placed`.
         placement: ``"everywhere"``, or for an ``act`` that is a name or a factory ``"paper"``
             (:func:`qact.models.paper`), ``"sums"`` or ``"branches"``.
@@ -51,8 +52,11 @@ def create(
         'LeNet'
     """
     make = entry(name).make
-    own: dict[str, Any] = {"image_size": image_size, "normaliser": normaliser}
+    side = image_size if isinstance(image_size, int) else max(image_size)
+    own: dict[str, Any] = {"image_size": side, "normaliser": normaliser}
     taken = {k: v for k, v in own.items() if k in inspect.signature(make).parameters}
+    if "image_size" in taken and image_size not in (side, (side, side)):
+        raise ValueError(f"image_size={image_size!r}: {name!r} takes square images alone")
     if normaliser != "softmax" and "normaliser" not in taken:
         raise ValueError(f"normaliser={normaliser!r} is for attention, and this network has none")
     return make(

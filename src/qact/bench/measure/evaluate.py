@@ -147,7 +147,7 @@ def opened(path: Path, device: str = "cpu") -> tuple[nn.Module, Recipe, Any]:
     inputs = load_inputs(recipe.data)
     with torch.random.fork_rng(devices=[]):
         model = build(recipe, entry, recipe.seeds[0], inputs)
-    restore(path, cell, {"model": model})
+    restore(path, cell, {"model": model}, data=inputs.print_of("train", "val"))
     return model.to(device).eval(), recipe, inputs.to(device)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from qact.adapt import entry, methods
 from qact.bench.errors import RecipeError
 from qact.recalibrate.block import PRIOR
+from qact.registry import unknown
 
 # The bench's own, their contexts, and the method that does the same batch by batch on any stream.
 OWN = {
@@ -89,7 +90,8 @@ def check_adaptation(name: str) -> None:
     """
     found = parse_adaptation(name)
     if found.method not in methods():
-        raise RecipeError(_expected(name))
+        asked = name.partition(":")[0].rpartition("-")[0]
+        raise RecipeError(f"adaptation {name!r}: {unknown('method', asked, methods())}")
     known = entry(found.method).options()
     for option in found.options:
         if option not in known:

@@ -112,6 +112,8 @@ class Recipe:
             checks.distinct("losses", self.every_loss())
             for seed in self.seeds:
                 checks.integer("seeds", seed, 0)
+                if seed >= 2**63:
+                    raise ValueError(f"seeds={seed!r} must be below 2^63")
             for loss in self.losses:
                 LOSSES[loss]
         if self.data.with_validation and self.training.watches:

@@ -25,6 +25,7 @@ CORRUPTIONS = (
 STREAMS = tuple(PLANS)
 ALL = "all"  # the corruption of a row that runs through several
 WORST = 5
+CLEAN = ("none", 0)
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ class Shift:
         """
         shifted = [severity for severity in self.severities if severity > 0]
         if begins_anew(stream):
-            clean = [("none", 0)] if 0 in self.severities else []
+            clean = [CLEAN] if 0 in self.severities else []
             return clean + [(c, s) for c in self.corruptions for s in shifted]
         if stream == "gradual":
             return [(ALL, WORST)] if shifted else []

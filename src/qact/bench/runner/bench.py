@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from qact.bench.data import Inputs
+from qact.bench.data import PARTS, Inputs, changed
 from qact.bench.errors import BenchError, CellError, RecipeError
 from qact.bench.measure.evaluate import checked_inputs
 from qact.bench.recipe.recipe import Recipe
@@ -59,8 +59,9 @@ def run(
         display: ``display(total)`` returns what shows the progress over ``total`` units of work.
 
     Raises:
-        RecipeError: the recipe is impossible, or ``out`` holds another one.
+        RecipeError: the recipe is impossible, ``out`` holds another one, or the data has changed.
         DamagedFileError: a file in ``out`` is damaged.
+        BusyError: another run is at work in ``out``.
         CellError: some cells failed; the rows of the others are written.
         ClusterError: ``on`` is no cluster, nobody answers, or workers have other versions.
     """
@@ -75,6 +76,7 @@ def run(
         cells = missing(recipe, results, folder, imports)
         if cells:
             inputs = checked_inputs(recipe)
+            _refuse_other_data(recipe, inputs, results.environment, folder)
             sizes = inputs.sizes()
             with (
                 using(_here(min(jobs, len(cells))) if on is None else on) as cluster,
@@ -90,6 +92,17 @@ def run(
                     _collect(book, outcomes, shown)
         results.save(folder)
     return results
+
+
+def _refuse_other_data(
+    recipe: Recipe, inputs: Inputs, before: dict[str, Any], folder: Path
+) -> None:
+    """Refuse to put numbers of other images beside those that a folder has."""
+    if changed(before.get("data", {}), inputs.print_of(*PARTS)):
+        raise RecipeError(
+            f"data {recipe.data.name!r} has other images or labels than when {folder} was "
+            "measured; choose another --out"
+        )
 
 
 def _here(jobs: int) -> str:
@@ -147,6 +160,7 @@ def _environment(
         "devices": list(devices),
         "threads_per_job": 1,
         "images": inputs.sizes(),
+        "data": inputs.print_of(*PARTS),
         "shape": list(inputs.test_images.shape[1:]),
         "seconds": before.get("seconds", 0.0),
     }

@@ -15,7 +15,7 @@ from qact.bench.errors import RecipeError
 from qact.bench.measure.metrics import METRICS, Row
 from qact.bench.recipe.recipe import Recipe, differing
 from qact.bench.recipe.rows import key_of
-from qact.bench.recipe.shift import begins_anew
+from qact.bench.recipe.shift import CLEAN, begins_anew
 from qact.bench.store.results import Results
 
 
@@ -91,7 +91,8 @@ def differences(one: Recipe, other: Recipe) -> str:
         if mixed[0][images] != mixed[1][images]:
             through = (", ".join(mixture[images]) for mixture in mixed)
             found.append(f"streams through {' / '.join(through)}")
-    if not found and not set(one.shift.conditions()[1:]) & set(other.shift.conditions()[1:]):
+    ours, theirs = (set(recipe.shift.conditions()) - {CLEAN} for recipe in (one, other))
+    if not found and (ours or theirs) and not ours & theirs:
         found.append("no corruption and severity in common")
     return ", ".join(found)
 

@@ -56,6 +56,21 @@ class Results:
             notes["costs"]["predict_ms"] = before | notes["costs"]["predict_ms"]
         self.cells[cell] = notes
 
+    def save_beside(self, folder: Path) -> None:
+        """:meth:`save` where others may have been; what would lose rows of theirs is refused.
+
+        Raises:
+            RecipeError: ``folder`` holds rows that are not among these.
+        """
+        if (folder / "results.json").exists():
+            lost = load_results(folder).keys() - self.keys()
+            if lost:
+                raise RecipeError(
+                    f"{folder} holds {len(lost)} other measurements, as of "
+                    f"{', '.join(map(str, sorted(lost, key=str)[0][:2]))}; choose another --out"
+                )
+        self.save(folder)
+
     def save(self, folder: Path) -> None:
         """Write ``results.json`` and ``results.csv``, each atomically."""
         whole = {

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact.bench.data import changed
 from qact.bench.errors import DamagedFileError, RecipeError
 from qact.bench.recipe.recipe import difference
 from qact.bench.store.files import load_notes, load_tensors, save_tensors
 
+Print = dict[str, list[Any]]  # of :meth:`qact.bench.data.Inputs.print_of`
 History = list[dict[str, float]]  # one entry per epoch
 
 FINISHED, BEGUN = "weights.safetensors", "checkpoint.safetensors"
@@ -35,16 +37,19 @@ def save(
     history: History,
     models: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer | None = None,
+    data: Print | None = None,
 ) -> None:
     """Write weights, buffers and optimiser state with the identity of the cell, atomically.
 
-    ``models`` are networks of one build by name: ``"model"``, and what is kept beside it.
+    ``models`` are networks of one build by name: ``"model"``, and what is kept beside it; ``data``
+    is by what to know again what they are trained on.
     """
     tensors = {f"{k}.{n}": v for k, model in models.items() for n, v in _state(model).items()}
     if optimizer is not None:
         for index, state in optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{k}": v for k, v in state.items() if v is not None}
-    save_tensors(path, tensors, {"cell": json.dumps(cell), "history": json.dumps(history)})
+    told = {"cell": cell, "history": history, "data": data or {}}
+    save_tensors(path, tensors, {name: json.dumps(value) for name, value in told.items()})
 
 
 def restore(
@@ -52,17 +57,21 @@ def restore(
     cell: dict[str, Any],
     models: Mapping[str, nn.Module],
     optimizer: torch.optim.Optimizer | None = None,
+    data: Print | None = None,
 ) -> History:
     """Load what :func:`save` wrote into ``models`` and ``optimizer``; return the history.
 
     Raises:
         DamagedFileError: the file is truncated or altered.
-        RecipeError: it was written for another recipe or activation.
+        RecipeError: it was written for another recipe or activation, or with other data.
     """
     tensors, notes = load_tensors(path)
     found = json.loads(notes.get("cell", "null"))
     if other := difference(found, json.loads(json.dumps(cell)), "recipe" if found is None else ""):
         raise RecipeError(f"{path} was trained otherwise ({other}); choose another --out")
+    if changed(json.loads(notes.get("data", "{}")), data or {}):  # older files do not say
+        name = found["data"]["name"]
+        raise RecipeError(f"{path} was trained on other images or labels than {name!r} has now")
     for name, model in models.items():
         state = {k[len(name) + 1 :]: v for k, v in tensors.items() if k.startswith(f"{name}.")}
         try:

@@ -48,7 +48,7 @@ def build(recipe: Recipe, rival: Rival, seed: int, inputs: Inputs) -> nn.Module:
         recipe.model.name,
         in_channels=inputs.test_images.shape[1],
         num_classes=inputs.num_classes,
-        image_size=inputs.test_images.shape[-1],
+        image_size=(inputs.test_images.shape[-2], inputs.test_images.shape[-1]),
         placement=recipe.model.placement,
         width_multiplier=recipe.model.width_multiplier,
         normaliser=recipe.model.normaliser,
@@ -101,11 +101,12 @@ def train_cell(
 
     Raises:
         DamagedFileError: a file in ``folder`` is damaged.
-        RecipeError: a file in ``folder`` belongs to another recipe.
+        RecipeError: a file in ``folder`` belongs to another recipe, or to other data.
         StorageError: a checkpoint cannot be written; the one before it is kept.
         FloatingPointError: the loss is no longer finite.
     """
     cell = recipe.trained() | {"activation": rival.describe(), "seed": seed}
+    data = inputs.print_of("train", "val")
     finished, begun = folder / FINISHED, folder / BEGUN
     if ranks.first:
         make_folder(folder)
@@ -115,14 +116,14 @@ def train_cell(
         with ranks.read(finished) as file:
             if file is not None:
                 with _advised():
-                    history = restore(file, cell, {"model": plain})
+                    history = restore(file, cell, {"model": plain}, data=data)
                 begun.unlink(missing_ok=True)
                 return Trained(plain.eval(), history)
         model = synchronised(plain, ranks, inputs.train[0].device)
         kept = _kept(recipe, model)
         optimizer = optimizer_for(model, recipe.training)
         with ranks.read(begun) as file, _advised():
-            history = [] if file is None else restore(file, cell, kept, optimizer)
+            history = [] if file is None else restore(file, cell, kept, optimizer, data)
         average = kept.get("average")
         loop = Loop(recipe.training, seed, inputs, model, average, optimizer, advance, ranks)
         while not _over(recipe, history):
@@ -130,10 +131,10 @@ def train_cell(
             tell(len(history), history[-1])
             _keep_best(kept, history)
             if ranks.first:
-                save(begun, cell, history, kept, optimizer)
+                save(begun, cell, history, kept, optimizer, data)
         model.load_state_dict(_result(kept).state_dict())
         if ranks.first:
-            save(finished, cell, history, {"model": model})
+            save(finished, cell, history, {"model": model}, data=data)
             begun.unlink(missing_ok=True)
     return Trained(model.eval(), history)
 

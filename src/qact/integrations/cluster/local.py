@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -86,7 +87,8 @@ class Processes(Remote):
             self._pools[number] = ProcessPoolExecutor(
                 1, self._context, initializer=_start_worker, initargs=begin
             )
-        future = self._pools[number].submit(_in_worker, index, task)
+        with deaf():  # the process begins here
+            future = self._pools[number].submit(_in_worker, index, task)
         self._working[future] = number
         return future
 
@@ -104,6 +106,23 @@ class Processes(Remote):
         for pool in self._pools.values():
             pool.shutdown(wait=True, cancel_futures=True)
         self._messages.put(None)
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Let processes that begin in the block wait with a Ctrl-C: it is for the parent, see below.
+
+    While they import torch they could not say so themselves, and each printed a traceback. The
+    parent hears of one after the block.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _forward(messages: Any, heard: Heard) -> None:
