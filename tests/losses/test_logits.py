@@ -291,3 +291,44 @@ def test_a_normalised_loss_does_not_see_the_unit(name, unit):
 def test_quantile_huber_says_which_shapes_do_not_fit():
     with pytest.raises(ValueError, match=r"target of shape \(4,\) must broadcast .* \(4, 5\)"):
         losses.create("quantile_huber")(torch.zeros(4, 5), torch.zeros(4))
+
+
+@pytest.mark.parametrize("classes", [CLASSES, 40])
+@pytest.mark.parametrize("shift", [1e3, -1e6])
+@pytest.mark.parametrize("name", LOGITS)
+def test_what_logits_have_in_common_costs_no_digit(name, shift, classes):
+    """The same float32 numbers, in float64: their sums round by 0.06 at a million."""
+    torch.manual_seed(0)
+    z, y = torch.randn(9, classes) + shift, torch.randint(classes, (9,))
+    loss = losses.create(name, reduction="none")
+    one, other = z.clone().requires_grad_(), z.double().requires_grad_()
+    got, want = loss(one, y), loss(other, y)
+    torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)
+    slope, exact = (torch.autograd.grad(v.sum(), x)[0] for v, x in ((got, one), (want, other)))
+    torch.testing.assert_close(slope.double(), exact, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["sparsemax", "entmax", "cross_entropy", "soft_top_k", "focal"])
+def test_a_class_at_minus_infinity_is_no_class(name):
+    z, y = torch.tensor([[0.5, -torch.inf, 0.2, -0.1]], requires_grad=True), torch.tensor([2])
+    loss = losses.create(name)
+    value = loss(z, y)
+    torch.testing.assert_close(value, loss(z[:, [0, 2, 3]], torch.tensor([1])))
+    (slope,) = torch.autograd.grad(value, z)
+    assert slope.isfinite().all()
+    assert slope[0, 1] == 0
+
+
+def test_dual_focal_tells_logits_apart_whose_probabilities_are_one_number():
+    z = torch.tensor([[0.0, -1e-12]])
+    assert losses.dual_focal_loss(z, torch.tensor([0])) == pytest.approx(0.6931472, rel=1e-6)
+    assert losses.dual_focal_loss(z, torch.tensor([1])) == pytest.approx(0.6931472 / 32, rel=1e-6)
+
+
+def test_soft_targets_of_large_logits():
+    z = torch.randn(4, 6, generator=torch.Generator().manual_seed(0)) - 1e6
+    target = (torch.rand(4, 6, generator=torch.Generator().manual_seed(1)) > 0.5).float()
+    target[:, 0] = 1
+    for name in SOFT:
+        got, want = (losses.create(name)(x, target.to(x.dtype)) for x in (z, z.double()))
+        torch.testing.assert_close(got.double(), want, rtol=1e-5, atol=1e-5)

@@ -55,6 +55,7 @@ def decoupled_softmax_loss(logits: Tensor, target: Tensor, **reduced: Any) -> Te
     def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         if target.ndim == 1:
             return log_loss(z, target)
+        z = z - z.amax(1, keepdim=True)  # what a row has in common would cost the sum its digits
         positive, share = _positives(z, target)
         negatives = z.masked_fill(positive, -torch.inf)
         total = negatives.logsumexp(1, keepdim=True)
@@ -97,8 +98,9 @@ def _soft_top_k(x: Tensor, k: int) -> Tensor:
 
     Of ``log sum sigmoid(x + t)``, which far to the left is a line of slope 1.
     """
+    x = x - x.amax(1, keepdim=True)  # what a row has in common would cost t its digits
     odds = torch.tensor(k / (x.shape[1] - k), dtype=x.dtype, device=x.device).log()
-    low, high = odds - x.amax(1, keepdim=True), odds - x.amin(1, keepdim=True)
+    low, high = odds.expand(len(x), 1), odds - x.amin(1, keepdim=True)
     # sigmoid(u) < exp(u): the root lies to the right of that of the sum of exponentials.
     t = (math.log(k) - x.logsumexp(1, keepdim=True)).maximum(low)
     for _ in range(_STEPS):

@@ -43,8 +43,9 @@ def z_loss(
 
     def form(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         at = y[:, None]
-        classes, mean = z.shape[1], z.mean(1, keepdim=True)
-        scores = z - mean
+        scores = z - z.amax(1, keepdim=True)  # rounds little: what they have in common is large
+        classes, mean = z.shape[1], scores.mean(1, keepdim=True)
+        scores = scores.sub_(mean)
         length = lengths(scores)
         # Equal logits may miss their mean by its rounding, of which a deviation must not be made.
         rounding = classes * torch.finfo(z.dtype).eps * mean.abs()

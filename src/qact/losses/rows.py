@@ -138,7 +138,7 @@ def softmax_at(z: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         total = p.exp_().sum(1, keepdim=True)
         return p.div_(total), own.sub_(total.log_())
     p = z.softmax(1)
-    return p, z.gather(1, at) + (p.amax(1, keepdim=True).log_() - top)
+    return p, z.gather(1, at).sub_(top).add_(p.amax(1, keepdim=True).log_())
 
 
 def less_one(p: Tensor, at: Tensor) -> Tensor:

@@ -164,8 +164,9 @@ def dual_focal_loss(
         at = y[:, None]
         p, t = softmax_at(z, at)
         p_y = p.gather(1, at)
-        # 1 below p_y and 0 elsewhere, as numbers: masks cost a processor ten times as much.
-        p_j, j = first_largest(torch.lt(p, p_y, out=torch.empty_like(p)).mul_(p))
+        # 1 below z_y and 0 elsewhere, as numbers: masks cost a processor ten times as much. Of
+        # logits, since probabilities of nearly equal ones are rounded to one number.
+        p_j, j = first_largest(torch.lt(z, z.gather(1, at), out=torch.empty_like(p)).mul_(p))
         gap = p_j - t.expm1()
         power = gap**gamma
         rise = gamma * power * torch.where(gap > 0, t / gap, -1)
@@ -235,7 +236,7 @@ def maxsup_loss(logits: Tensor, target: Tensor, *, alpha: float = 0.1, **reduced
         at = y[:, None]
         top, first = first_largest(z)
         p, t = softmax_at(z, at)
-        value = alpha * (top - z.mean(1, keepdim=True)) - t
+        value = alpha * (top - z).mean(1, keepdim=True) - t
         gradient = p.sub_(alpha / z.shape[1])
         gradient.scatter_add_(1, first, torch.full_like(top, alpha))
         return value[:, 0], less_one(gradient, at)
@@ -311,7 +312,7 @@ def confidence_penalty_loss(
         p, t = softmax_at(z, at)
         # log p = z - z_y + log p_y. A class of probability 0 at z = -inf adds 0, its limit, and
         # not 0 times infinity.
-        log_p = z.sub(z.gather(1, at) - t).clamp_min_(torch.finfo(z.dtype).min)
+        log_p = z.sub(z.gather(1, at)).add_(t).clamp_min_(torch.finfo(z.dtype).min)
         entropy = -(p * log_p).sum(1, keepdim=True)
         value = -t - beta * entropy
         gradient = p.mul_(log_p.add_(entropy + 1 / beta)).mul_(beta) if beta else p

@@ -58,7 +58,8 @@ def fenchel_young(z: Tensor, labels: Tensor, alpha: float) -> tuple[Tensor, Tens
         (tensor([2.]), tensor([[1., 0.]]))
     """
     p, own = entmax(z, 1, None, alpha).detach(), z.gather(1, labels[:, None])
-    gain = (p * (z - own)).sum(1)
+    # A class at -inf adds 0, and not 0 times infinity.
+    gain = (p * (z - own).clamp_min(torch.finfo(z.dtype).min)).sum(1)
     # Where p > 0, p^(a-1) = (a - 1) z - tau: sum p^a = (a - 1) p (z - max z) + (max p)^(a-1), no
     # power of every p is needed.
     ahead = (z.amax(1) - own[:, 0]).detach()
