@@ -38,12 +38,12 @@ lint: $(STAMP)
 docs: $(STAMP)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-# What Numba makes of the CPU's kernels before LLVM knows the processor: a cold start without Numba's part.
+# The installation has lowered the CPU's kernels; after an edit of one Numba compiles them, until this.
 kernels: $(STAMP)
-	$(BIN)/python -m qact.kernels.cpu.ahead
+	$(BIN)/python -m qact.kernels.cpu.lower
 
-wheel: kernels
-	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
+wheel: $(STAMP)
+	QACT_LOWER=all $(BIN)/python -m pip wheel --no-deps --wheel-dir dist .
 
 $(STAMP): pyproject.toml requirements-dev.txt
 	$(PYTHON) -m venv $(VENV)
@@ -56,5 +56,5 @@ $(STAMP): pyproject.toml requirements-dev.txt
 # Numba keeps a kernel by the date of its own file, not of those that it calls: after an edit, clean.
 clean:
 	find src \( -name '*.nb[ci]' -o -path '*/__pycache__/*.o' \) -delete
-	rm -rf src/qact/kernels/cpu/lowered
+	rm -rf src/qact/kernels/cpu/lowered*
 	rm -rf $(VENV) site runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

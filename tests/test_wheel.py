@@ -52,6 +52,11 @@ with qact.adapting(new.eval(), "batch"):
 assert "site-packages" in qact.__file__
 """
 COMPILED = "import torch, qact; qact.QAct(2, engine='cpu')(torch.rand(64, 2))"
+FIRST = """
+import torch, qact
+layer = qact.QAct(4)
+layer(torch.randn(16, 4, 8, 8).requires_grad_()).sum().backward()
+"""
 TABLE = """
 import numpy as np, qact
 X = np.random.default_rng(0).normal(size=(60, 3))
@@ -221,6 +226,16 @@ def test_an_extra_alone_runs_what_the_readme_says(extra, wheel, tmp_path):
         done = place.run("qact", "bench", "--quick", "--out", "runs")
         assert done.returncode == 0, done.stderr
         assert {"results.csv", "report.html"} <= {f.name for f in (tmp_path / "runs").iterdir()}
+
+
+def test_the_first_call_of_an_installation_compiles_nothing_from_python(wheel, tmp_path):
+    """The build has lowered the kernels, and Numba has none of its own to keep."""
+    place = Environment(tmp_path, wheel, "cpu")
+    done = place.python(FIRST)
+    assert (done.returncode, done.stderr) == (0, "")
+    home = next((tmp_path / "env").rglob("site-packages"))
+    kept = {path.suffix for path in (home / "qact/kernels/cpu/__pycache__").glob("*kernel*")}
+    assert kept == {".o"}
 
 
 @pytest.mark.parametrize(

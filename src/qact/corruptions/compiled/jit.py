@@ -11,6 +11,8 @@ from typing import Any
 
 from numba import njit
 
+from qact.kernels.cpu import places as places  # before Numba looks for one
+
 # No fastmath: sums and products stay as they are written.
 jit: Callable[..., Any] = njit(nogil=True, cache=True, error_model="numpy")
 inline: Callable[..., Any] = njit(nogil=True, inline="always", error_model="numpy")

@@ -14,7 +14,10 @@
     follow     the running context
     passes     the general passes of `qact.kernels.passes`; extremes, moments: parts of them
     merge      contexts added up
-    ahead      kernels lowered where a wheel is built, for a shorter one
+    ahead      kernels lowered where a wheel is built, for a shorter one; lower: what does that
+    places     one for compiled code where no folder can be written
 
 A channel is worked through while it is in the cache, so memory is read once and written once.
 """
+
+from qact.kernels.cpu import places as places  # before Numba looks for one

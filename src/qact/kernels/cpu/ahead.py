@@ -2,9 +2,9 @@
 
 Three quarters of the seconds that a kernel takes to compile are Numba's way from Python to LLVM's
 language, which is the same on every processor; LLVM's own, which must know the processor, are a
-quarter. ``python -m qact.kernels.cpu.ahead`` writes down what lies between them, in the folder
-`lowered` of this package. It is used if it is of these sources, this Numba and this platform; Numba
-does all of it otherwise, as in a clone. What either way gives is the same code, to the bit.
+quarter. `qact.kernels.cpu.lower` writes down what lies between them, in the folder `lowered` of
+this package. It is used if it is of these sources, this Numba and this platform; Numba does all of
+it otherwise, as after an edit in a clone. What either way gives is the same code, to the bit.
 """
 
 from __future__ import annotations
@@ -15,13 +15,8 @@ import json
 import lzma
 import os
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from contextlib import suppress
 from functools import cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +32,6 @@ from qact.kernels.cpu.lanes import KIND, KINDS
 config: Any = _config  # its names are made when it is imported
 HERE = Path(__file__).resolve().parent
 FOLDER = HERE / "lowered"
-# What `qact.kernels.cpu.lanes` writes is of one kind of processor: it is lowered for each of them.
-_VECTORS = "<16 x float>"
 
 
 class Loaded:
@@ -83,7 +76,10 @@ def load(function: Any, kept: Path, folder: Path = FOLDER) -> Loaded | None:
     with suppress(OSError):
         return Loaded(path.read_bytes(), entry)
     library = codegen.create_library(name)
-    text = lzma.decompress((folder / f"{file}.ll.xz").read_bytes()).decode()
+    try:
+        text = lzma.decompress((folder / f"{file}.ll.xz").read_bytes()).decode()
+    except (OSError, lzma.LZMAError):  # it was there a moment ago; or damaged
+        return None
     library._final_module = llvm.parse_assembly(text)
     library._optimize_final_module()
     if unknown(library._final_module):
@@ -136,85 +132,3 @@ def files() -> list[Path]:
         for name in re.findall(r"^from qact\.([\w.]+) import", told, re.MULTILINE):
             found.add((HERE.parents[1] / name.replace(".", "/")).with_suffix(".py"))
     return sorted(path for path in found if path.exists())
-
-
-def write(folder: Path, kernels: list[Any], kind: str | None = None) -> list[str]:
-    """Lower kernels into a folder, in the place of what was there.
-
-    Returns those that use vectors, which are left out unless they are for processors of a ``kind``.
-    """
-    aside = folder.with_name(f"{folder.name}.{os.getpid()}")
-    aside.mkdir(parents=True)
-    entries, special = {}, []
-    for kernel in kernels:
-        file = name = name_of(kernel.function)
-        text, entry = kernel.lowered()
-        if _VECTORS in text:
-            special.append(name)
-            file = f"{name}.{kind}"
-        if file == name or kind is not None:
-            text, entries[file] = renamed(text, entry, name)
-            (aside / f"{file}.ll.xz").write_bytes(lzma.compress(text.encode(), preset=9))
-    _tell(aside, entries)
-    shutil.rmtree(folder, ignore_errors=True)
-    aside.replace(folder)
-    return special
-
-
-def _tell(folder: Path, kernels: dict[str, str]) -> None:
-    """What a folder holds, and of what it was made."""
-    told = {"sources": sources(), "versions": versions(), "kernels": kernels}
-    (folder / "contents.json").write_text(json.dumps(told, indent=1) + "\n")
-
-
-def add(folder: Path, kind: str, names: list[str]) -> None:
-    """Lower some kernels for a kind of processor, in a process that takes its own for one."""
-    with tempfile.TemporaryDirectory(dir=folder.parent) as aside:
-        command = [sys.executable, "-m", "qact.kernels.cpu.ahead"]
-        environment = os.environ | {"NUMBA_CPU_FEATURES": KINDS[kind]}
-        subprocess.run([*command, f"{aside}/more", *names], env=environment, check=True)
-        more = json.loads(Path(aside, "more", "contents.json").read_text())["kernels"]
-        for name in names:
-            path = Path(aside, "more", f"{name}.{kind}.ll.xz")
-            old = (folder / f"{file}.ll.xz" for file in files_of(name, kind)[:-1])
-            if any(one.exists() and one.read_bytes() == path.read_bytes() for one in old):
-                del more[f"{name}.{kind}"]  # what a lesser kind has will do
-            else:
-                path.replace(folder / path.name)
-    _tell(folder, json.loads((folder / "contents.json").read_text())["kernels"] | more)
-
-
-def renamed(text: str, entry: str, name: str) -> tuple[str, str]:
-    """The same names in every process, in the order of the text: Numba's count what it compiles.
-
-    They begin with the kernel's, since a linker prefers what a process already has of a name.
-
-    >>> renamed("define void @_Z1fB2v7() { call void @_Z1gB2v3() }", "_Z1fB2v7", "lookup")
-    ('define void @qact.lookup.0() { call void @qact.lookup.1() }', 'qact.lookup.0')
-    """
-    names: dict[str, str] = {}
-
-    def short(found: re.Match[str]) -> str:
-        return "@" + names.setdefault(found[1], f"qact.{name}.{len(names)}")
-
-    return re.sub(r"@((?:cfunc\.)?_Z[\w.$]+)", short, text), names[entry]
-
-
-def main() -> None:
-    """Lower every kernel of the CPU engine; or, into a folder, those that are named."""
-    from qact.kernels.cpu.jit import KERNELS
-
-    for module in ("block", "lookup", "simplex", "row_rank"):
-        import_module(f"qact.kernels.cpu.{module}")
-    if len(sys.argv) > 1:
-        write(Path(sys.argv[1]), [k for k in KERNELS if name_of(k.function) in sys.argv[2:]], KIND)
-        return
-    special = write(FOLDER, KERNELS)
-    for kind in KINDS:
-        add(FOLDER, kind, special)
-    size = sum(path.stat().st_size for path in FOLDER.iterdir()) / 1e3
-    print(f"{len(KERNELS)} kernels in {FOLDER}, {size:.0f} kB")
-
-
-if __name__ == "__main__":
-    main()

@@ -19,6 +19,7 @@ from numba.core.cpu import CPUContext
 from numba.core.registry import cpu_target
 
 from qact.kernels.cpu import ahead
+from qact.kernels.cpu.places import PREFIX
 
 # Sums may be taken in any order, so that they use the whole width of the processor; what is not a
 # number is found beforehand, on the bits.
@@ -142,13 +143,13 @@ def _uncollected() -> Iterator[None]:
 @cache
 def announce(folder: str) -> None:
     """Say once, on stderr, that kernels are being compiled; ``QACT_QUIET=1`` keeps it silent."""
-    if os.environ.get("QACT_QUIET", "") in ("", "0"):
-        print(
-            f"qact: compiling CPU kernels, once, for some ten seconds; they are kept in {folder} "
-            "(QACT_QUIET=1 silences this line)",
-            file=sys.stderr,
-            flush=True,
-        )
+    if os.environ.get("QACT_QUIET", "") not in ("", "0"):
+        return
+    kept = f"once, for some ten seconds; they are kept in {folder}"
+    if PREFIX in str(folder):
+        kept = "in every process: name a folder that can be written to as NUMBA_CACHE_DIR"
+    told = f"qact: compiling CPU kernels, {kept} (QACT_QUIET=1 silences this line)"
+    print(told, file=sys.stderr, flush=True)
 
 
 class _Engine:
