@@ -53,7 +53,7 @@ $(STAMP): pyproject.toml requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-deps $(MODELS)
 	touch $@
 
-# Numba keeps a kernel by the date of its own file, not of those that it calls: after an edit, clean.
+# Corruptions' passes are kept by the date of their own file, not of those that they inline from.
 clean:
 	find src \( -name '*.nb[ci]' -o -path '*/__pycache__/*.o' \) -delete
 	rm -rf src/qact/kernels/cpu/lowered*
