@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # ddsketch 3.0.1: `add(value, weight)` takes any weight above 0, and the quantiles depend on the unit of the weights:
-# the rank is q (sum of weights - 1). Weights that sum to 1, as probabilities do, give the least value for every q; below 1
-# the values come back with a minus sign. 1, 2, .. 100, relative accuracy 1 %:
+# the rank is q (sum of weights - 1). Weights that sum to 1, as probabilities do, give the least value for every q;
+# below 1 the values come back with a minus sign. 1, 2, .. 100, relative accuracy 1 %:
 #   each weight   sum    median    0.9-quantile
 #   1             100    49.9      89.1
 #   0.1           10     45.2      80.7

@@ -7,7 +7,7 @@
 #   by hand, numba      2.01    0.21    3.61
 #   numpy               1.81    0.61    3.21
 # So a forecast is scored by where it lies (with 100 added to everything, the 2.01 becomes 21.81), and the error of the
-# median does not count. numba's is the default where it is installed. Way round: backend="numba", or interval_score by hand.
+# median does not count. numba's is the default where it is installed. Way round: backend="numba".
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
