@@ -7,7 +7,7 @@ old version lacks stands beside them.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
@@ -52,6 +52,34 @@ def forward_levels() -> int:
     """How many transforms of ``torch.func`` differentiate in forward mode (``_functorch``, 2.0)."""
     stack = torch._C._functorch.get_interpreter_stack() or []
     return sum(level.key() == torch._C._functorch.TransformType.Jvp for level in stack)
+
+
+def is_batch_of_gradients(grad: Tensor | None) -> bool:
+    """Whether ``is_grads_batched=True`` hides a dimension of ``grad`` (``torch._C``, since 2.0)."""
+    return grad is not None and torch._C._functorch.is_legacy_batchedtensor(grad)
+
+
+def gradients_of(batch: Sequence[Tensor | None]) -> list[list[Tensor | None]]:
+    """The gradients of a batch, row after row (``torch._remove_batch_dim``, since 1.5)."""
+    level = _batch_level()
+    hidden = next(g for g in batch if g is not None and is_batch_of_gradients(g))
+    size = len(torch._remove_batch_dim(hidden, level, 1, 0))
+    columns = [
+        [None] * size if g is None else list(torch._remove_batch_dim(g, level, size, 0).unbind())
+        for g in batch
+    ]
+    return [list(row) for row in zip(*columns, strict=True)]
+
+
+def batch_of(gradients: Sequence[Tensor]) -> Tensor:
+    """The batch that hides one dimension of these (``torch._add_batch_dim``, since 1.5)."""
+    return torch._add_batch_dim(torch.stack(tuple(gradients)), 0, _batch_level())
+
+
+def _batch_level() -> int:
+    level = torch._C._vmapmode_increment_nesting() - 1
+    torch._C._vmapmode_decrement_nesting()
+    return level
 
 
 def lerp_(ours: list[Tensor], theirs: list[Tensor], share: float) -> None:

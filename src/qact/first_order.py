@@ -1,4 +1,4 @@
-"""Gradients that have no gradient of their own, and say so.
+"""Backward passes of our own: those that have no gradient, and say so, and those of many gradients.
 
 ``once_differentiable`` of PyTorch speaks up only where the gradient that comes in needs a gradient,
 and nothing else leads to the input: what depends on the input itself it gives out as a constant,
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import lru_cache, wraps
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,12 +17,34 @@ from torch import Tensor
 from qact import _compat
 
 Backward = Callable[..., tuple[Any, ...]]
+Pass = TypeVar("Pass", bound=Callable[..., Any])
+
+
+def one_by_one(backward: Pass) -> Pass:
+    """Let a backward pass take the gradients of ``is_grads_batched=True`` one after the other.
+
+    So do ``jacobian`` and ``hessian`` of ``torch.autograd.functional`` with ``vectorize=True``, by
+    tensors that hide a dimension and that no kernel of ours can read.
+    """
+
+    @wraps(backward)
+    def each(ctx: Any, *grads: Tensor | None) -> Any:
+        if torch.compiler.is_compiling() or not any(map(_compat.is_batch_of_gradients, grads)):
+            return backward(ctx, *grads)
+        found = [backward(ctx, *row) for row in _compat.gradients_of(grads)]
+        if isinstance(found[0], Tensor):
+            return _compat.batch_of(found)
+        columns = zip(*found, strict=True)
+        return tuple(None if c[0] is None else _compat.batch_of(c) for c in columns)
+
+    return each  # type: ignore[return-value]
 
 
 def refusing(why: str) -> Callable[[Backward], Backward]:
     """Let a second derivative through a backward pass raise RuntimeError, which says ``why``."""
 
     def decorate(backward: Backward) -> Backward:
+        @one_by_one
         @wraps(backward)
         def once(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
             if not torch.is_grad_enabled() or torch.compiler.is_compiling():

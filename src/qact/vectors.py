@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from qact import _compat
+from qact.first_order import one_by_one
 
 
 def unit_of(x: Tensor, dim: int | tuple[int, ...] | None = None) -> Tensor:
@@ -122,6 +123,7 @@ class _UnitRows(torch.autograd.Function):
         return unit
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, upstream: Tensor) -> Tensor:
         x, unit, length = ctx.saved_tensors
         if torch.is_grad_enabled():  # a derivative of what follows may be asked for

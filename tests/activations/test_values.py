@@ -353,3 +353,30 @@ def test_smartmixed_samples_in_training_alone():
     layer, x = qact.activation("smartmixed", 50), torch.randn(2, 50)
     assert not torch.equal(layer(x), layer(x))
     assert torch.equal(layer.eval()(x), layer(x))
+
+
+@pytest.mark.parametrize("name", ["swish", "golu", "aglu", "xatlu", "tmaf", "polynorm", "geglu"])
+def test_integers_are_refused_and_not_cut(name):
+    """What lies between 0 and 1 was 0 in the dtype of the input, and True of booleans."""
+    layer = qact.activations.create(name)
+    for dtype in (torch.int64, torch.bool):
+        with pytest.raises(
+            (TypeError, NotImplementedError), match=r"floating, got|not implemented"
+        ):
+            layer(torch.ones(3, 4).to(dtype))
+
+
+def test_the_tails_of_xatlu_keep_their_digits():
+    """``x (arctan x + pi/2)/pi`` tends to -1/pi: ``arctan(1/-x)``, whose sum would cancel."""
+    x = -torch.logspace(0, 15, 16)
+    want = torch.tensor([-v * math.atan(1 / v) / math.pi for v in (-x).tolist()])
+    torch.testing.assert_close(
+        qact.activations.create("xatlu")(x).detach(), want, rtol=1e-6, atol=0
+    )
+
+
+def test_tempered_sigmoid_is_tanh_of_small_numbers():
+    x = torch.logspace(-30, 1, 32)
+    torch.testing.assert_close(
+        qact.activations.create("tempered_sigmoid")(x), x.tanh(), rtol=1e-6, atol=0
+    )

@@ -12,6 +12,7 @@ from qact.calibration import (
     context_weights,
     coverage,
     coverage_by,
+    mean_average_precision,
     risk_control,
 )
 
@@ -172,7 +173,7 @@ def test_context_weights_fall_with_the_shift():
         (lambda p, y: ConformalRiskControl().predict(p), RuntimeError, "call fit"),
         (lambda p, y: SplitConformal().fit(p, y, y.double()), ValueError, r"\(20,\) in \[0, 1\]"),
         (lambda p, y: SplitConformal().fit(p * 2, y), ValueError, "probs must lie"),
-        (lambda p, y: risk_control(p.sort().values, 0.1), ValueError, "must not grow"),
+        (lambda p, y: risk_control(p.sort().values, 0.1), ValueError, "do not grow"),
         (lambda p, y: risk_control(3 - 0 * p, 0.1), ValueError, r"exceed bound=1\.0"),
         (lambda p, y: coverage(p, y), ValueError, "must be .* bool"),
         (
@@ -209,3 +210,19 @@ def test_risk_control_finds_thresholds_of_its_grid_in_every_dtype(dtype):
     model = ConformalRiskControl(0.2).fit(probs, labels)
     assert model.threshold == pytest.approx(0.8, abs=1e-12)  # p >= 1 - 0.8, not a step further
     assert model.predict(probs[:1]).tolist() == [[True, True, False]]
+
+
+def test_risk_is_controlled_in_the_unit_of_the_losses():
+    misses = torch.tensor([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]], dtype=torch.float64).repeat(50, 1)
+    for unit in (1e-20, 1.0, 1e20):
+        assert risk_control(unit * misses, 0.5 * unit, bound=unit) == 2
+        assert risk_control(unit * misses, 0.52 * unit, bound=unit) == 1
+        with pytest.raises(ValueError, match="numbers that do not grow along a row"):
+            risk_control(unit * misses.flip(1), 0.5 * unit, bound=unit)
+    with pytest.raises(ValueError, match="numbers that do not grow along a row"):
+        risk_control(misses * torch.nan, 0.5)
+
+
+def test_nothing_to_retrieve_is_said_of_an_empty_batch():
+    with pytest.raises(ValueError, match="there is nothing to retrieve"):
+        mean_average_precision(torch.zeros(0, 3), torch.zeros(0).long())

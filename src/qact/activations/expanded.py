@@ -25,10 +25,15 @@ def _normal(x: Tensor) -> Tensor:
     return 0.5 * torch.erfc(-x / math.sqrt(2))
 
 
+def _arctan(x: Tensor) -> Tensor:
+    """``(arctan x + pi/2)/pi`` with the digits of its lower tail, which the sum would cancel."""
+    return torch.atan2(torch.ones_like(x), -x) / math.pi
+
+
 # Per name: the gate g from 0 to 1, and its derivative.
 _GATES: dict[str, tuple[Gate, Gate]] = {
     "arctan": (
-        lambda x: torch.atan(x) / math.pi + 0.5,
+        _arctan,
         lambda x: 1 / (math.pi * (1 + x * x)),
     ),
     "normal": (

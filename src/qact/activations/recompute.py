@@ -18,7 +18,7 @@ from torch import Tensor
 
 from qact import _compat
 from qact._compat import is_exporting
-from qact.first_order import refuse_forward_twice
+from qact.first_order import one_by_one, refuse_forward_twice
 
 PIECE = 2**15  # values; a handful of temporaries of this size fits into a core's cache
 
@@ -39,6 +39,7 @@ def with_partials(value: Value, partials: Partials, input: Tensor, *parameters: 
         >>> x.grad
         tensor([6.])
     """
+    _floating(input)
     if torch.compiler.is_compiling():
         if is_exporting() or not torch.is_grad_enabled():
             return value(widened(input), *map(widened, parameters)).to(input.dtype)
@@ -59,6 +60,7 @@ def recomputed(value: Value, input: Tensor, *parameters: Tensor) -> Tensor:
         >>> x.grad
         tensor([[3., 1.]])
     """
+    _floating(input)
     if torch.compiler.is_compiling() or _compat.watched():
         return value(widened(input), *map(widened, parameters)).to(input.dtype)
     return _Recomputed.apply(value, input, *parameters)
@@ -72,6 +74,12 @@ def step(x: Tensor) -> Tensor:
         tensor([0., 0., 1.])
     """
     return x.sign().clamp_min(0.0)
+
+
+def _floating(input: Tensor) -> None:
+    """Refuse integers, to whose dtype the values would be cut."""
+    if not input.is_floating_point():
+        raise TypeError(f"input must be floating, got {input.dtype}; input.float() makes it so")
 
 
 def widened(input: Tensor) -> Tensor:
@@ -90,6 +98,7 @@ class _Fused(torch.autograd.Function):
         return _mapped(value, rows, scalars).view_as(input)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():  # asked for a gradient that can be differentiated again
             return _Traced.backward(ctx, grad)
@@ -161,6 +170,7 @@ class _Recomputed(torch.autograd.Function):
         return _mapped(value, input, [widened(p) for p in parameters])
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         input, *parameters = ctx.saved_tensors
         if torch.is_grad_enabled():

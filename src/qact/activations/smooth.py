@@ -118,7 +118,8 @@ def tempered_sigmoid(
 
 
 def _tempered(x: Tensor, scale: float, temperature: float, offset: float) -> Tensor:
-    return scale * torch.sigmoid(temperature * x) - offset
+    # Of tanh, which is small where x is; the defaults have nothing beside it.
+    return scale / 2 * torch.tanh(temperature / 2 * x) + (scale / 2 - offset)
 
 
 def _tempered_partials(x: Tensor, scale: float, temperature: float) -> tuple[Tensor]:

@@ -30,7 +30,8 @@ def mean_average_precision(
 
     The Quantile Activation paper reports MAP@100 and does not say which ``D``; torchmetrics'
     ``RetrievalMAP(top_k=k)`` takes "retrieved", which forgives classes that are not found.
-    Queries without others of their class are left out.
+    Queries without others of their class are left out; neighbours that are equally far stand in the
+    order of the samples.
 
     Args:
         embeddings: (N, D), floating.
@@ -59,7 +60,7 @@ def mean_average_precision(
     if not torch.isfinite(x).all():
         raise ValueError("embeddings must be finite")
     x = x / unit_of(x)  # a scale changes no order, and squares stay in range
-    k = min(k, len(x) - 1)
+    k = max(min(k, len(x) - 1), 0)
     scores = [
         _average_precision(x, labels, rows, k, divide_by)
         for rows in torch.arange(len(x), device=x.device).split(_CHUNK)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from qact import _compat
 from qact._compat import replace
-from qact.first_order import applied, refuse_forward_twice
+from qact.first_order import applied, one_by_one, refuse_forward_twice
 from qact.kernels import engines
 from qact.kernels import passes as plain
 from qact.kernels.columns import REACH
@@ -278,6 +278,7 @@ class _Lookup(torch.autograd.Function):
         ctx.save_for_forward(*tensors)
 
     @staticmethod
+    @one_by_one
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         z, table, live, exponent, offset = ctx.saved_tensors
         grid = Grid(exponent, offset, table.shape[1] - 1)

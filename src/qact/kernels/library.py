@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from qact import extras
+from qact.first_order import one_by_one
 from qact.kernels import engines
 from qact.kernels.columns import STATE
 from qact.kernels.following import Following
@@ -92,6 +93,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
     ctx.mark_non_differentiable(*output[1:])
 
 
+@one_by_one
 def _backward(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     z, *rest = ctx.saved_tensors
     affine, saved = rest[:6], rest[6:]

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.library import custom_op
 
+from qact.first_order import one_by_one
 from qact.kernels import engines
 
 STEPS = 64
@@ -199,6 +200,7 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(output, inputs[1])
 
 
+@one_by_one
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None]:
     (p, alpha), learnt = ctx.saved_tensors, ctx.needs_input_grad[1]
     again = torch.is_grad_enabled()  # asked for a gradient that can be differentiated again
