@@ -22,7 +22,6 @@ from qact.kernels.columns import (
     IN_MEAN,
     IN_VAR,
     KERNEL,
-    MOST,
     NEGATIVE,
     OFFSET,
     PARTS,
@@ -69,7 +68,7 @@ ROWS, PAD = LIMIT + 4, TAPS + 2
 )
 ALONG, PULL, MIDDLE, NUMBERS = range(24 * LANES, 28 * LANES, LANES)
 _PHI = PHI.astype(np.float32)
-Few = namedtuple("Few", "own x at place hist edges kernel rise rank table pairs column wide")
+Few = namedtuple("Few", "own x at place hist edges kernel rise rank table pairs column")
 
 
 @exact
@@ -81,7 +80,7 @@ def scratch(n):  # type: ignore[no-untyped-def]
     return Few(
         lines(NUMBERS), lines(values), lines(values), lines(values), lines(rows), edges,
         lines(PAD * LANES), lines(rows), lines(rows), lines(rows), lines(4 * rows),
-        empty(ROWS, np.float32), empty(MOST + 8, np.int64),
+        empty(ROWS, np.float32),
     )  # fmt: skip
 
 

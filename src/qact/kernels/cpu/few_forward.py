@@ -6,8 +6,7 @@ import math
 
 import numpy as np
 
-from qact.kernels.columns import ABREAST, BINS, FINITE, IN_MEAN, IN_VAR, MEAN, RELU, STD
-from qact.kernels.columns import COUNTS as WIDE_COUNTS
+from qact.kernels.columns import ABREAST, BINS, FINITE, IN_MEAN, IN_VAR, MEAN, PARTS, RELU, STD
 from qact.kernels.cpu.few import (
     BAD,
     CENTRE,
@@ -32,11 +31,20 @@ from qact.kernels.cpu.few import (
     turn,
     write,
 )
-from qact.kernels.cpu.follow import follow as move
-from qact.kernels.cpu.follow import room_for
+from qact.kernels.cpu.follow import move, room_for
 from qact.kernels.cpu.jit import exact
-from qact.kernels.cpu.lanes import LANES, bits, every, gathered_pairs, larger, load, smaller, store
-from qact.kernels.cpu.memory import seen_as
+from qact.kernels.cpu.lanes import (
+    LANES,
+    bits,
+    every,
+    gathered_pairs,
+    larger,
+    load,
+    number,
+    repeat,
+    smaller,
+    store,
+)
 from qact.kernels.cpu.table import choose_grid, varies
 
 
@@ -78,8 +86,8 @@ def forward(first, last, z, rule, kind, affine, eps, saved, context, rate, out):
                     _take(few.rise, j, saved.tables[c, : own + 2])
                     _take(few.table, j, saved.tables[c, own + 2 : 2 * own + 4])
                 if rate > 0:
-                    _widen(few.hist, j, own + 1, few.wide)
-                    move(few.wide, state, n, c, rate, context, room)
+                    _unpack(few.hist, j, own + 1, room)
+                    move(own + 1, state, n, c, rate, context, room)
     return left
 
 
@@ -162,10 +170,11 @@ def _take(tiles, j, to):  # type: ignore[no-untyped-def]
 
 
 @exact
-def _widen(tiles, j, size, hist):  # type: ignore[no-untyped-def]
-    """The bins of lane ``j``, packed as in `qact.kernels.cpu.rows.count`."""
-    packed = seen_as(tiles, np.int32)
+def _unpack(tiles, j, size, room):  # type: ignore[no-untyped-def]
+    """What the bins of lane ``j`` hold, transposed."""
+    shift, low = repeat(np.int32(COUNTS)), repeat(np.int32((1 << COUNTS) - 1))
+    part = every(1 / PARTS)
     for k in range(0, size, LANES):
-        for i in range(LANES):
-            one = np.int64(packed[LANES * (k + j) + i])
-            hist[k + i] = ((one >> COUNTS) << WIDE_COUNTS) + (one & ((1 << COUNTS) - 1))
+        packed = bits(load(tiles, LANES * (k + j)))
+        store(room.counts, k, number(packed >> shift))
+        store(room.places, k, number(packed & low) * part)

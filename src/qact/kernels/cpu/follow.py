@@ -17,25 +17,39 @@ from qact.rank.moving import FULL, TRACE, TRIM
 BLOCK = 16  # bins that are looked at together
 
 
-Room = namedtuple("Room", "mixed within cells shares")
+# A batch's bins are done so many at a time: loops over whole ones leave nothing to single steps.
+STRIDE = 64
+Room = namedtuple("Room", "mixed within counts places cells weights shares")
 
 
 @jit
 def room_for(context):  # type: ignore[no-untyped-def]
-    """Memory for one thread: a channel's new bins, and where those of a batch fall."""
-    bins, most = context[0].shape[1], MOST + 8
-    mixed, within = empty(bins, np.float32), empty(bins, np.float32)
-    return Room(mixed, within, empty(most, np.int64), empty(most, np.float64))
+    """Memory for one thread: a channel's new bins, and those of a batch."""
+    bins, most = context[0].shape[1], MOST + STRIDE
+    mixed, within, counts = empty(bins, np.float32), empty(bins, np.float32), empty(most, np.float32)
+    places, weights = empty(most, np.float32), empty(most, np.float32)
+    cells, shares = empty(most, np.int32), empty(most, np.float32)
+    return Room(mixed, within, counts, places, cells, weights, shares)
 
 
 @jit
 def follow(hist, state, values, c, rate, context, room):  # type: ignore[no-untyped-def]
     """``(1 - rate) stored + rate batch``, see `qact.rank.moving.moved`."""
+    size = int(state[BINS]) + 1
+    for k in range(size):
+        room.counts[k] = hist[k] >> COUNTS
+        room.places[k] = np.float64(hist[k] & (ONE - 1)) * (1 / PARTS)
+    move(size, state, values, c, rate, context, room)
+
+
+@jit
+def move(size, state, values, c, rate, context, room):  # type: ignore[no-untyped-def]
+    """The same for a batch whose ``size`` bins are in ``room``: `counts`, and sums of `places`."""
     mass, moment, _, _, exponent, offset = context
     bins, old, begin = mass.shape[1], int(exponent[c]), int(offset[c])
     total = _sum(mass[c])
     batch, start = exponent_of(state[WIDTH]), int(state[OFFSET])
-    first, last = _occupied(hist, int(state[BINS]))
+    first, last = _occupied(room.counts, size)
     low, high = (start + first) * state[WIDTH], (start + last) * state[WIDTH]
     if total > 0:
         width = power_of_two(old)
@@ -49,7 +63,7 @@ def follow(hist, state, values, c, rate, context, room):  # type: ignore[no-unty
             coarse = high - low <= FULL * bins * width and _spanning(low, high, bins)[0] < old
         if inside and not coarse:
             _decay(mass[c], moment[c], 1 - rate)
-            _pour(hist, first, last, batch, start, rate, old, begin, mass[c], moment[c], room)
+            _pour(first, last, batch, start, rate, old, begin, mass[c], moment[c], room)
             _join(state, c, (1 - rate) * total, rate * values, context)
             return
     # The grid covers all of the batch, and all but the rarest of what is stored: a freak value of
@@ -62,7 +76,7 @@ def follow(hist, state, values, c, rate, context, room):  # type: ignore[no-unty
         _move(mass[c], moment[c], old, begin, 1 - rate, e, zero, mixed, within)
     # A channel of which nothing is stored yet becomes its first batch.
     rate = rate if total > 0 else 1.0
-    _pour(hist, first, last, batch, start, rate, e, zero, mixed, within, room)
+    _pour(first, last, batch, start, rate, e, zero, mixed, within, room)
     exponent[c], offset[c] = e, zero
     copy(mixed, mass[c])
     copy(within, moment[c])
@@ -78,11 +92,11 @@ def _sum(mass):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _occupied(hist, bins):  # type: ignore[no-untyped-def]
-    first, last = 0, bins
-    while hist[first] == 0:
+def _occupied(counts, size):  # type: ignore[no-untyped-def]
+    first, last = 0, size - 1
+    while counts[first] == 0:
         first += 1
-    while hist[last] == 0:
+    while counts[last] == 0:
         last -= 1
     return first, last + 1
 
@@ -141,41 +155,51 @@ def _move(mass, moment, old, offset, factor, e, first, mixed, inside):  # type: 
 
 
 @jit
-def _pour(hist, first, last, batch, start, rate, e, zero, mixed, inside, room):  # type: ignore[no-untyped-def]
-    """The batch's counts from ``first`` to ``last``, times ``rate``, on a grid that holds them."""
+def _pour(first, last, batch, start, rate, e, zero, mixed, inside, room):  # type: ignore[no-untyped-def]
+    """The batch's bins from ``first`` to ``last``, times ``rate``, on a grid that holds them."""
+    if e <= batch:
+        _pour_finer(first, last, start, rate, min(batch - e, 30), zero, mixed, inside, room)
+        return
     # Beyond 62 halvings a bin is all of one side of zero, and shifts would overflow.
     halvings = min(e - batch, 62)
-    if halvings < 0:
-        _pour_finer(hist, first, last, start, rate, min(-halvings, 30), zero, mixed, inside, room)
-        return
     scale = rate * power_of_two(-halvings)
     k = first
     for cell in range((start + first) >> halvings, ((start + last - 1) >> halvings) + 1):
         left, end = cell << halvings, min(((cell + 1) << halvings) - start, last)
-        packed, bins = np.int64(0), 0.0
+        values, moment = 0.0, 0.0
         while k < end:
-            packed += hist[k]
-            bins += np.float64(hist[k] >> COUNTS) * np.float64(k + start - left)
+            count = np.float64(room.counts[k])
+            values += count
+            moment += count * np.float64(k + start - left) + room.places[k]
             k += 1
         at = min(max(cell - zero, 0), mixed.size - 1)
-        mixed[at] += np.float32(np.float64(packed >> COUNTS) * rate)
-        inside[at] += np.float32((bins + np.float64(packed & (ONE - 1)) / PARTS) * scale)
+        mixed[at] += np.float32(values * rate)
+        inside[at] += np.float32(moment * scale)
 
 
 @jit
-def _pour_finer(hist, first, last, start, rate, doublings, zero, mixed, inside, room):  # type: ignore[no-untyped-def]
-    """The same where a bin of the batch is wider: all of it falls into one cell, at its mean."""
-    fine, jumps = power_of_two(doublings), (1 << doublings) - 1
-    for k in range(first, last):  # many at a time, as sums into cells are not
-        n = np.float64(hist[k] >> COUNTS)
-        place = np.float64(hist[k] & (ONE - 1)) / PARTS / max(n, 1.0) * fine
-        jump = min(np.int64(place), jumps)
-        room.cells[k] = ((k + start) << doublings) + jump - zero
-        room.shares[k] = (place - np.float64(jump)) * n * rate
-    for k in range(first, last):
-        if hist[k] != 0:
-            weight = np.float64(hist[k] >> COUNTS) * rate
-            _drop(room.cells[k], weight, room.shares[k], mixed, inside)
+def _pour_finer(first, last, start, rate, doublings, zero, mixed, inside, room):  # type: ignore[no-untyped-def]
+    """The same where a bin of the batch is as wide, or wider: all of it falls into one cell."""
+    begin, end = first // STRIDE * STRIDE, -(-last // STRIDE) * STRIDE
+    fill(room.counts[last:end], 0)
+    fill(room.places[last:end], 0)
+    counts, places, cells = room.counts[begin:end], room.places[begin:end], room.cells[begin:end]
+    weights, shares = room.weights[begin:end], room.shares[begin:end]
+    # What a grid holds of a bin are some hundred cells: exact numbers, however they are written.
+    fine, none, one = np.float32(power_of_two(doublings)), np.float32(0), np.float32(1)
+    rate, most = np.float32(rate), np.float32(mixed.size - 1)
+    origin = np.float32(((start + begin) << doublings) - zero)
+    for k in range(cells.size):  # many at a time, as sums into cells are not
+        n, scaled = counts[k], places[k] * fine
+        jump = min(np.floor(scaled / max(n, one)), fine - one)
+        cells[k] = np.int32(min(max(np.float32(np.int32(k)) * fine + jump + origin, none), most))
+        weights[k] = n * rate
+        shares[k] = max(scaled - jump * n, none) * rate
+    # An empty bin adds nothing, which takes less time than to ask each whether it is.
+    for k in range(first - begin, last - begin):
+        cell = np.uint32(cells[k])
+        mixed[cell] += weights[k]
+        inside[cell] += shares[k]
 
 
 @jit
