@@ -111,8 +111,9 @@ class Context(nn.Module):
 
     @property
     def single(self) -> bool:
-        """Whether all that is stored is float32, as fused kernels move it."""
-        return all(tensor.dtype == torch.float32 for tensor in self.tensors)
+        """Whether all that is stored is float32, counted in int64, as fused kernels move it."""
+        counted = self.batches.dtype == torch.int64
+        return counted and all(tensor.dtype == torch.float32 for tensor in self.tensors)
 
     @property
     def count(self) -> Tensor:
@@ -231,7 +232,8 @@ class Context(nn.Module):
         Raises:
             RuntimeError: under a transform of ``torch.func``.
         """
-        self.tails = None
+        if self._buffers["tails"] is not None:
+            self.tails = None
         if torch.compiler.is_compiling():
             return self, momentum
         refuse_transform()

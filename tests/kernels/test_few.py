@@ -148,3 +148,17 @@ def test_halves_and_the_compiled_operator():
         assert (got.float() - want).abs().max() < 0.1
     graph, *_ = torch.ops.qact.block(x[:, :, None], *(None,) * 6, plan.arguments())
     assert torch.equal(graph, want)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 5, 3), (6, 5, 2, 2)])
+def test_an_output_may_be_changed_in_place_and_gradients_come_in_batches(shape):
+    torch.manual_seed(0)
+    layer, x = NormedQAct(5).train(), torch.randn(shape, requires_grad=True)
+    out, grads = layer(x), torch.randn(3, *shape)
+    single = [torch.autograd.grad(out, x, g, retain_graph=True)[0] for g in grads]
+    (batched,) = torch.func.vmap(lambda g: torch.autograd.grad(out, x, g, retain_graph=True))(grads)
+    torch.testing.assert_close(batched, torch.stack(single))
+    out.mul_(2)
+    out.backward(grads[0])
+    torch.testing.assert_close(x.grad, 2 * single[0])
+    assert not any(p.grad._is_view() for p in layer.parameters())

@@ -6,6 +6,7 @@ see it as one operator: the same kernels, the same numbers.
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -31,7 +32,7 @@ def block(
     running: Running | None = None,
     norms: tuple[Norm | None, Norm | None] = (None, None),
 ) -> Tensor:
-    """The output for ``z`` (N, C, L), like it.
+    """The output for ``z`` (N, C, L), like it; on a CPU (N, C, ...).
 
     A ``running`` context, with its momentum, follows the batch, see :meth:`qact.Context.follow`,
     and with it the running statistics of the ``norms`` before and behind.
@@ -84,12 +85,15 @@ class _Block(torch.autograd.Function):
         z, *rest = ctx.saved_tensors
         affine, saved = rest[:6], rest[6:]
         if _compat.transforming():
-            numbers = ctx.plan.numbers()
-            dz, grads = torch.ops.qact.block_backward(z, grad, *affine, *saved, numbers)
+            numbers, shape = ctx.plan.numbers(), (*z.shape[:2], math.prod(z.shape[2:]))
+            given = z.reshape(shape), grad.reshape(shape), *affine, *saved, numbers
+            dz, grads = torch.ops.qact.block_backward(*given)
+            dz = dz.reshape(z.shape)
         else:
             dz, grads = library.gradients(z, grad, ctx.plan, affine, saved)
-        pairs = zip(affine, grads, ctx.needs_input_grad[4:], strict=True)
-        columns = (g.to(a.dtype) if need else None for a, g, need in pairs)
+        # A parameter's gradient is a tensor of its own, and no view.
+        pairs = zip(affine, grads.unbind(), ctx.needs_input_grad[4:], strict=True)
+        columns = (g.clone().to(a.dtype) if need else None for a, g, need in pairs)
         return dz, None, None, None, *columns
 
     jvp = staticmethod(no_jvp)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from qact.kernels.columns import IN_MEAN, IN_VAR, OUT_MEAN, OUT_VAR
@@ -24,6 +25,17 @@ class Norm(NamedTuple):
     def clone(self) -> Norm:
         """A copy that may be moved for a trial."""
         return Norm(self.mean.clone(), self.variance.clone(), self.batches.clone(), self.momentum)
+
+    @property
+    def rate(self) -> float:
+        """How far the next batch moves them."""
+        return 1.0 / (int(self.batches) + 1) if self.momentum is None else self.momentum
+
+    @property
+    def single(self) -> bool:
+        """Whether they are what a compiled engine can move: float32, counted in int64."""
+        kinds = self.mean.dtype, self.variance.dtype, self.batches.dtype
+        return kinds == (torch.float32, torch.float32, torch.int64)
 
     def follow(self, mean: Tensor, variance: Tensor, values: int) -> None:
         """Move towards a batch of so many ``values`` a channel, with the unbiased variance."""
@@ -56,13 +68,20 @@ class Following(NamedTuple):
         """How far the context moves: the mean over batches at first, then ``momentum``."""
         return max(1.0 / (int(self.batches) + 1), self.momentum or 0.0)
 
-    def advance(self, state: Tensor, values: int) -> None:
-        """Count the batch that ``state`` (C, 12) describes, and let the norms follow it."""
-        self.batches.add_(1)
-        if self.before is not None:
-            self.before.follow(state[:, IN_MEAN], state[:, IN_VAR], values)
-        if self.behind is not None:
-            self.behind.follow(state[:, OUT_MEAN], state[:, OUT_VAR], values)
+    def advance(self, state: Tensor, values: int, moved: bool = False) -> None:
+        """Count the batch that ``state`` (C, 12) describes, and let the norms follow it.
+
+        Where an engine has ``moved`` what it can, the context's count and norms in float32, only
+        the rest.
+        """
+        if moved:  # a kernel's writing is not seen by who counts changes
+            torch.autograd.graph.increment_version(self.counters)
+        else:
+            self.batches.add_(1)
+        columns = (IN_MEAN, IN_VAR), (OUT_MEAN, OUT_VAR)
+        for norm, (mean, variance) in zip((self.before, self.behind), columns, strict=True):
+            if norm is not None and not (moved and norm.single):
+                norm.follow(state[:, mean], state[:, variance], values)
 
     @property
     def counters(self) -> list[Tensor]:

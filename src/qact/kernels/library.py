@@ -83,7 +83,7 @@ def block_backward(
 
 @block_backward.register_fake
 def _(z, grad, a, b, c, d, e, f, state, tables, codes, numbers):  # type: ignore[no-untyped-def]
-    return z.new_empty(z.shape), z.new_empty(6, z.shape[1], dtype=torch.float64)
+    return z.new_empty(z.shape), z.new_empty(6, z.shape[1], dtype=torch.float32)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -64,10 +64,11 @@ class ChannelNorm(nn.BatchNorm1d):
     @property
     def following(self) -> Norm | None:
         """What follows a batch, if anything does."""
-        if not self.track_running_stats or self.num_batches_tracked is None:
+        found: Any = self._buffers  # at once: a module looks a name up in three places
+        if not self.track_running_stats or found["num_batches_tracked"] is None:
             return None
-        mean, variance = self.running_mean, self.running_var
-        return Norm(mean, variance, self.num_batches_tracked, self.momentum)  # type: ignore[arg-type]
+        running = found["running_mean"], found["running_var"], found["num_batches_tracked"]
+        return Norm(*running, self.momentum)
 
 
 class NormedQAct(nn.Module):
@@ -123,7 +124,7 @@ class NormedQAct(nn.Module):
             output = self._stored.answer(input)
             if output is not None:
                 return output
-        quantile = self.quantile
+        quantile: Any = self._modules["quantile"]
         refuse_live_context(quantile, quantile.mode)
         if quantile.training:
             refuse_transform()
@@ -143,30 +144,31 @@ class NormedQAct(nn.Module):
 
     def _plan(self) -> Plan | None:
         """What to fuse, if every part is as this class made it and in training."""
-        if not self.quantile.training:
+        before, quantile, after = self._three()
+        if not quantile.training:
             return None
         parts = self._parts()
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
-        ours = ours and self.quantile.context.single  # as fused kernels have it
+        ours = ours and quantile.context.single  # as fused kernels have it
         if not ours or not all(part.training and untouched(part, RULE) for part in parts):
             return None
         # Scale and shift of the score, which are the block's own, do not matter to what is fused.
-        quantile = self.quantile
         plan = fuse(quantile.rule, quantile._level if quantile.table is None else quantile.level)
         if plan is None:
             return None
-        after = None if self.norm_out is None else self.norm_out.eps
-        return planned(plan.rule, plan.kind, plan.steps, self.norm_in.eps, after)
+        outer = None if after is None else after.eps
+        return planned(plan.rule, plan.kind, plan.steps, before.eps, outer)
 
     def _fused(self, channels: Channels, plan: Plan) -> Tensor:
-        quantile, before, after = self.quantile, self.norm_in, self.norm_out
+        before, quantile, after = self._three()
         scales = (before.weight, before.bias, quantile.weight, quantile.bias)
         outer = (None, None) if after is None else (after.weight, after.bias)
         running = quantile.context.following(quantile._rate)
         norms = before.following, None if after is None else after.following
-        with torch.autocast(channels.input.device.type, enabled=False):
-            output = block(channels.z, plan, (*scales, *outer), running, norms)
-        return channels.back(output)
+        # A view less for autograd to follow, where a kernel reads the input as it is.
+        direct = channels.input.is_cpu and not torch.compiler.is_compiling()
+        z = channels.dense if direct else channels.z
+        return channels.back(block(z, plan, (*scales, *outer), running, norms))
 
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""
@@ -182,9 +184,12 @@ class NormedQAct(nn.Module):
         )
         return ours and known and self.quantile._storable
 
+    def _three(self) -> tuple[ChannelNorm, QAct, ChannelNorm | None]:
+        found: Any = self._modules  # at once: a module looks a name up in three places
+        return found["norm_in"], found["quantile"], found.get("norm_out")
+
     def _parts(self) -> list[nn.Module]:
-        parts = (self.norm_in, self.quantile, self.norm_out)
-        return [part for part in parts if part is not None]
+        return [part for part in self._three() if part is not None]
 
     def reset_running_stats(self) -> None:
         """Forget the statistics of the norms, and the context."""

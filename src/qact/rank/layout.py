@@ -66,12 +66,20 @@ class Channels:
         return _fold(self.input, self.dim)
 
     @property
+    def dense(self) -> Tensor:
+        """The values as (N, C, ...): the input itself where it lies so in memory, or :attr:`z`."""
+        plain = self.dim == 1 and self.input.is_contiguous()
+        return self.input if plain else self.z
+
+    @property
     def wide(self) -> Tensor:
         """The same in the dtype of the computation: float32 or float64."""
         return self.z if self.input.dtype == torch.float64 else self.z.float()
 
     def back(self, folded: Tensor) -> Tensor:
         """Give (N, C, L) the shape, memory order and dtype of the input."""
+        if folded.shape == self.input.shape and self.input.is_contiguous():
+            return folded.to(self.input.dtype)
         return _unfold(folded.to(self.input.dtype), self.input, self.dim)
 
     def filled(self) -> Channels:

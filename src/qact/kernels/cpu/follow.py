@@ -25,11 +25,10 @@ Room = namedtuple("Room", "mixed within counts places cells weights shares")
 @jit
 def room_for(context):  # type: ignore[no-untyped-def]
     """Memory for one thread: a channel's new bins, and those of a batch."""
-    bins, most = context[0].shape[1], MOST + STRIDE
-    mixed, within, counts = empty(bins, np.float32), empty(bins, np.float32), empty(most, np.float32)
-    places, weights = empty(most, np.float32), empty(most, np.float32)
-    cells, shares = empty(most, np.int32), empty(most, np.float32)
-    return Room(mixed, within, counts, places, cells, weights, shares)
+    bins, most, f = context[0].shape[1], MOST + STRIDE, np.float32
+    mixed, within = empty(bins, f), empty(bins, f)
+    counts, places, cells = empty(most, f), empty(most, f), empty(most, np.int32)
+    return Room(mixed, within, counts, places, cells, empty(most, f), empty(most, f))
 
 
 @jit

@@ -6,8 +6,8 @@ kernel reads or writes is described in a `frame`, four integers each, and option
 
 from __future__ import annotations
 
-import struct
 from array import array
+from collections.abc import Sequence
 from typing import Any
 
 from numba import types
@@ -26,23 +26,27 @@ def pack(tensors: list[Tensor], numbers: list[float]) -> array[int]:
 
     It holds addresses: the tensors must outlive the call.
     """
+    return filled(form([tensor.shape for tensor in tensors], numbers), tensors, ())
+
+
+def form(shapes: Sequence[tuple[int, ...]], numbers: list[float]) -> array[int]:
+    """A frame of tensors that are still to come, see :func:`filled`."""
     frame = [0] * FIRST
-    for tensor in tensors:
-        frame += _described(tensor)
-    frame += struct.unpack(f"{len(numbers)}q", struct.pack(f"{len(numbers)}d", *numbers))
+    for shape in shapes:
+        frame += (0, *shape, 1, 1, 1)[:4]
+    frame += array("q", array("d", numbers).tobytes())
     return array("q", frame + [0] * (SIZE - len(frame)))
 
 
-def put(frame: array[int], k: int, tensor: Tensor) -> None:
-    """Write where the ``k``-th tensor is, and its shape."""
-    at = FIRST + 4 * k
-    frame[at : at + 4] = array("q", _described(tensor))
-
-
-def _described(tensor: Tensor) -> tuple[int, ...]:
-    if not tensor.is_contiguous():
-        raise AssertionError(f"a kernel reads contiguous memory, not strides {tensor.stride()}")
-    return (tensor.data_ptr(), *tensor.shape, 1, 1, 1)[:4]
+def filled(form: array[int], tensors: list[Tensor], numbers: Sequence[float]) -> array[int]:
+    """The frame of contiguous tensors of a form's shapes, and of its last ``numbers``."""
+    if not all(map(Tensor.is_contiguous, tensors)):
+        strides = [tensor.stride() for tensor in tensors]
+        raise AssertionError(f"a kernel reads contiguous memory, not strides {strides}")
+    frame = form[:]
+    frame[FIRST : FIRST + 4 * len(tensors) : 4] = array("q", map(Tensor.data_ptr, tensors))
+    frame[ANSWER - len(numbers) : ANSWER] = array("q", array("d", numbers).tobytes())
+    return frame
 
 
 @emitted
