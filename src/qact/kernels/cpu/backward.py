@@ -36,7 +36,7 @@ from qact.kernels.columns import (
     WIDTH,
 )
 from qact.kernels.cpu.gauss import convolve, taps
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.jit import jit, owning
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, scratch, tabulate
 from qact.kernels.cpu.rows import (
@@ -54,7 +54,7 @@ from qact.kernels.cpu.rows import (
 from qact.kernels.cpu.table import crossing, lowest, ratio, side_slopes, side_weights, varies
 
 
-@jit
+@owning
 def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
     outer, _, inner = z.single.shape

@@ -293,11 +293,13 @@ def _backward_kernel(data):  # type: ignore[no-untyped-def]
 @Kernel
 def _few_forward_kernel(data):  # type: ignore[no-untyped-def]
     frame, f = opened(data), np.float32
-    z, out, saved = plane(frame, 0, f), plane(frame, 1, f), _saved(frame, 2)
+    z, out = plane(frame, 0, f), plane(frame, 1, f)
+    states, kept = plane(frame, 2, np.float64), line(frame, 3, f)
     rule, level, eps, _ = _unpack(frame, FORWARD)
     first, last = share(frame, z.shape[1])
     affine, context, rate = _affines(frame, 5), _context(frame, 11), _rate(frame, 0)
-    if forward_few(first, last, z, rule, level.kind, affine, eps, saved, context, rate, out):
+    what = z, rule, level.kind, affine, eps, states, kept
+    if forward_few(first, last, *what, context, rate, out):
         frame[ANSWER] = 1
     _count(first, True, frame)
     _follow_norms(first, last, True, frame)
@@ -306,16 +308,13 @@ def _few_forward_kernel(data):  # type: ignore[no-untyped-def]
 @Kernel
 def _few_backward_kernel(data):  # type: ignore[no-untyped-def]
     frame, f = opened(data), np.float32
-    z, out, saved, affine = (
-        plane(frame, 0, f),
-        plane(frame, 1, f),
-        _saved(frame, 2),
-        _affines(frame, 5),
-    )
+    z, out, affine = plane(frame, 0, f), plane(frame, 1, f), _affines(frame, 5)
+    states, kept = plane(frame, 2, np.float64), line(frame, 3, f)
     grad, grads = plane(frame, 11, f), plane(frame, 12, np.float32)
     rule, level, eps, _ = _unpack(frame, BACKWARD)
     first, last = share(frame, z.shape[1])
-    if backward_few(first, last, z, grad, rule, level.kind, affine, eps, saved, grads, out):
+    what = z, grad, rule, level.kind, affine, eps, states, kept
+    if backward_few(first, last, *what, grads, out):
         frame[ANSWER] = 1
 
 

@@ -24,13 +24,14 @@ from qact.kernels.columns import (
     KERNEL,
     NEGATIVE,
     OFFSET,
+    OUT_MEAN,
     PARTS,
     TAPS,
     UNIFORM,
     WIDTH,
 )
 from qact.kernels.cpu.gauss import LOWEST, PHI, SCORE, STEP
-from qact.kernels.cpu.jit import exact
+from qact.kernels.cpu.jit import exact, owning
 from qact.kernels.cpu.lanes import (
     LANES,
     add_ints,
@@ -38,6 +39,7 @@ from qact.kernels.cpu.lanes import (
     bits,
     chosen,
     every,
+    fetch,
     floor,
     gathered,
     larger,
@@ -49,7 +51,6 @@ from qact.kernels.cpu.lanes import (
     smaller,
     store,
     store_pairs,
-    transpose,
     whole,
 )
 from qact.kernels.cpu.memory import empty
@@ -68,10 +69,12 @@ ROWS, PAD = LIMIT + 4, TAPS + 2
 )
 ALONG, PULL, MIDDLE, NUMBERS = range(24 * LANES, 28 * LANES, LANES)
 _PHI = PHI.astype(np.float32)
-Few = namedtuple("Few", "own x at place hist edges kernel rise rank table pairs column")
+Few = namedtuple("Few", "own x at place hist edges kernel rise rank table pairs")
+# Of a channel whose tables are kept: 1 + its lane. No norm stands behind, whose mean it would be.
+KEPT = OUT_MEAN
 
 
-@exact
+@owning
 def scratch(n):  # type: ignore[no-untyped-def]
     """Memory for one thread, used for sixteen channels after the other."""
     values, rows = n * LANES, ROWS * LANES
@@ -80,11 +83,10 @@ def scratch(n):  # type: ignore[no-untyped-def]
     return Few(
         lines(NUMBERS), lines(values), lines(values), lines(values), lines(rows), edges,
         lines(PAD * LANES), lines(rows), lines(rows), lines(rows), lines(4 * rows),
-        empty(ROWS, np.float32),
     )  # fmt: skip
 
 
-@exact
+@owning
 def lines(size):  # type: ignore[no-untyped-def]
     """Memory that begins where a cache line does: a row across two of them takes twice as long."""
     memory = empty(size + LANES, np.float32)
@@ -97,12 +99,20 @@ def read(z, first, channels, x):  # type: ignore[no-untyped-def]
     """Values of sixteen channels as rows; lanes without a channel hold zeros."""
     if channels == LANES:
         for n in range(z.shape[0]):
+            fetch(z[n], first + LANES, 0)
             store(x, LANES * n, load(z[n], first))
         return
     fill(x, 0)
     for n in range(z.shape[0]):
         for j in range(channels):
             x[LANES * n + j] = z[n, first + j]
+
+
+@exact
+def fetch_rows(z, first):  # type: ignore[no-untyped-def]
+    """Have rows brought near that are to be written."""
+    for n in range(z.shape[0]):
+        fetch(z[n], first, 1)
 
 
 @exact
@@ -303,7 +313,7 @@ def _normal_score(p):  # type: ignore[no-untyped-def]
 
 
 @exact
-def turn(columns, rows):  # type: ignore[no-untyped-def]
-    """Rows of sixteen lanes become, sixteen by sixteen, sixteen numbers of each lane."""
-    for k in range(0, LANES * rows, LANES * LANES):
-        transpose(columns[k : k + LANES * LANES])
+def kept_at(start, channels, bins, z, kept):  # type: ignore[no-untyped-def]
+    """Where their rises and levels are kept, side by side as they are; -1 if they do not fit."""
+    columns, size = kept.size // z.shape[1], LANES * (bins + 2)
+    return start * columns if 2 * size <= channels * columns else -1

@@ -23,6 +23,7 @@ from qact.kernels.cpu.few import (
     CUT,
     HIGH,
     INVERSE,
+    KEPT,
     LOW,
     MIDDLE,
     NEGATIVES,
@@ -39,6 +40,8 @@ from qact.kernels.cpu.few import (
     ZERO,
     convolve,
     count,
+    fetch_rows,
+    kept_at,
     lines,
     locate,
     read,
@@ -49,10 +52,9 @@ from qact.kernels.cpu.few import (
     set_weights,
     tabulate,
     taps,
-    turn,
     write,
 )
-from qact.kernels.cpu.jit import exact
+from qact.kernels.cpu.jit import exact, owning
 from qact.kernels.cpu.lanes import (
     LANES,
     add_pairs,
@@ -70,12 +72,12 @@ from qact.kernels.cpu.lanes import (
     store_pairs,
     whole,
 )
-from qact.kernels.cpu.rows import fill
-from qact.kernels.cpu.table import crossing
+from qact.kernels.cpu.rows import copy, fill
+from qact.kernels.cpu.table import between
 
 
-@exact
-def backward(first, last, z, grad, rule, kind, affine, eps, saved, grads, out):  # type: ignore[no-untyped-def]
+@owning
+def backward(first, last, z, grad, rule, kind, affine, eps, states, tables, grads, out):  # type: ignore[no-untyped-def]
     """The gradient as `qact.kernels.cpu.backward` has it; whether some were left to others."""
     n, left = z.shape[0], False
     few, power = scratch(n), n**rule.power
@@ -84,11 +86,12 @@ def backward(first, last, z, grad, rule, kind, affine, eps, saved, grads, out): 
         channels, bins, kept = min(LANES, last - start), 0, True
         for j in range(LANES):
             c = start + j
-            if j < channels and saved.state[c, FINITE] == ABREAST:
-                own = _resume(j, c, n, rule, affine, eps, saved.state, few.own)
-                kept &= saved.tables.shape[1] >= 2 * own + 4
-                bins = max(bins, own)
+            if j < channels and states[c, FINITE] == ABREAST:
+                bins = max(bins, _resume(j, c, n, rule, affine, eps, states, few.own))
+                # Under a transform of torch.func channels may stand beside others than before.
+                kept &= states[c, KEPT] == 1 + j
             else:
+                kept &= j >= channels
                 left |= j < channels
                 set_blank(j, few.own)
         if bins == 0:
@@ -96,24 +99,27 @@ def backward(first, last, z, grad, rule, kind, affine, eps, saved, grads, out): 
         read(z, start, channels, few.x)
         read(grad, start, channels, slopes)
         if kept:
-            _recall(start, channels, bins, saved, few)
+            at, size = kept_at(start, channels, bins, z, tables), LANES * (bins + 2)
+            copy(tables[at : at + size], few.rise)
+            copy(tables[at + size : at + 2 * size], few.table)
         else:
             count(bins, few)
             tabulate(bins, n, kind, few)
-        _crossings(start, channels, bins, kind, saved.state, affine, few)
+        _crossings(start, channels, bins, kind, states, affine, few)
         _spread(bins, kind, few, score, slopes)
         _edge_grads(bins, few)
         reach = taps(few.own, few.kernel)
         convolve(few.edges, bins, few.kernel, reach, few.rank)
         for j in range(channels):
-            if saved.state[start + j, FINITE] == ABREAST:
-                _settle(j, start + j, n, power, rule, saved.state, few.own, grads)
+            if states[start + j, FINITE] == ABREAST:
+                _settle(j, start + j, n, power, rule, states, few.own, grads)
+        fetch_rows(out, start)
         _slopes(bins, rule.full, few)
         _descend(bins, few, score, slopes)
         _finish(start, channels, eps[0] >= 0, few, score, slopes, out)
         for j in range(channels):
             c = start + j
-            if saved.state[c, FINITE] == ABREAST and eps[0] >= 0:
+            if states[c, FINITE] == ABREAST and eps[0] >= 0:
                 grads[0, c], grads[1, c] = few.own[ALONG + j], few.own[TOTAL + j]
     return left
 
@@ -131,47 +137,25 @@ def _resume(j, c, n, rule, affine, eps, states, own):  # type: ignore[no-untyped
 
 
 @exact
-def _recall(start, channels, bins, saved, few):  # type: ignore[no-untyped-def]
-    """Rises and levels at the edges, as they were kept."""
-    for j in range(channels):
-        if saved.state[start + j, FINITE] == ABREAST:
-            own, kept = int(saved.state[start + j, BINS]) + 2, saved.tables[start + j]
-            _give(kept[:own], j, few.rise)
-            _give(kept[own : 2 * own], j, few.table)
-            for k in range(own, bins + 2):  # a lane with fewer bins stays where it ends
-                at = LANES * (k // LANES * LANES + j) + k % LANES
-                few.rise[at], few.table[at] = 0, kept[2 * own - 1]
-    turn(few.rise, bins + 2)
-    turn(few.table, bins + 2)
-
-
-@exact
-def _give(row, j, tiles):  # type: ignore[no-untyped-def]
-    """The inverse of :func:`_take`."""
-    for k in range(0, row.size, LANES):
-        at = LANES * (k + j)
-        if k + LANES <= row.size:
-            store(tiles, at, load(row, k))
-        else:
-            for i in range(row.size - k):
-                tiles[at + i] = row[k + i]
-
-
-@exact
 def _crossings(start, channels, bins, kind, states, affine, few):  # type: ignore[no-untyped-def]
     """Where a ReLU's level crosses zero: what is on the wrong side of it passes no gradient."""
-    own = few.own
-    for j in range(LANES):
-        own[CUT + j], own[TOWARDS + j] = 0, 0
+    own, table, positive, zero, one = few.own, few.table, every(0), every(0), every(1)
+    if kind == RELU:  # how many edges are above zero says where, since levels rise or fall
+        for k in range(0, LANES * (bins + 1), LANES):
+            positive += chosen(below(zero, load(table, k)), one, zero)
+    store(own, CUT, positive)
+    store(own, TOWARDS, zero)
     for j in range(channels):
         state = states[start + j]
         if kind == RELU and state[FINITE] == ABREAST:
-            size, upright = int(state[BINS]), affine.weight[start + j] > 0
+            upright, above = affine.weight[start + j] > 0, int(own[CUT + j])
+            low = bins + 1 - above if upright else above
+            cut = np.float32(-np.inf if low == 0 else np.inf)
+            if 0 < low <= bins:
+                before, after = table[LANES * (low - 1) + j], table[LANES * low + j]
+                cut = between(before, after, int(state[OFFSET]) + low - 1, upright)
             sign = np.float32(1 if upright else -1)
-            for k in range(size + 2):
-                few.column[k] = few.table[LANES * k + j]
-            own[CUT + j] = sign * crossing(few.column, size, int(state[OFFSET]), upright)
-            own[TOWARDS + j] = sign * own[INVERSE + j]
+            own[CUT + j], own[TOWARDS + j] = sign * cut, sign * own[INVERSE + j]
 
 
 @exact

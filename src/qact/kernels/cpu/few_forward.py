@@ -13,6 +13,7 @@ from qact.kernels.cpu.few import (
     COUNTS,
     GAPS,
     GREATEST,
+    KEPT,
     LEAST,
     LIMIT,
     SCALE,
@@ -21,6 +22,8 @@ from qact.kernels.cpu.few import (
     SQUARE,
     TOTAL,
     count,
+    fetch_rows,
+    kept_at,
     read,
     scratch,
     set_blank,
@@ -28,11 +31,10 @@ from qact.kernels.cpu.few import (
     set_norm,
     set_weights,
     tabulate,
-    turn,
     write,
 )
 from qact.kernels.cpu.follow import move, room_for
-from qact.kernels.cpu.jit import exact
+from qact.kernels.cpu.jit import exact, owning
 from qact.kernels.cpu.lanes import (
     LANES,
     bits,
@@ -44,50 +46,47 @@ from qact.kernels.cpu.lanes import (
     repeat,
     smaller,
     store,
+    transpose,
 )
+from qact.kernels.cpu.rows import copy
 from qact.kernels.cpu.table import choose_grid, varies
 
 
-@exact
-def forward(first, last, z, rule, kind, affine, eps, saved, context, rate, out):  # type: ignore[no-untyped-def]
+@owning
+def forward(first, last, z, rule, kind, affine, eps, states, kept, context, rate, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last`` of ``z`` (N, C); whether some were left to others."""
     n, left = z.shape[0], False
     few, room, power = scratch(n), room_for(context), n**rule.power
     for start in range(first, last, LANES):
-        channels = min(LANES, last - start)
+        channels, bins, done = min(LANES, last - start), 0, 0
         read(z, start, channels, few.x)
         _measure(few.x, few.own)
-        bins = 0
         for j in range(LANES):
             taken = 0
             if j < channels:
-                taken = _prepare(j, start + j, n, power, rule, affine, eps, saved.state, few.own)
-                left |= taken == 0
+                taken = _prepare(j, start + j, n, power, rule, affine, eps, states, few.own)
             if taken == 0:
                 set_blank(j, few.own)
-            bins = max(bins, taken)
-        if bins == 0:
+            bins, done = max(bins, taken), done + (taken > 0)
+        left |= done < channels
+        if done == 0:
             continue
+        fetch_rows(out, start)
         count(bins, few)
         for j in range(channels):
-            if saved.state[start + j, FINITE] == ABREAST:
-                set_weights(j, saved.state[start + j], n, rule, few.own)
+            if states[start + j, FINITE] == ABREAST:
+                set_weights(j, states[start + j], n, rule, few.own)
         tabulate(bins, n, kind, few)
         _look_up(start, channels, kind, few, out)
+        if done == channels:
+            _keep(start, channels, bins, z, states, kept, few)
         if rate > 0:
-            turn(few.hist, bins + 1)
-        turn(few.rise, bins + 2)
-        turn(few.table, bins + 2)
-        for j in range(channels):
-            c, state = start + j, saved.state[start + j]
-            if state[FINITE] == ABREAST:
-                own = int(state[BINS])
-                if saved.tables.shape[1] >= 2 * own + 4:
-                    _take(few.rise, j, saved.tables[c, : own + 2])
-                    _take(few.table, j, saved.tables[c, own + 2 : 2 * own + 4])
-                if rate > 0:
-                    _unpack(few.hist, j, own + 1, room)
-                    move(own + 1, state, n, c, rate, context, room)
+            _turn(few.hist, bins + 1)
+            for j in range(channels):
+                c, state = start + j, states[start + j]
+                if state[FINITE] == ABREAST:
+                    _unpack(few.hist, j, int(state[BINS]) + 1, room)
+                    move(int(state[BINS]) + 1, state, n, c, rate, context, room)
     return left
 
 
@@ -158,15 +157,21 @@ def _look_up(start, channels, kind, few, out):  # type: ignore[no-untyped-def]
 
 
 @exact
-def _take(tiles, j, to):  # type: ignore[no-untyped-def]
-    """The numbers of lane ``j``, transposed."""
-    for k in range(0, to.size, LANES):
-        at = LANES * (k + j)
-        if k + LANES <= to.size:
-            store(to, k, load(tiles, at))
-        else:
-            for i in range(to.size - k):
-                to[k + i] = tiles[at + i]
+def _keep(start, channels, bins, z, states, kept, few):  # type: ignore[no-untyped-def]
+    """Rises and levels at the edges for the backward pass, where there is room for them."""
+    at, size = kept_at(start, channels, bins, z, kept), LANES * (bins + 2)
+    if at >= 0:
+        copy(few.rise[:size], kept[at : at + size])
+        copy(few.table[:size], kept[at + size : at + 2 * size])
+        for j in range(channels):
+            states[start + j, KEPT] = 1 + j
+
+
+@exact
+def _turn(columns, rows):  # type: ignore[no-untyped-def]
+    """Rows of sixteen lanes become, sixteen by sixteen, sixteen numbers of each lane."""
+    for k in range(0, LANES * rows, LANES * LANES):
+        transpose(columns[k : k + LANES * LANES])
 
 
 @exact

@@ -9,7 +9,7 @@ import numpy as np
 
 from qact.kernels.columns import BINS, COUNTS, MEAN, MOST, OFFSET, ONE, PARTS, STD, WIDTH
 from qact.kernels.cpu.bits import exponent_of, power_of_two
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.jit import jit, owning
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.rows import copy, fill
 from qact.rank.moving import FULL, TRACE, TRIM
@@ -22,7 +22,7 @@ STRIDE = 64
 Room = namedtuple("Room", "mixed within counts places cells weights shares")
 
 
-@jit
+@owning
 def room_for(context):  # type: ignore[no-untyped-def]
     """Memory for one thread: a channel's new bins, and those of a batch."""
     bins, most, f = context[0].shape[1], MOST + STRIDE, np.float32

@@ -22,7 +22,7 @@ from qact.kernels.columns import (
 from qact.kernels.cpu import steps as exact
 from qact.kernels.cpu.follow import follow as move
 from qact.kernels.cpu.follow import room_for
-from qact.kernels.cpu.jit import inline, jit
+from qact.kernels.cpu.jit import inline, jit, owning
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
 from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, scatter, shift, stretch
@@ -69,7 +69,7 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
         scatter(goals, start, channels, out)
 
 
-@jit
+@owning
 def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # type: ignore[no-untyped-def]
     """Only the move of the running context, for channels whose ``states`` are known."""
     outer, _, inner = z.single.shape

@@ -58,6 +58,10 @@ class _Linked(Compiler):
 
 
 PART = {"nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+# For what makes arrays, or returns them: it counts who holds them. Nothing else does; that is done
+# by calls, around which a loop keeps no vector in a register.
+owning: Callable[..., Any] = njit(pipeline_class=_Linked, **PART, **OPTIONS)
+PART["_nrt"] = False
 jit: Callable[..., Any] = njit(pipeline_class=_Linked, **PART, **OPTIONS)
 # Arithmetic as it is written, which is said: else a function takes the options of its first caller.
 # Vectors stay in registers only within one function.

@@ -198,6 +198,28 @@ def _narrowed(builder: Any, value: Any) -> Any:
 
 
 @_emitted
+def fetch(typing: Any, array: Any, index: Any, written: Any) -> Any:
+    """Have the cache line of ``array[index]`` brought near, to be read or to be ``written``.
+
+    Rows of memory that lie far apart are no pattern that a processor would foresee. It may lie
+    beyond the array: nothing is read.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), _INT, _INT, _INT])
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, _ = arguments
+        place = _address(context, builder, signature.args[0], array, index, ir.IntType(8))
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        write = _INT(int(signature.args[2].literal_value))
+        builder.call(ask, [place, write, _INT(2), _INT(1)])
+        return context.get_dummy_value()
+
+    if not isinstance(written, types.Literal):
+        return None
+    return types.void(array, types.intp, written), generate
+
+
+@_emitted
 def gathered(typing: Any, array: Any, index: Any) -> Any:
     """``array[index]`` for sixteen indices."""
 

@@ -23,7 +23,7 @@ from qact.kernels.columns import (
     UNIFORM,
     WIDTH,
 )
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.jit import jit, owning
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.rows import CHUNK, count, extent, fill, moments, negatives, shift, stretch
 from qact.kernels.cpu.table import (
@@ -41,7 +41,7 @@ Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full
 Work = namedtuple("Work", "ends cell place hist edges kernel rise rank above tail score table")
 
 
-@jit
+@owning
 def scratch():  # type: ignore[no-untyped-def]
     """Memory for one thread, used for one channel after the other."""
     size = MOST + 8

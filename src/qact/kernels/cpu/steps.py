@@ -13,7 +13,7 @@ from collections import namedtuple
 import numpy as np
 
 from qact.kernels.columns import NEGATIVE
-from qact.kernels.cpu.jit import jit
+from qact.kernels.cpu.jit import jit, owning
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.rows import CHUNK, fill, locate
 
@@ -22,7 +22,7 @@ FINEST, LEVELS = 4096, 255
 Order = namedtuple("Order", "start begin free position threshold bucket codes")
 
 
-@jit
+@owning
 def scratch(n):  # type: ignore[no-untyped-def]
     """Memory for one thread and rows of ``n`` values."""
     return Order(

@@ -223,8 +223,14 @@ def crossing(table, bins, offset, upright):  # type: ignore[no-untyped-def]
             low = middle + 1
     if low == 0 or low == bins + 1:
         return np.float32(-np.inf if low == 0 else np.inf)
-    before, edge = table[low - 1], np.float32(offset + low - 1)
-    cut, one = edge + before / (before - table[low]), np.float32(1)
+    return between(table[low - 1], table[low], offset + low - 1, upright)
+
+
+@jit
+def between(before, after, cell, upright):  # type: ignore[no-untyped-def]
+    """Where the line across a bin crosses zero, in bins; ``after`` lies beyond, ``before`` not."""
+    edge, one = np.float32(cell), np.float32(1)
+    cut = edge + before / (before - after)
     # The edges are on the sides that the table says, however the sum is rounded.
     if upright:
         return min(cut, np.nextafter(edge + one, edge))
