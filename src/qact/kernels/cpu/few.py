@@ -243,13 +243,32 @@ def taps(own, kernel):  # type: ignore[no-untyped-def]
 
 @exact
 def convolve(edges, bins, kernel, reach, out):  # type: ignore[no-untyped-def]
-    """``out[k + 1] = sum_m kernel[m] (edges[k - m] + edges[k + 1 + m])`` for k = -1 ... bins."""
-    for k in range(0, LANES * (bins + 2), LANES):
+    """``out[k + 1] = sum_m kernel[m] (edges[k - m] + edges[k + 1 + m])`` for k = -1 ... bins.
+
+    Four rows at a time: of the eight that they take at a tap, they had six at the one before.
+    """
+    for k in range(0, LANES * (bins + 2), 4 * LANES):
         left, right = k + LANES * (PAD - 1), k + LANES * PAD
-        total = every(0)
+        l0, l1, l2, l3 = _four(edges, left)
+        r0, r1, r2, r3 = _four(edges, right)
+        a = b = c = d = every(0)
         for m in range(0, LANES * reach, LANES):
-            total += load(kernel, m) * (load(edges, left - m) + load(edges, right + m))
-        store(out, k, total)
+            tap = load(kernel, m)
+            a, b = a + tap * (l0 + r0), b + tap * (l1 + r1)
+            c, d = c + tap * (l2 + r2), d + tap * (l3 + r3)
+            l0, l1, l2, l3 = load(edges, left - m - LANES), l0, l1, l2
+            r0, r1, r2, r3 = r1, r2, r3, load(edges, right + m + 4 * LANES)
+        store(out, k, a)
+        store(out, k + LANES, b)
+        store(out, k + 2 * LANES, c)
+        store(out, k + 3 * LANES, d)
+
+
+@exact
+def _four(rows, at):  # type: ignore[no-untyped-def]
+    """Four rows from a place on."""
+    first, second = load(rows, at), load(rows, at + LANES)
+    return first, second, load(rows, at + 2 * LANES), load(rows, at + 3 * LANES)
 
 
 @exact

@@ -179,9 +179,8 @@ def _pour(first, last, batch, start, rate, e, zero, mixed, inside, room):  # typ
 @jit
 def _pour_finer(first, last, start, rate, doublings, zero, mixed, inside, room):  # type: ignore[no-untyped-def]
     """The same where a bin of the batch is as wide, or wider: all of it falls into one cell."""
+    # Whole strides: what lies around the bins is read, and what comes of it is not.
     begin, end = first // STRIDE * STRIDE, -(-last // STRIDE) * STRIDE
-    fill(room.counts[last:end], 0)
-    fill(room.places[last:end], 0)
     counts, places, cells = room.counts[begin:end], room.places[begin:end], room.cells[begin:end]
     weights, shares = room.weights[begin:end], room.shares[begin:end]
     # What a grid holds of a bin are some hundred cells: exact numbers, however they are written.
