@@ -187,7 +187,9 @@ def count(bins, few):  # type: ignore[no-untyped-def]
         at, place = locate(value, own)
         store(few.at, i, pattern(at))
         store(few.place, i, place)
-        add_ints(few.hist, at, single + whole(place * parts + half))
+    for i in range(0, few.x.size, LANES):  # indices from memory go straight to where they are used
+        more = single + whole(load(few.place, i) * parts + half)
+        add_ints(few.hist, bits(load(few.at, i)), more)
     store(own, NEGATIVES, negative)
 
 

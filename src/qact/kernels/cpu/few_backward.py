@@ -59,6 +59,7 @@ from qact.kernels.cpu.lanes import (
     LANES,
     add_pairs,
     below,
+    bits,
     chosen,
     every,
     floor,
@@ -66,6 +67,7 @@ from qact.kernels.cpu.lanes import (
     larger,
     load,
     load_pairs,
+    pattern,
     place_of,
     smaller,
     store,
@@ -269,9 +271,12 @@ def _descend(bins, few, score, slopes):  # type: ignore[no-untyped-def]
         value = load(few.x, i)
         scaled = smaller(larger(value * inverse, low), high) - half
         cell = floor(scaled)
-        part, negative = scaled - cell, below(value, zero)
-        row = cell - low + every(1) + chosen(negative, zero, side)
-        at = place_of(whole(row))
+        row = cell - low + every(1) + chosen(below(value, zero), zero, side)
+        store(few.at, i, pattern(place_of(whole(row))))
+        store(few.place, i, scaled - cell)
+    for i in range(0, slopes.size, LANES):  # as in `qact.kernels.cpu.few.count`
+        value, part, at = load(few.x, i), load(few.place, i), bits(load(few.at, i))
+        negative = below(value, zero)
         slope, context = gathered_pairs(few.pairs, at)
         slope_after, context_after = gathered_pairs(few.pairs[2 * LANES :], at)
         slope += part * (slope_after - slope)
