@@ -91,9 +91,7 @@ class _Block(torch.autograd.Function):
             dz = dz.reshape(z.shape)
         else:
             dz, grads = library.gradients(z, grad, ctx.plan, affine, saved)
-        # A parameter's gradient is a tensor of its own, and no view.
-        rows = [g.clone() for g in grads] if grads.is_cpu else grads
-        pairs = zip(affine, rows, ctx.needs_input_grad[4:], strict=True)
+        pairs = zip(affine, grads, ctx.needs_input_grad[4:], strict=True)
         columns = (g.to(a.dtype) if need else None for a, g, need in pairs)
         return dz, None, None, None, *columns
 
