@@ -10,6 +10,7 @@ import qact
 from qact import checks
 from qact.calibration import TemperatureScaling, binary_calibration_error, brier_score
 from qact.losses import triplet_loss, watershed_loss
+from qact.registry import unknown
 
 LABELS = torch.tensor([0, 1])
 
@@ -46,3 +47,19 @@ def test_a_value_outside_the_unit_interval_is_named(bad):
             checks.unit("x", values)
         checks.unit("x", make([]))
         checks.unit("x", make([0.0, 1.0]))
+
+
+def test_a_value_that_is_a_tensor_is_not_printed_whole():
+    value = np.zeros((40, 40))
+    for check in (
+        lambda: checks.choice("context", value, ("running", "batch")),
+        lambda: checks.choice("context", torch.zeros(40, 40), ("running", "batch")),
+        lambda: checks.integer("k", value),
+        lambda: checks.number("p", "x" * 10_000, "a number", 0),
+        lambda: unknown("loss", value, ["a", "b"]),
+    ):
+        with pytest.raises((TypeError, ValueError)) as found:
+            raise check()  # `unknown` returns its error
+        assert len(str(found.value)) < 400
+        assert "\n" not in str(found.value)
+    assert checks.choice("power", np.int64(2), (1, 2)) == 2

@@ -47,21 +47,38 @@ def room(what: str, count: int) -> None:
         )
 
 
+def shown(value: Any) -> str:
+    """``repr(value)`` for an error: on one line, and no longer than 300 characters.
+
+    Example:
+        >>> import numpy as np
+        >>> shown(np.zeros((64, 3)))
+        'ndarray of shape (64, 3)'
+        >>> len(shown("x" * 10_000))
+        300
+    """
+    shape = getattr(value, "shape", ())
+    if isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} of shape {tuple(shape)}"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 300 else f"{text[:297]}..."
+
+
 def integer(name: str, value: Any, least: int | None = None) -> int:
     """``value`` as an int of at least ``least``."""
     if not isinstance(value, Integral) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be an integer")
+        raise TypeError(f"{name}={shown(value)} must be an integer")
     if least is not None and value < least:
-        raise ValueError(f"{name}={value!r} must be at least {least}")
+        raise ValueError(f"{name}={shown(value)} must be at least {least}")
     return int(value)
 
 
 def number(name: str, value: Any, valid: str, low: float, high: float = math.inf) -> float:
     """``value`` as a finite float in ``(low, high]``; ``valid`` says so in words."""
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be {valid}")
+        raise TypeError(f"{name}={shown(value)} must be {valid}")
     if not (math.isfinite(value) and low < float(value) <= high):
-        raise ValueError(f"{name}={value!r} must be {valid}")
+        raise ValueError(f"{name}={shown(value)} must be {valid}")
     return float(value)
 
 
@@ -69,9 +86,9 @@ def within(name: str, value: Any, low: float, high: float = math.inf) -> float:
     """``value`` as a float in ``[low, high)``."""
     valid = f"a number in [{low:g}, {high:g})"
     if not isinstance(value, Real) or isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be {valid}")
+        raise TypeError(f"{name}={shown(value)} must be {valid}")
     if not low <= float(value) < high:
-        raise ValueError(f"{name}={value!r} must be {valid}")
+        raise ValueError(f"{name}={shown(value)} must be {valid}")
     return float(value)
 
 
@@ -97,7 +114,7 @@ def distinct(name: str, values: Sequence[object]) -> None:
     """Refuse an empty list, and one with repetitions or with lists in it."""
     nested = any(isinstance(value, list | dict) for value in values)
     if nested or not values or len(set(values)) != len(values):
-        raise ValueError(f"{name}={values!r} must be distinct and at least one")
+        raise ValueError(f"{name}={shown(values)} must be distinct and at least one")
 
 
 def tensors(**given: Any) -> None:
@@ -121,12 +138,12 @@ def tensors(**given: Any) -> None:
 def flag(name: str, value: Any) -> bool:
     """``value`` if it is a bool."""
     if not isinstance(value, bool):
-        raise TypeError(f"{name}={value!r} must be True or False")
+        raise TypeError(f"{name}={shown(value)} must be True or False")
     return value
 
 
 def choice(name: str, value: Any, known: tuple[object, ...]) -> Any:
     """``value`` if it is one of ``known``."""
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown; choose one of {known}")
+    if getattr(value, "shape", ()) or value not in known:  # an array compares value by value
+        raise ValueError(f"{name}={shown(value)} is unknown; choose one of {known}")
     return value

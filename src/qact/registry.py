@@ -15,6 +15,7 @@ from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any, Generic, TypeVar
 
+from qact import checks
 from qact.locks import Lock
 
 Made = TypeVar("Made", bound=Callable[..., Any])
@@ -215,10 +216,10 @@ def unknown(
         ValueError("unknown corruption 'foog'; did you mean 'fog'? known: fog, snow")
     """
     known = list(known)
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+    close = difflib.get_close_matches(str(name)[:100], known, n=3, cutoff=0.4)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     tail = f" {which}" if which else ""
-    return error(f"unknown {what} {name!r}; {hint}known{tail}: {', '.join(known)}")
+    return error(f"unknown {what} {checks.shown(name)}; {hint}known{tail}: {', '.join(known)}")
 
 
 def _article(kind: str) -> str:

@@ -687,3 +687,20 @@ def test_a_double_layer_follows_single_inputs_as_it_follows_double_ones():
         torch.testing.assert_close(a.count, torch.full((3,), 200.0).double())
         torch.testing.assert_close(a.mean, b.mean, atol=1e-4, rtol=0)
         torch.testing.assert_close(a.std, b.std, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("make", [QAct, NormedQAct, QAct.paper])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_meta_device_says_shapes_and_leaves_gradients(make, training):
+    """As BatchNorm and ReLU do: what a network needs is asked there, before any memory is."""
+    layer = make(8, device="meta").train(training)
+    z = torch.empty(4, 8, 3, 5, device="meta", dtype=torch.bfloat16, requires_grad=True)
+    output = layer(z)
+    assert (output.shape, output.dtype, output.is_meta) == (z.shape, z.dtype, True)
+    output.sum().backward()
+    assert z.grad.shape == z.shape
+    assert all(p.grad.shape == p.shape for p in layer.parameters())
+    with torch.no_grad():
+        assert layer(z).shape == z.shape
+    with pytest.raises(ValueError, match="8"):
+        layer(z[:, :3])

@@ -198,6 +198,8 @@ class QAct(nn.Module):
         mode = "batch" if self.training else self.mode
         channels = Channels.of(input, self.dim, self.num_features)
         refuse_live_context(self, mode)
+        if input.is_meta:  # shape, dtype, and a gradient for every parameter
+            return sum((p.sum() for p in self.parameters()), start=input.clone())
         if channels.empty and not self.training:  # nothing to rank, as a BatchNorm has it
             return input.clone()
         known = None

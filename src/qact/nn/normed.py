@@ -137,7 +137,7 @@ class NormedQAct(nn.Module):
                 output = engines.attempt(*given)
                 if output is not None:
                     return output
-        elif self._ready() and _frozen():
+        elif self._ready() and _frozen() and not input.is_meta:
             return recall(channels, self.stored(), quantile.engine)
         middle = quantile(self.norm_in(input))
         return middle if self.norm_out is None else self.norm_out(middle)
