@@ -11,6 +11,7 @@ from torch import nn
 
 import qact
 from qact import adapt
+from qact.adapt.rows import finite_rows
 
 NAMES = adapt.methods()
 X = 2 * torch.randn(9, 1, 6, 6, generator=torch.Generator().manual_seed(3)) + 1
@@ -167,3 +168,17 @@ def test_two_methods_on_one_model():
         safe(X)
         assert torch.equal(tent(X), alone(X))
     assert qact.adapt.entry("safe").options()["caution"] == 3.0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+def test_finite_rows_are_those_of_finite_values_whatever_their_sum(dtype):
+    largest = torch.finfo(dtype).max
+    x = torch.ones(6, 3, 4, dtype=dtype)
+    x[0] = largest  # the sum overflows, the values are finite
+    x[1, 2, 3], x[2, 0, 1] = torch.inf, torch.nan
+    x[3, 0, :2] = torch.tensor([torch.inf, -torch.inf])
+    x[4, 0, :2] = torch.tensor([largest, -largest], dtype=dtype)
+    assert finite_rows(x).tolist() == [True, False, False, False, True, True]
+    assert finite_rows(x[4:]).tolist() == [True, True]
+    assert finite_rows(x[:, 0, 0]).tolist() == [True, True, True, False, True, True]
+    assert finite_rows(torch.zeros(2, 0, dtype=dtype)).tolist() == [True, True]
