@@ -32,7 +32,7 @@ def block(
     running: Running | None = None,
     norms: tuple[Norm | None, Norm | None] = (None, None),
 ) -> Tensor:
-    """The output for ``z`` (N, C, L), like it; on a CPU (N, C, ...).
+    """The output for ``z`` (N, C, L), or (N, C, ...) where the engine takes any shape; like it.
 
     A ``running`` context, with its momentum, follows the batch, see :meth:`qact.Context.follow`,
     and with it the running statistics of the ``norms`` before and behind.

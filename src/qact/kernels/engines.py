@@ -130,6 +130,11 @@ def block(device: str) -> ModuleType | None:
         return None
 
 
+def any_shape(device: str) -> bool:
+    """Whether its fused block takes (N, C, ...) as it is, not as (N, C, L) alone."""
+    return getattr(block(device), "ANY_SHAPE", False)
+
+
 @constant_result
 def available(device: str) -> bool:
     """Whether there is one; a constant for a compiler."""

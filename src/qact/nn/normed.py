@@ -166,7 +166,8 @@ class NormedQAct(nn.Module):
         running = quantile.context.following(quantile._rate)
         norms = before.following, None if after is None else after.following
         # A view less for autograd to follow, where a kernel reads the input as it is.
-        direct = channels.input.is_cpu and not torch.compiler.is_compiling()
+        compiling = torch.compiler.is_compiling()
+        direct = not compiling and engines.any_shape(channels.input.device.type)
         z = channels.dense if direct else channels.z
         return channels.back(block(z, plan, (*scales, *outer), running, norms))
 

@@ -27,6 +27,7 @@ from qact.kernels.cpu.rows import Values
 from qact.kernels.following import Following
 from qact.kernels.plan import Plan, code_columns, table_columns
 
+ANY_SHAPE = True  # see `qact.kernels.engines.any_shape`
 # So many tensors stand in the frame of each pass.
 FORWARD, BACKWARD = 24, 13
 
