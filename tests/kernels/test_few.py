@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import qact
 from qact.context import Context
 from qact.kernels import plan as plans
 from qact.kernels.columns import ABREAST, FINITE
@@ -162,3 +163,14 @@ def test_an_output_may_be_changed_in_place_and_gradients_come_in_batches(shape):
     out.backward(grads[0])
     torch.testing.assert_close(x.grad, 2 * single[0])
     assert not any(p.grad._is_view() for p in layer.parameters())
+
+
+@pytest.mark.parametrize("channels", [16, 19])
+def test_under_vmap_channels_find_their_own_tables(channels):
+    """Kept side by side with others than those that stand beside them in the backward pass."""
+    torch.manual_seed(0)
+    x, grads = torch.randn(64, channels, requires_grad=True), torch.randn(3, 64, channels)
+    out = qact.functional.quantile_activation(x, levels="relu")
+    (single,) = torch.autograd.grad(out, x, grads[2], retain_graph=True)
+    batched = torch.func.vmap(lambda g: torch.autograd.grad(out, x, g, retain_graph=True)[0])(grads)
+    torch.testing.assert_close(batched[2], single)
