@@ -11,7 +11,9 @@ Rows = Sequence[Sequence[str]]
 
 
 def table(caption: str, heads: Sequence[str], rows: Rows) -> str:
-    """One table; every text is escaped, columns of numbers stand at the right.
+    """One table, which scrolls by itself where it is too wide; every text is escaped.
+
+    Columns of numbers stand at the right.
 
     >>> "&lt;b&gt;" in table("a", ["x"], [["<b>"]])
     True
@@ -20,7 +22,8 @@ def table(caption: str, heads: Sequence[str], rows: Rows) -> str:
     sides = ["right" if all(map(_number, column)) else "left" for column in columns]
     lines = [_line("th", heads, sides), *(_line("td", row, sides) for row in rows)]
     title = f'<caption style="text-align:left;font-weight:bold">{escape(caption)}</caption>'
-    return f'<table style="border-collapse:collapse">{title}{"".join(lines)}</table>'
+    whole = f'<table style="border-collapse:collapse">{title}{"".join(lines)}</table>'
+    return f'<div style="overflow-x:auto">{whole}</div>'
 
 
 def _line(tag: str, cells: Sequence[str], sides: Sequence[str]) -> str:

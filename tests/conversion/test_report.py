@@ -102,6 +102,7 @@ def test_in_notebooks_it_is_a_table_with_every_text_escaped():
     found = qact.summary(qact.convert(nn.Sequential(model["<img src=x>"], nn.Sigmoid()), "golu"))
     row = type(found.rows[0])("<img src=x>", "<script>alert(1)</script>", "GoLU", "")
     found = type(found)("<b>", (row, *found.left))
+    assert found._repr_html_().startswith('<div style="overflow-x:auto">')  # a phone
     html = _Cells(found._repr_html_())
     assert not {"script", "img", "b"} & set(html.tags)
     assert html.rows[:2] == [["converted", "was", "is", ""], [row.name, row.was, "GoLU", ""]]
