@@ -768,3 +768,21 @@ def test_extreme_quantiles_are_the_extreme_values(top, n):
     torch.testing.assert_close(ends, torch.tensor([[-2 * top, -2 * top, top, top]]))
     ordered = context.quantile(torch.linspace(0, 1, 999))[0]
     assert (ordered.diff() >= 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_values_count_in_full_wherever_they_stand(dtype):
+    """Ties in any unit, in one batch or in two of which the second makes bins wider."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        unit = 10 ** (60 * torch.rand((), generator=draw, dtype=torch.float64) - 30)
+        x = torch.randn(400, 1, generator=draw).round() + 0.37
+        far = x.clone()
+        far[0] = 3 + 60 * float(torch.rand((), generator=draw))
+        x, far = (unit * x).to(dtype), (unit * far).to(dtype)
+        for parts in ((x,), (x, far), (far, x)):
+            context, z = Context(1, dtype=dtype), torch.cat(parts)
+            for part in parts:
+                context.add(part)
+            exact = (z[None] <= z[:, None]).double().mean(1)
+            torch.testing.assert_close(context.cdf(z).double(), exact, rtol=0, atol=5e-3)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qact._compat import replace
+from qact.rank.grid import EARLY, PARTS
 from qact.rank.histogram import Histogram, varied
 from qact.rank.levels import Level
 from qact.rank.rule import Rule, side_slopes
@@ -25,11 +27,16 @@ from qact.rank.rule import Rule, side_slopes
 
 @dataclass(frozen=True)
 class Sample:
-    """A context as values and masses (C, M), with the spread (C,) that scales the bandwidth."""
+    """A context as values and masses (C, M), with the spread (C,) that scales the bandwidth.
+
+    A step stands ``early`` (C, M) before its value: places in bins are rounded, and the mean of
+    equal values must not lie beyond them.
+    """
 
     values: Tensor
     mass: Tensor
     std: Tensor
+    early: Tensor
 
     @property
     def count(self) -> Tensor:
@@ -46,7 +53,7 @@ def observe(z: Tensor) -> Sample:
     """The context of a batch (N, C, L): every value, with mass one."""
     values = z.transpose(0, 1).flatten(1).double()
     spread = values.std(1, correction=0) if values.shape[1] > 1 else values.sum(1) * 0
-    return Sample(values, torch.ones_like(values), spread)
+    return Sample(values, torch.ones_like(values), spread, torch.zeros_like(values))
 
 
 def recall(histogram: Histogram) -> Sample:
@@ -59,7 +66,10 @@ def recall(histogram: Histogram) -> Sample:
     values = torch.where(
         index < 0, ((index + place) * width).clamp_max(-1e-300), (index + place) * width
     )
-    return Sample(values, mass, histogram.std.double())
+    early = EARLY / PARTS * width.expand_as(values)
+    # Of values above zero the step stays there: the rank of zero is that of the negative ones.
+    early = torch.where(values > 0, early.minimum(values * (1 - 1e-9)), early)
+    return Sample(values, mass, histogram.std.double(), early)
 
 
 def join(a: Sample, b: Sample) -> Sample:
@@ -67,13 +77,15 @@ def join(a: Sample, b: Sample) -> Sample:
     total = (a.count + b.count).clamp_min(1e-300)
     mean = ((a.values * a.mass).sum(1) + (b.values * b.mass).sum(1)) / total
     spread = (_moment(a, mean) + _moment(b, mean)) / total
-    return Sample(torch.cat([a.values, b.values], 1), torch.cat([a.mass, b.mass], 1), spread.sqrt())
+    parts = ((a.values, b.values), (a.mass, b.mass), (a.early, b.early))
+    values, mass, early = (torch.cat(pair, 1) for pair in parts)
+    return Sample(values, mass, spread.sqrt(), early)
 
 
 def rank(z: Tensor, sample: Sample, rule: Rule) -> Tensor:
     """Ranks (C, Q) of the queries ``z`` (C, Q) in ``sample``, differentiable by autograd."""
     if rule.gradient == "density":
-        sample = Sample(sample.values.detach(), sample.mass, sample.std.detach())
+        sample = replace(sample, values=sample.values.detach(), std=sample.std.detach())
     if rule.smooth:
         return _smooth(z, sample, rule)
     step = _step(z, sample, *weights(sample, rule))
@@ -143,8 +155,9 @@ def _width(sample: Sample, rule: Rule) -> Tensor:
 
 def _step(z: Tensor, sample: Sample, weight: Tensor, low: Tensor) -> Tensor:
     """``F_low + sum_j w_j 1[s_j <= z]``: ties count in full."""
-    order = sample.values.detach().argsort(dim=1, stable=True)
-    values = sample.values.detach().gather(1, order)
+    steps = sample.values.detach() - sample.early
+    order = steps.argsort(dim=1, stable=True)
+    values = steps.gather(1, order)
     total = torch.nn.functional.pad(weight.gather(1, order).cumsum(1), (1, 0))
     return low[:, None] + total.gather(
         1, torch.searchsorted(values, z.detach().contiguous(), right=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from qact.kernels.passes import PARTS, flat, locate
 from qact.kernels.tables import bin_weights
-from qact.rank.grid import Grid
+from qact.rank.grid import EARLY, Grid
 from qact.rank.histogram import Histogram
 from qact.rank.rule import Rule
 
@@ -35,12 +35,23 @@ def stored_table(histogram: Histogram, rule: Rule) -> Tensor:
     return (before + low[:, None]).clamp(0, 1)
 
 
+def step_places(histogram: Histogram) -> Tensor:
+    """The place in each bin, in 256ths, from which on its values count: just before their mean.
+
+    In the bin that begins at zero it stays behind zero, whose rank is that of the negative values.
+    """
+    tiny, grid = torch.finfo(torch.float32).tiny, histogram.grid
+    mean = histogram.moment * PARTS / histogram.mass.clamp_min(tiny)
+    at_zero = torch.arange(grid.bins, device=mean.device) + grid.offset[:, None] == 0
+    return torch.where(at_zero & (mean > 1e-3), (mean - EARLY).clamp_min(1e-3), mean - EARLY)
+
+
 def stored_place(z: Tensor, histogram: Histogram) -> Tensor:
     """Where ``F(z)`` stands in the flattened table: a bin counts from the mean of what fell in."""
     cell, place = locate(z, histogram.grid)
-    mean = histogram.moment * PARTS / histogram.mass.clamp_min(torch.finfo(z.dtype).tiny)
-    # Places are whole 256ths; the mean of equal ones is that number up to rounding.
-    reached = (place * PARTS).round() >= mean.flatten()[flat(cell, histogram.grid.bins)] - 1e-3
+    reached = (place * PARTS).round() >= step_places(histogram).flatten()[
+        flat(cell, histogram.grid.bins)
+    ]
     return flat(cell, histogram.grid.bins + 1) + (reached | (place >= 1))
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from qact._compat import replace
 from qact.kernels.passes import PARTS, flat
 from qact.kernels.pieces import ERROR, LINES, Pieces, fitted
-from qact.kernels.steps import led, stored_table
+from qact.kernels.steps import led, step_places, stored_table
 from qact.kernels.tables import rank_table
 from qact.rank.grid import power_of_two
 from qact.rank.histogram import Histogram, padded
@@ -117,8 +117,7 @@ def store(context: Histogram, level: Level, rule: Rule, exact: bool = False) -> 
     else:
         context = led(context)
         knots = stored_table(context, rule)
-        mean = context.moment * PARTS / context.mass.clamp_min(torch.finfo(torch.float32).tiny)
-        place = torch.nn.functional.pad(mean - 1e-3, (0, 1), value=0.0).float()
+        place = torch.nn.functional.pad(step_places(context), (0, 1), value=0.0).float()
     table = level(knots, count)
     ones = torch.ones_like(context.std, dtype=torch.float32)
     if not exact:

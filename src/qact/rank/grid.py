@@ -14,6 +14,9 @@ from torch import Tensor
 
 # Positions inside a bin are counted in 256ths, so that sums are integers: the same in any order.
 PARTS = 256
+# How many parts before the mean of a bin its step stands. Equal values are rounded to whole parts,
+# of bins that may have been finer once: their mean lies up to one beyond where they are read.
+EARLY = 1 + 1e-3
 # Widths and their reciprocals are normal numbers of the dtype, and integers up to this are exact.
 LIMITS = {torch.float32: (-120, 126, 2.0**23), torch.float64: (-1000, 1022, 2.0**50)}
 
