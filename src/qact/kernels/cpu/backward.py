@@ -36,7 +36,17 @@ from qact.kernels.columns import (
     WIDTH,
 )
 from qact.kernels.cpu.gauss import convolve, taps
-from qact.kernels.cpu.jit import jit, owning
+from qact.kernels.cpu.jit import exact, jit, owning
+from qact.kernels.cpu.lanes import (
+    LANES,
+    add_listed,
+    below,
+    chosen,
+    every,
+    listed_fours,
+    load,
+    store,
+)
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, scratch, tabulate
 from qact.kernels.cpu.rows import (
@@ -48,8 +58,9 @@ from qact.kernels.cpu.rows import (
     interpolate,
     locate,
     scatter,
-    shift,
+    standardise,
     stretch,
+    vectors,
 )
 from qact.kernels.cpu.table import crossing, lowest, ratio, side_slopes, side_weights, varies
 
@@ -58,9 +69,10 @@ from qact.kernels.cpu.table import crossing, lowest, ratio, side_slopes, side_we
 def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):  # type: ignore[no-untyped-def]
     """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
     outer, _, inner = z.single.shape
-    n, width = outer * inner, block(inner)
+    n = outer * inner
+    width = block(inner, n)
     rows, slopes = empty((width, n), np.float32), empty((width, n), np.float32)
-    score, value, work = empty(n, np.float32), empty(n, np.float32), scratch()
+    normed, value, work = empty(n, np.float32), empty(n, np.float32), scratch()
     mass, pair = empty(2 * MOST + 8, np.float64), empty(2 * MOST + 24, np.float32)
     for start in range(first, last, width):
         channels = min(width, last - start)
@@ -77,17 +89,17 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
                 fill(g, np.nan)
                 fill(grads[:, c], np.nan)
                 continue
+            score = row
             if eps[0] >= 0:
-                inverse = 1 / math.sqrt(state[IN_VAR] + eps[0])
-                shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
-                copy(row, score)  # before its affine: the norm's gradient is in terms of this
-                stretch(row, affine.in_weight[c], affine.in_bias[c])
+                standardise(row, state[IN_MEAN], state[IN_VAR], eps[0])
+                row = normed  # the norm's gradient is in terms of what was before its affine
+                stretch(score, affine.in_weight[c], affine.in_bias[c], row)
             recall(row, rule, level.kind, affine, c, saved, work)
             # From the output back to the input: the norm behind, the quantile, the norm before.
             if eps[1] >= 0:
                 values(row, level, affine, c, saved, work, value)
                 inverse = 1 / math.sqrt(state[OUT_VAR] + eps[1])
-                shift(value, np.float32(state[OUT_MEAN]), np.float32(inverse))
+                standardise(value, state[OUT_MEAN], state[OUT_VAR], eps[1])
                 through_norm(value, g, affine.out_weight[c] * inverse, grads[4:, c])
             through_quantile(row, rule, level, affine, c, saved, work, mass, pair, g, grads[2:, c])
             if eps[0] >= 0:
@@ -187,16 +199,27 @@ def spread(row, g, kind, upright, state, work, mass):  # type: ignore[no-untyped
     beyond = beyond if upright else -beyond
     fill(mass[: 2 * bins + 4], 0)
     for start in range(0, row.size, CHUNK):
-        chunk = g[start : start + CHUNK]
-        locate(row[start : start + CHUNK], inverse, offset, bins, cell, place)
-        if kind == RELU:
-            here = row[start : start + CHUNK]
-            for i in range(chunk.size):  # a branch would be mispredicted half the time
-                chunk[i] *= np.float32(here[i] * towards > beyond)
-        for i in range(chunk.size):
+        chunk, here = g[start : start + CHUNK], row[start : start + CHUNK]
+        locate(here, inverse, offset, bins, cell, place)
+        full = vectors(chunk.size)
+        _add_up(here[:full], chunk, kind, towards, beyond, cell, place, mass)
+        for i in range(full, chunk.size):
+            if kind == RELU and not here[i] * towards > beyond:
+                chunk[i] = 0
             k = cell[i] * np.uint32(2)
             mass[k] += chunk[i]
             mass[k + np.uint32(1)] += chunk[i] * place[i]
+
+
+@exact
+def _add_up(row, g, kind, towards, beyond, cell, place, mass):  # type: ignore[no-untyped-def]
+    towards, beyond, zero = every(towards), every(beyond), every(0)
+    for i in range(0, row.size, LANES):
+        x = load(g, i)
+        if kind == RELU:
+            x = chosen(below(beyond, load(row, i) * towards), x, zero)
+            store(g, i, x)
+        add_listed(mass, cell, i, x, x * load(place, i))
 
 
 @jit
@@ -317,16 +340,13 @@ def _continue(line, first, last):  # type: ignore[no-untyped-def]
 def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignore[no-untyped-def]
     """``g`` becomes ``g slope + w context + pull (row - mean)``.
 
-    The last in units of bins, so that it does not overflow where values are tiny.
+    The last in units of bins, so that it does not overflow where values are tiny: as it is written.
     """
     inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
     low, high = np.float32(offset), np.float32(offset + bins)
     centre, pull = np.float32(state[MEAN]), np.float32(pull * state[WIDTH])
     half = np.float32(0.5)
-    # Kept in memory, or a compiler would multiply ``pull`` by ``inverse`` first.
-    aside = work.edges
     shift, cell, place = np.int32(offset - 1), work.cell, work.place
-    one, two, three = np.uint32(1), np.uint32(2), np.uint32(3)
     for start in range(0, row.size, CHUNK):
         chunk, target = row[start : start + CHUNK], g[start : start + CHUNK]
         for i in range(chunk.size):
@@ -335,13 +355,29 @@ def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignor
             scaled = scaled if scaled < high else high
             floor = np.floor(scaled - half)  # slopes are known at the middles of bins
             place[i] = scaled - half - floor
-            aside[i] = (chunk[i] - centre) * inverse
             side = np.int32(2) if chunk[i] >= 0 else np.int32(0)
             cell[i] = np.uint32(2 * (np.int32(floor) - shift + side))
-        for i in range(target.size):
-            k, p = cell[i], place[i]
-            slope, context = pair[k], pair[k + one]
-            slope += p * (pair[k + two] - slope)
-            context += p * (pair[k + three] - context)
-            weight = positive if chunk[i] >= 0 else negative
-            target[i] = target[i] * slope + weight * context + pull * aside[i]
+        _descended(chunk, work, pair, negative, positive, pull, centre, inverse, target)
+
+
+@exact
+def _descended(row, work, pair, negative, positive, pull, centre, inverse, g):  # type: ignore[no-untyped-def]
+    cell, place, full = work.cell, work.place, vectors(row.size)
+    middle, step, pulled = every(centre), every(inverse), every(pull)
+    under, over, zero = every(negative), every(positive), every(0)
+    for i in range(0, full, LANES):
+        x, p = load(row, i), load(place, i)
+        weight = chosen(below(x, zero), under, over)
+        slope, context, slope_after, context_after = listed_fours(pair, cell, i)
+        slope += p * (slope_after - slope)
+        context += p * (context_after - context)
+        pull_here = pulled * ((x - middle) * step)
+        store(g, i, load(g, i) * slope + weight * context + pull_here)
+    one, two, three = np.uint32(1), np.uint32(2), np.uint32(3)
+    for i in range(full, row.size):
+        k, p = cell[i], place[i]
+        slope, context = pair[k], pair[k + one]
+        slope += p * (pair[k + two] - slope)
+        context += p * (pair[k + three] - context)
+        weight = positive if row[i] >= 0 else negative
+        g[i] = g[i] * slope + weight * context + pull * ((row[i] - centre) * inverse)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import namedtuple
 
 import numpy as np
@@ -25,7 +24,7 @@ from qact.kernels.cpu.follow import room_for
 from qact.kernels.cpu.jit import inline, jit, owning
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
-from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, scatter, shift, stretch
+from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, normalise, scatter
 from qact.kernels.cpu.table import lowest, table_moments
 
 # What a rank becomes: one of `qact.kernels.cpu.table`'s kinds, and how many steps it has.
@@ -44,7 +43,8 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
     The buffers of the running ``context`` move towards the batch if ``rate`` is positive.
     """
     outer, _, inner = z.single.shape
-    n, width = outer * inner, block(inner)
+    n = outer * inner
+    width = block(inner, n)
     rows, goals = empty((width, n), np.float32), empty((width, n), np.float32)
     work, order = scratch(), exact.scratch(n if level.kind == STEPS else 0)
     room = room_for(context)
@@ -73,7 +73,8 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
 def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # type: ignore[no-untyped-def]
     """Only the move of the running context, for channels whose ``states`` are known."""
     outer, _, inner = z.single.shape
-    n, width = outer * inner, block(inner)
+    n = outer * inner
+    width = block(inner, n)
     rows, work = empty((width, n), np.float32), scratch()
     room = room_for(context)
     for start in range(first, last, width):
@@ -83,9 +84,7 @@ def follow(first, last, z, in_weight, in_bias, eps, states, context, rate):  # t
             row, state = rows[c - start], states[c]
             if state[FINITE] != 0:
                 if eps >= 0:
-                    inverse = 1 / math.sqrt(state[IN_VAR] + eps)
-                    shift(row, np.float32(state[IN_MEAN]), np.float32(inverse))
-                    stretch(row, in_weight[c], in_bias[c])
+                    normalise(row, state[IN_MEAN], state[IN_VAR], eps, in_weight[c], in_bias[c])
                 count_row(row, state, work)
                 move(work.hist, state, n, c, rate, context, room)
 
@@ -106,8 +105,7 @@ def smooth(row, rule, level, affine, c, eps, saved, work, order, goal):  # type:
         # The norm's statistics come from the bins, so the outputs need not be read once more.
         mean, variance = table_moments(kind, work.hist, table, bins, n)
         state[OUT_MEAN], state[OUT_VAR] = mean, variance
-        shift(goal, np.float32(mean), np.float32(1 / math.sqrt(variance + eps)))
-        stretch(goal, affine.out_weight[c], affine.out_bias[c])
+        normalise(goal, mean, variance, eps, affine.out_weight[c], affine.out_bias[c])
 
 
 @jit
@@ -122,5 +120,4 @@ def step(row, rule, level, affine, c, eps, saved, work, order, goal):  # type: i
         first, second = exact.code_moments(codes)
         mean, variance = weight * first + bias, np.float64(weight) ** 2 * second
         state[OUT_MEAN], state[OUT_VAR] = mean, variance
-        shift(goal, np.float32(mean), np.float32(1 / math.sqrt(variance + eps)))
-        stretch(goal, affine.out_weight[c], affine.out_bias[c])
+        normalise(goal, mean, variance, eps, affine.out_weight[c], affine.out_bias[c])

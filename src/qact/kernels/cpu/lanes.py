@@ -187,6 +187,31 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, FLOATS), generate
 
 
+@_emitted
+def stream(typing: Any, array: Any, index: Any, value: Any) -> Any:
+    """Write a whole cache line of float32 past the caches; `fence` ends it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array, index, value = arguments
+        at = _address(context, builder, signature.args[0], array, index, _FLOATS)
+        put = builder.store(value, at, align=4 * LANES)
+        put.set_metadata("nontemporal", builder.module.add_metadata([_INT(1)]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, FLOATS), generate
+
+
+@_emitted
+def fence(typing: Any) -> Any:
+    """What was written before is there for whoever reads after."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 def _narrowed(builder: Any, value: Any) -> Any:
     """The upper halves of float32, rounded; what is not a number stays so."""
     whole = builder.bitcast(value, _INTS)
@@ -437,3 +462,95 @@ def add_ints(typing: Any, array: Any, index: Any, more: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, INTS, INTS), generate
+
+
+# The same at indices that stand in memory: to take them out of a vector costs as much as to follow
+# them. A pair begins at any number; of two sums into one place the second waits for the first.
+FOUR = types.UniTuple(FLOATS, 4)
+
+
+def _listed(
+    context: Any, builder: Any, kinds: Any, arrays: Any, first: Any, what: Any, unit: Any
+) -> list[Any]:
+    """Where sixteen indices of the second array, from ``first`` on, lead to in the first one."""
+    start, cells = (
+        context.make_array(kind)(context, builder, array).data
+        for kind, array in zip(kinds, arrays, strict=True)
+    )
+    start, found = builder.bitcast(start, unit.as_pointer()), []
+    for k in range(LANES):
+        at = builder.load(builder.gep(cells, [builder.add(first, ir.Constant(first.type, k))]))
+        place = builder.gep(start, [builder.zext(at, ir.IntType(64))])
+        found.append(builder.bitcast(place, what.as_pointer()))
+    return found
+
+
+def _joined(builder: Any, rows: list[Any]) -> Any:
+    """Vectors one behind the other, as many as a power of two."""
+    while len(rows) > 1:
+        order = ir.Constant(
+            _vector(_INT, 2 * rows[0].type.count), [_INT(k) for k in range(2 * rows[0].type.count)]
+        )
+        rows = [
+            builder.shuffle_vector(*two, order) for two in zip(rows[::2], rows[1::2], strict=True)
+        ]
+    return rows[0]
+
+
+@_emitted
+def listed_pairs(typing: Any, array: Any, cells: Any, first: Any) -> Any:
+    """``array[k]`` and ``array[k + 1]`` for ``k = cells[first]`` and the fifteen after it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, (*arrays, first) = signature.args[:2], arguments
+        places = _listed(context, builder, kinds, arrays, first, _DOUBLE, ir.FloatType())
+        rows = [_collected(builder, half, _DOUBLE) for half in (places[:_HALF], places[_HALF:])]
+        rows = [builder.bitcast(row, _FLOATS) for row in rows]
+        return context.make_tuple(builder, TWO, _unzipped(builder, *rows))
+
+    return TWO(array, cells, types.intp), generate
+
+
+@_emitted
+def listed_fours(typing: Any, array: Any, cells: Any, first: Any) -> Any:
+    """``array[k]`` to ``array[k + 3]``, likewise: sixteen rows of four become four of sixteen."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, (*arrays, first) = signature.args[:2], arguments
+        four, one = _vector(ir.FloatType(), 4), ir.FloatType()
+        places = _listed(context, builder, kinds, arrays, first, four, one)
+        rows = [builder.load(place, align=4) for place in places]
+        # Every fourth together, so that four by four are exchanged where they lie.
+        tiles = [_joined(builder, rows[k::4]) for k in range(4)]
+        for near in (1, 2):
+            swapped = list(tiles)
+            for k in (k for k in range(4) if not k & near):
+                for side in (0, 1):
+                    lanes = [
+                        (i & ~near) + side * near + (LANES if i & near else 0) for i in range(LANES)
+                    ]
+                    order = ir.Constant(_INTS, [_INT(lane) for lane in lanes])
+                    two = tiles[k], tiles[k + near]
+                    swapped[k + side * near] = builder.shuffle_vector(*two, order)
+            tiles = swapped
+        return context.make_tuple(builder, FOUR, tiles)
+
+    return FOUR(array, cells, types.intp), generate
+
+
+@_emitted
+def add_listed(typing: Any, array: Any, cells: Any, first: Any, a: Any, b: Any) -> Any:
+    """Add to the pairs number ``k`` of float64, likewise."""
+    two = _vector(_DOUBLE, 2)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        kinds, (*arrays, first, a, b) = signature.args[:2], arguments
+        places = _listed(context, builder, kinds, arrays, first, two, two)
+        for half, row in zip((places[:_HALF], places[_HALF:]), _zipped(builder, a, b), strict=True):
+            wide = builder.fpext(row, _vector(_DOUBLE))
+            for k, place in enumerate(half):
+                more = _part(builder, wide, 2 * k, 2)
+                builder.store(builder.fadd(builder.load(place, align=8), more), place, align=8)
+        return context.get_dummy_value()
+
+    return types.void(array, cells, types.intp, FLOATS, FLOATS), generate

@@ -25,7 +25,7 @@ from qact.kernels.columns import (
 )
 from qact.kernels.cpu.jit import jit, owning
 from qact.kernels.cpu.memory import empty
-from qact.kernels.cpu.rows import CHUNK, count, extent, fill, moments, negatives, shift, stretch
+from qact.kernels.cpu.rows import CHUNK, count, extent, fill, moments, negatives, normalise
 from qact.kernels.cpu.table import (
     choose_grid,
     edge_masses,
@@ -38,7 +38,9 @@ from qact.kernels.cpu.table import (
 
 # What a rank is: `qact.rank.rule.Rule` as numbers.
 Numbers = namedtuple("Numbers", "grounded absolute relative power sentinels full")
-Work = namedtuple("Work", "ends cell place hist edges kernel rise rank above tail score table")
+Work = namedtuple(
+    "Work", "ends cell place packed hist edges kernel rise rank above tail score table"
+)
 
 
 @owning
@@ -49,6 +51,7 @@ def scratch():  # type: ignore[no-untyped-def]
         empty(2, np.float32),
         empty(CHUNK, np.uint32),
         empty(CHUNK, np.float32),
+        empty(CHUNK, np.int64),
         empty(size, np.int64),
         empty(size + 2 * TAPS, np.float32),
         empty(TAPS + 2, np.float32),
@@ -62,17 +65,6 @@ def scratch():  # type: ignore[no-untyped-def]
 
 
 @jit
-def normalise(row, weight, bias, eps, state):  # type: ignore[no-untyped-def]
-    """BatchNorm of the row in place, with ``eps`` not negative."""
-    mean, variance = moments(row)
-    scale = 1 / math.sqrt(variance + eps)
-    shift(row, np.float32(mean), np.float32(scale))
-    stretch(row, weight, bias)
-    state[IN_MEAN], state[IN_VAR] = mean, variance
-    state[MEAN], state[STD] = bias, abs(weight) * scale * math.sqrt(variance)
-
-
-@jit
 def spoilt(state):  # type: ignore[no-untyped-def]
     """What is known of a row that holds values which are not finite: nothing, and False."""
     fill(state, np.nan)
@@ -83,25 +75,27 @@ def spoilt(state):  # type: ignore[no-untyped-def]
 @jit
 def observe(row, weight, bias, eps, rule, state, work):  # type: ignore[no-untyped-def]
     """Norm, spread, sign and grid of a row into ``state``; whether all values are finite."""
-    if not extent(row, work.ends):
+    ends = work.ends
+    if not extent(row, ends):
         return spoilt(state)
     state[FINITE] = 1.0
+    mean, variance = moments(row)
+    state[MEAN], state[STD] = mean, math.sqrt(variance)
     if eps >= 0:
-        normalise(row, weight, bias, eps, state)
+        state[IN_MEAN], state[IN_VAR] = mean, variance
+        state[MEAN], state[STD] = bias, abs(weight) * state[STD] / math.sqrt(variance + eps)
+        normalise(row, mean, variance, eps, weight, bias)
+        normalise(ends, mean, variance, eps, weight, bias)
         # A scale or shift that is not finite, or too large a one, spoils what no grid would hold.
-        if not extent(row, work.ends):
-            mean, variance = state[IN_MEAN], state[IN_VAR]
+        if not extent(ends, ends):
             spoilt(state)
             state[IN_MEAN], state[IN_VAR] = mean, variance
             return False
-    else:
-        mean, variance = moments(row)
-        state[MEAN], state[STD] = mean, math.sqrt(variance)
     state[NEGATIVE] = negatives(row)
     h = rule.absolute + rule.relative * state[STD] * row.size**rule.power
     if rule.relative > 0 and not varies(state[MEAN], state[STD]):
         h = 0.0
-    choose_grid(work.ends[0], work.ends[1], row.size, h, rule.grounded, state)
+    choose_grid(ends[0], ends[1], row.size, h, rule.grounded, state)
     return True
 
 
@@ -109,7 +103,7 @@ def observe(row, weight, bias, eps, rule, state, work):  # type: ignore[no-untyp
 def count_row(row, state, work):  # type: ignore[no-untyped-def]
     """The bins of a row, in ``work.hist``."""
     inverse, offset, bins = np.float32(1 / state[WIDTH]), int(state[OFFSET]), int(state[BINS])
-    count(row, inverse, offset, bins, work.hist, work.cell, work.place)
+    count(row, inverse, offset, bins, work.hist, work.cell, work.place, work.packed)
 
 
 @jit

@@ -7,16 +7,34 @@ whose bins have just been computed.
 
 from __future__ import annotations
 
+import math
 from collections import namedtuple
 from typing import Any
 
 import numpy as np
 
 from qact.kernels.columns import ONE, PARTS
-from qact.kernels.cpu.jit import jit
-from qact.kernels.cpu.memory import seen_as
+from qact.kernels.cpu.jit import exact, jit
+from qact.kernels.cpu.lanes import (
+    LANES,
+    WIDE,
+    every,
+    fence,
+    larger,
+    listed_pairs,
+    load,
+    store,
+    stream,
+)
+from qact.kernels.cpu.memory import prefetch, seen_as
 
 CHUNK = 1024
+# So many channels, and values of them, are gathered at once.
+NEIGHBOURS, ROOM = 4, 1 << 16
+# From so many values on PyTorch's allocator maps memory afresh: no cache holds it.
+FRESH = 1 << 23
+# Values that are asked for before they are read: processors do not guess strides beyond a page.
+FETCHED = 512
 INFINITE = 0x7F800000
 # A tensor (N, C, L) as float32, and as the bits of bfloat16, which it is if ``halves``.
 Values = namedtuple("Values", "single half halves")
@@ -37,9 +55,12 @@ def copy(row, to):  # type: ignore[no-untyped-def]
 
 
 @jit
-def block(inner):  # type: ignore[no-untyped-def]
-    """How many channels to gather at once: those that share a cache line."""
-    return max(1, 16 // inner)
+def block(inner, values):  # type: ignore[no-untyped-def]
+    """How many channels to gather at once: those that share a cache line, or some neighbours.
+
+    A sample's channels lie in one page, those of two samples often in one set of a cache.
+    """
+    return max(16 // inner, min(NEIGHBOURS, ROOM // values), 1)
 
 
 @jit
@@ -75,9 +96,12 @@ def _gathering(become: Any) -> Any:
                 for c in range(channels):
                     rows[c, n] = become(z[n, first + c, 0])
         else:
-            for c in range(channels):
-                for n in range(outer):
-                    at = n * inner
+            ahead = max(FETCHED // (channels * inner), 1)
+            for n in range(outer):
+                at = n * inner
+                for c in range(channels):
+                    for i in range(0, inner, 16):
+                        prefetch(z, ((n + ahead) * z.shape[1] + first + c) * inner + i)
                     for i in range(inner):
                         rows[c, at + i] = become(z[n, first + c, i])
 
@@ -93,9 +117,9 @@ def _scattering(become: Any) -> Any:
                 for c in range(channels):
                     out[n, first + c, 0] = become(rows[c, n])
         else:
-            for c in range(channels):
-                for n in range(outer):
-                    at = n * inner
+            for n in range(outer):
+                at = n * inner
+                for c in range(channels):
                     for i in range(inner):
                         out[n, first + c, i] = become(rows[c, at + i])
 
@@ -120,8 +144,28 @@ def scatter(rows, first, channels, out):  # type: ignore[no-untyped-def]
     """The inverse of :func:`gather`."""
     if out.halves:
         _scatter_half(seen_as(rows, np.uint32), first, channels, out.half)
+    elif out.single.size >= FRESH and out.single.shape[2] % LANES == 0 and lined(out.single):
+        _stream(rows, first, channels, out.single)
     else:
         _scatter_single(rows, first, channels, out.single)
+
+
+@exact
+def _stream(rows, first, channels, out):  # type: ignore[no-untyped-def]
+    """Written past the caches: no line is read first, and none that is used makes room for it."""
+    outer, _, inner = out.shape
+    for n in range(outer):
+        for c in range(channels):
+            row, goal = rows[c], out[n, first + c]
+            for i in range(0, inner, LANES):
+                stream(goal, i, load(row, n * inner + i))
+    fence()
+
+
+@jit
+def lined(array):  # type: ignore[no-untyped-def]
+    """Whether it begins where a cache line does, as PyTorch's tensors do."""
+    return array.ctypes.data % 64 == 0
 
 
 @jit
@@ -189,18 +233,30 @@ def negatives(row):  # type: ignore[no-untyped-def]
     return count
 
 
-@jit
-def shift(row, centre, scale):  # type: ignore[no-untyped-def]
-    """``(row - centre) scale``, in place."""
+# As it is written, so that a value falls into the same bin in both passes.
+
+
+@exact
+def standardise(row, mean, variance, eps):  # type: ignore[no-untyped-def]
+    """``(row - mean) / sqrt(variance + eps)``, in place."""
+    centre, scale = np.float32(mean), np.float32(1 / math.sqrt(variance + eps))
     for i in range(row.size):
         row[i] = (row[i] - centre) * scale
 
 
-@jit
-def stretch(row, weight, bias):  # type: ignore[no-untyped-def]
-    """``row weight + bias``, in place."""
+@exact
+def stretch(row, weight, bias, out):  # type: ignore[no-untyped-def]
+    """``row weight + bias``."""
     for i in range(row.size):
-        row[i] = row[i] * weight + bias
+        out[i] = row[i] * weight + bias
+
+
+@exact
+def normalise(row, mean, variance, eps, weight, bias):  # type: ignore[no-untyped-def]
+    """Both at once, in place: a norm."""
+    centre, scale = np.float32(mean), np.float32(1 / math.sqrt(variance + eps))
+    for i in range(row.size):
+        row[i] = (row[i] - centre) * scale * weight + bias
 
 
 @jit
@@ -220,14 +276,17 @@ def locate(chunk, inverse, offset, bins, cell, place):  # type: ignore[no-untype
 
 
 @jit
-def count(row, inverse, offset, bins, hist, cell, place):  # type: ignore[no-untyped-def]
+def count(row, inverse, offset, bins, hist, cell, place, packed):  # type: ignore[no-untyped-def]
     """Counts and places of every bin, packed; the last entry holds what lies on the last edge."""
     fill(hist[: bins + 1], 0)
+    parts, half = np.float32(PARTS), np.float32(0.5)
     for start in range(0, row.size, CHUNK):
         chunk = row[start : start + CHUNK]
         locate(chunk, inverse, offset, bins, cell, place)
         for i in range(chunk.size):
-            hist[cell[i]] += ONE + np.int64(place[i] * PARTS + 0.5)
+            packed[i] = ONE + np.int64(np.int32(place[i] * parts + half))
+        for i in range(chunk.size):
+            hist[cell[i]] += packed[i]
 
 
 @jit
@@ -236,8 +295,23 @@ def interpolate(row, inverse, offset, bins, table, least, cell, place, out):  # 
     for start in range(0, row.size, CHUNK):
         chunk, target = row[start : start + CHUNK], out[start : start + CHUNK]
         locate(chunk, inverse, offset, bins, cell, place)
-        for i in range(target.size):
+        full = vectors(target.size)
+        _interpolated(table, every(least), cell, place, target[:full])
+        for i in range(full, target.size):
             k = cell[i]
             left = table[k]
             value = left + place[i] * (table[k + np.uint32(1)] - left)
             target[i] = value if value > least else least
+
+
+@exact
+def _interpolated(table, least, cell, place, target):  # type: ignore[no-untyped-def]
+    for i in range(0, target.size, LANES):
+        left, right = listed_pairs(table, cell, i)
+        store(target, i, larger(left + load(place, i) * (right - left), least))
+
+
+@jit
+def vectors(size):  # type: ignore[no-untyped-def]
+    """So many of the first numbers are worked on as vectors, the rest one after the other."""
+    return size // LANES * LANES if WIDE else 0
