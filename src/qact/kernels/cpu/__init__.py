@@ -1,6 +1,7 @@
 """The CPU engine, compiled by Numba: no compiler is needed to install it (extra ``qact[cpu]``).
 
     pool       channels shared out among threads
+    pages      memory for large outputs, in large pages
     rows       one channel as one contiguous row: gathered, summed up, put into bins
     gauss      the kernel's taps, its convolution, the normal score
     table      from a channel's bins to its ranks and levels

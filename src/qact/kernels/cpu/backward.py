@@ -57,10 +57,10 @@ from qact.kernels.cpu.rows import (
     gather,
     interpolate,
     locate,
+    padded,
     scatter,
     standardise,
     stretch,
-    vectors,
 )
 from qact.kernels.cpu.table import crossing, lowest, ratio, side_slopes, side_weights, varies
 
@@ -70,16 +70,18 @@ def backward(first, last, z, grad, rule, level, affine, eps, saved, grads, out):
     """Channels ``first ... last``: ``dL/dz`` into ``out``, those of the affines into ``grads``."""
     outer, _, inner = z.single.shape
     n = outer * inner
-    width = block(inner, n)
-    rows, slopes = empty((width, n), np.float32), empty((width, n), np.float32)
-    normed, value, work = empty(n, np.float32), empty(n, np.float32), scratch()
+    width, length = block(inner, n), padded(n)
+    rows, slopes = empty((width, length), np.float32), empty((width, length), np.float32)
+    normed, value = empty(length, np.float32)[:n], empty(length, np.float32)[:n]
+    work = scratch()
     mass, pair = empty(2 * MOST + 8, np.float64), empty(2 * MOST + 24, np.float32)
     for start in range(first, last, width):
         channels = min(width, last - start)
         gather(z, start, channels, rows)
         gather(grad, start, channels, slopes)
         for c in range(start, start + channels):
-            row, g, state = rows[c - start], slopes[c - start], saved.state[c]
+            row, g, state = rows[c - start][:n], slopes[c - start][:n], saved.state[c]
+            fill(slopes[c - start][n:], 0)  # it is summed up in whole vectors
             if state[FINITE] == ABREAST:
                 for i in range(n):
                     g[i] = out.single[i, c, 0]
@@ -201,14 +203,7 @@ def spread(row, g, kind, upright, state, work, mass):  # type: ignore[no-untyped
     for start in range(0, row.size, CHUNK):
         chunk, here = g[start : start + CHUNK], row[start : start + CHUNK]
         locate(here, inverse, offset, bins, cell, place)
-        full = vectors(chunk.size)
-        _add_up(here[:full], chunk, kind, towards, beyond, cell, place, mass)
-        for i in range(full, chunk.size):
-            if kind == RELU and not here[i] * towards > beyond:
-                chunk[i] = 0
-            k = cell[i] * np.uint32(2)
-            mass[k] += chunk[i]
-            mass[k + np.uint32(1)] += chunk[i] * place[i]
+        _add_up(here, chunk, kind, towards, beyond, cell, place, mass)
 
 
 @exact
@@ -362,10 +357,10 @@ def descend(row, state, pair, negative, positive, pull, work, g):  # type: ignor
 
 @exact
 def _descended(row, work, pair, negative, positive, pull, centre, inverse, g):  # type: ignore[no-untyped-def]
-    cell, place, full = work.cell, work.place, vectors(row.size)
+    cell, place = work.cell, work.place
     middle, step, pulled = every(centre), every(inverse), every(pull)
     under, over, zero = every(negative), every(positive), every(0)
-    for i in range(0, full, LANES):
+    for i in range(0, row.size, LANES):
         x, p = load(row, i), load(place, i)
         weight = chosen(below(x, zero), under, over)
         slope, context, slope_after, context_after = listed_fours(pair, cell, i)
@@ -373,11 +368,3 @@ def _descended(row, work, pair, negative, positive, pull, centre, inverse, g):  
         context += p * (context_after - context)
         pull_here = pulled * ((x - middle) * step)
         store(g, i, load(g, i) * slope + weight * context + pull_here)
-    one, two, three = np.uint32(1), np.uint32(2), np.uint32(3)
-    for i in range(full, row.size):
-        k, p = cell[i], place[i]
-        slope, context = pair[k], pair[k + one]
-        slope += p * (pair[k + two] - slope)
-        context += p * (pair[k + three] - context)
-        weight = positive if row[i] >= 0 else negative
-        g[i] = g[i] * slope + weight * context + pull * ((row[i] - centre) * inverse)

@@ -22,6 +22,7 @@ from qact.kernels.cpu.frame import ANSWER, cube, filled, form, line, numbers, op
 from qact.kernels.cpu.jit import Kernel, exact, inline, jit
 from qact.kernels.cpu.lanes import WIDE
 from qact.kernels.cpu.observe import Numbers
+from qact.kernels.cpu.pages import empty_like
 from qact.kernels.cpu.pool import run, share
 from qact.kernels.cpu.rows import Values
 from qact.kernels.following import Following
@@ -47,7 +48,7 @@ def forward(
     """
     channels, n = z.shape[1], z.numel() // z.shape[1]
     dtype, z = z.dtype, _readable(z, plan)
-    out = torch.empty_like(z)
+    out = empty_like(z)
     state = torch.zeros(channels, STATE, dtype=torch.float64)
     tables = torch.zeros(channels, table_columns(n, plan) if keep else 0)
     codes = torch.empty(channels, code_columns(n, plan) if keep else 0, dtype=torch.uint8)
@@ -67,7 +68,7 @@ def backward(
     """``dL/dz`` and, for the six affine tensors, (6, C)."""
     channels, dtype = z.shape[1], z.dtype
     z, grad = _readable(z, plan), _readable(grad.to(dtype), plan)
-    out, grads = torch.empty_like(z), torch.zeros(6, channels)
+    out, grads = empty_like(z), torch.zeros(6, channels)
     made = _backward_form(plan, z.shape, z.dtype == torch.bfloat16, *(s.shape[1] for s in saved))
     tensors = [z, out, *saved, *_affine(affine, channels), grad, grads]
     kernel = _few_backward_kernel if _few(z, plan) else None

@@ -24,7 +24,7 @@ from qact.kernels.cpu.follow import room_for
 from qact.kernels.cpu.jit import inline, jit, owning
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, observe, scratch, tabulate
-from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, normalise, scatter
+from qact.kernels.cpu.rows import block, copy, fill, gather, interpolate, normalise, padded, scatter
 from qact.kernels.cpu.table import lowest, table_moments
 
 # What a rank becomes: one of `qact.kernels.cpu.table`'s kinds, and how many steps it has.
@@ -44,15 +44,15 @@ def forward(first, last, z, rule, level, become, affine, eps, saved, context, ra
     """
     outer, _, inner = z.single.shape
     n = outer * inner
-    width = block(inner, n)
-    rows, goals = empty((width, n), np.float32), empty((width, n), np.float32)
+    width, length = block(inner, n), padded(n)
+    rows, goals = empty((width, length), np.float32), empty((width, length), np.float32)
     work, order = scratch(), exact.scratch(n if level.kind == STEPS else 0)
     room = room_for(context)
     for start in range(first, last, width):
         channels = min(width, last - start)
         gather(z, start, channels, rows)
         for c in range(start, start + channels):
-            row, goal, state = rows[c - start], goals[c - start], saved.state[c]
+            row, goal, state = rows[c - start][:n], goals[c - start][:n], saved.state[c]
             if state[FINITE] == ABREAST:
                 for i in range(n):
                     goal[i] = out.single[i, c, 0]

@@ -40,6 +40,7 @@ from qact.kernels.cpu.lanes import (
     whole,
 )
 from qact.kernels.cpu.memory import empty
+from qact.kernels.cpu.pages import empty_like
 from qact.kernels.cpu.pool import run, share
 from qact.kernels.pieces import ERROR, PIECES
 from qact.kernels.stored import Stored
@@ -66,7 +67,7 @@ def lookup(input: Tensor, stored: Stored, dim: int = 1) -> Tensor:
         input = input.float()
     if not input.is_contiguous() and not channels_last(input, dim):
         input = input.contiguous()
-    shape, out = memory_order(input, dim), torch.empty_like(input)
+    shape, out = memory_order(input, dim), empty_like(input)
     made = stored.made.get("cpu")
     if made is None:  # of several threads one is first, and the others read what it has made
         made = stored.made.setdefault("cpu", _prepared(stored))

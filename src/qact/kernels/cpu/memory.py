@@ -84,3 +84,15 @@ def prefetch(typing: Any, array: Any, index: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
+
+
+@emitted
+def lined(typing: Any, array: Any) -> Any:
+    """Whether an array begins where a cache line does, as PyTorch's tensors do."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        at = builder.ptrtoint(begin(context, builder, array, arguments[0]), cgutils.intp_t)
+        rest = builder.and_(at, cgutils.intp_t(63))
+        return builder.icmp_unsigned("==", rest, cgutils.intp_t(0))
+
+    return types.boolean(array), generate

@@ -17,7 +17,6 @@ from qact.kernels.columns import ONE, PARTS
 from qact.kernels.cpu.jit import exact, jit
 from qact.kernels.cpu.lanes import (
     LANES,
-    WIDE,
     every,
     fence,
     larger,
@@ -26,7 +25,7 @@ from qact.kernels.cpu.lanes import (
     store,
     stream,
 )
-from qact.kernels.cpu.memory import prefetch, seen_as
+from qact.kernels.cpu.memory import lined, prefetch, seen_as
 
 CHUNK = 1024
 # So many channels, and values of them, are gathered at once.
@@ -52,6 +51,12 @@ def copy(row, to):  # type: ignore[no-untyped-def]
     """The numbers of a row."""
     for i in range(row.size):
         to[i] = row[i]
+
+
+@jit
+def padded(size):  # type: ignore[no-untyped-def]
+    """So many numbers and as many more as fill the last vector: a row's memory."""
+    return (size + LANES - 1) // LANES * LANES
 
 
 @jit
@@ -163,12 +168,6 @@ def _stream(rows, first, channels, out):  # type: ignore[no-untyped-def]
 
 
 @jit
-def lined(array):  # type: ignore[no-untyped-def]
-    """Whether it begins where a cache line does, as PyTorch's tensors do."""
-    return array.ctypes.data % 64 == 0
-
-
-@jit
 def extent(row, ends):  # type: ignore[no-untyped-def]
     """Smallest and largest value into ``ends`` (2,), and whether all values are finite.
 
@@ -263,7 +262,8 @@ def normalise(row, mean, variance, eps, weight, bias):  # type: ignore[no-untype
 def locate(chunk, inverse, offset, bins, cell, place):  # type: ignore[no-untyped-def]
     """Bin of each value, and its place inside in [0, 1]; beyond the grid, the outermost edges.
 
-    Flooring before the shift keeps every sign: a tiny negative value stays below zero's edge.
+    Flooring before the shift keeps every sign: a tiny negative value stays below zero's edge. What
+    the last vector holds beyond the chunk is in the first bin.
     """
     low, high, first = np.float32(offset), np.float32(offset + bins), np.int32(offset)
     for i in range(chunk.size):
@@ -273,6 +273,9 @@ def locate(chunk, inverse, offset, bins, cell, place):  # type: ignore[no-untype
         floor = np.floor(scaled)
         place[i] = scaled - floor
         cell[i] = np.uint32(np.int32(floor) - first)
+    end = padded(chunk.size)
+    fill(cell[chunk.size : end], 0)
+    fill(place[chunk.size : end], 0)
 
 
 @jit
@@ -289,29 +292,13 @@ def count(row, inverse, offset, bins, hist, cell, place, packed):  # type: ignor
             hist[cell[i]] += packed[i]
 
 
-@jit
+@exact
 def interpolate(row, inverse, offset, bins, table, least, cell, place, out):  # type: ignore[no-untyped-def]
     """Interpolation in a table of ``bins + 2`` edge values, and at least ``least``."""
+    bottom = every(least)
     for start in range(0, row.size, CHUNK):
         chunk, target = row[start : start + CHUNK], out[start : start + CHUNK]
         locate(chunk, inverse, offset, bins, cell, place)
-        full = vectors(target.size)
-        _interpolated(table, every(least), cell, place, target[:full])
-        for i in range(full, target.size):
-            k = cell[i]
-            left = table[k]
-            value = left + place[i] * (table[k + np.uint32(1)] - left)
-            target[i] = value if value > least else least
-
-
-@exact
-def _interpolated(table, least, cell, place, target):  # type: ignore[no-untyped-def]
-    for i in range(0, target.size, LANES):
-        left, right = listed_pairs(table, cell, i)
-        store(target, i, larger(left + load(place, i) * (right - left), least))
-
-
-@jit
-def vectors(size):  # type: ignore[no-untyped-def]
-    """So many of the first numbers are worked on as vectors, the rest one after the other."""
-    return size // LANES * LANES if WIDE else 0
+        for i in range(0, chunk.size, LANES):
+            left, right = listed_pairs(table, cell, i)
+            store(target, i, larger(left + load(place, i) * (right - left), bottom))
