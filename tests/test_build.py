@@ -181,7 +181,9 @@ os.replace(sys.argv[1] + ".part", sys.argv[1])
 time.sleep(600)
 """
 BUILD = """
-import importlib.util, os, sys
+import importlib.util, os, signal, sys
+# A shell has it ignored in what it runs aside.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 spec = importlib.util.spec_from_file_location("hatch_build", sys.argv[1])
 module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)

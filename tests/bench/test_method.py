@@ -170,7 +170,7 @@ def test_sources_are_training_images_and_are_not_held(model, inputs):
 
 def test_mistakes_are_told_with_the_adaptation(model, inputs):
     for name, message in (
-        ("tents-8", "'METHOD-N' with one of alpha_bn, .*; got 'tents-8'"),
+        ("tents-8", "adaptation 'tents-8': unknown method 'tents'; did you mean 'tent'"),
         ("tent:rate=1-8", "'tent' has no option 'rate'; it has"),
         ("tent:lr=-1-8", "tent:lr=-1-8: lr=-1"),
     ):

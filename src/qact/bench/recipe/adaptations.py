@@ -18,6 +18,7 @@ OWN = {
     "mixed": ("mixed", "mixed", {}),
     "recalibrated": ("recalibrated", "aqr", {"prior": PRIOR}),
 }
+FORMS = "'frozen', 'batch-N', 'mixed-N' or 'recalibrated-N' with N >= 1"
 WHOLE = ("iid", "sorted", "dirichlet")  # streams of the whole test set under one condition
 
 
@@ -91,7 +92,8 @@ def check_adaptation(name: str) -> None:
     found = parse_adaptation(name)
     if found.method not in methods():
         asked = name.partition(":")[0].rpartition("-")[0]
-        raise RecipeError(f"adaptation {name!r}: {unknown('method', asked, methods())}")
+        told = unknown("method", asked, methods())
+        raise RecipeError(f"adaptation {name!r}: {told}; or {FORMS}")
     known = entry(found.method).options()
     for option in found.options:
         if option not in known:
@@ -101,8 +103,8 @@ def check_adaptation(name: str) -> None:
 
 def _expected(name: str) -> str:
     return (
-        "adaptation must be 'frozen', 'batch-N', 'mixed-N' or 'recalibrated-N' with N >= 1, or "
-        f"'METHOD-N' with one of {', '.join(methods())}; got {name!r}"
+        f"adaptation must be {FORMS}, or 'METHOD-N' with one of {', '.join(methods())}; "
+        f"got {name!r}"
     )
 
 
