@@ -11,7 +11,7 @@ from qact import checks
 from qact.adapt.features import features_of, head_of, watching
 from qact.adapt.method import Method
 from qact.adapt.registry import register
-from qact.vectors import unit_vectors, wide, widest
+from qact.vectors import distances, unit_vectors, wide
 
 MOST, CLOSE = 100, 1e-8  # steps, and the relative change of the objective that ends them
 Affinity = Callable[[Tensor], Tensor]
@@ -85,20 +85,14 @@ def agreed(logits: Tensor, weights: Tensor) -> Tensor:
     return logits + pair
 
 
-def _distances(features: Tensor) -> Tensor:
-    """Distances (N, N) about the mean, in float64: features that are nearly alike keep theirs."""
-    centred = widest(features) - widest(features).mean(0)
-    return torch.cdist(centred, centred).to(features.dtype)
-
-
 def _knn(features: Tensor, neighbours: int) -> Tensor:
-    distance = _distances(features).fill_diagonal_(torch.inf)
+    distance = distances(features, features).fill_diagonal_(torch.inf)
     nearest = distance.topk(min(neighbours, len(features) - 1), largest=False).indices
     return torch.zeros_like(distance).scatter_(1, nearest, 1.0)
 
 
 def _rbf(features: Tensor, neighbours: int) -> Tensor:
-    distance = _distances(features)
+    distance = distances(features, features)
     reach = distance.kthvalue(min(neighbours, len(features)), dim=1).values.mean()
     tiny = torch.finfo(distance.dtype).tiny
     return torch.exp(-(distance**2) / (2 * reach**2).clamp_min(tiny))

@@ -85,6 +85,7 @@ def _fill(
     on: Cluster | None,
     tell: Callable[[str, int, int], None],
 ) -> None:
+    """Write what a folder still lacks, the labels first."""
     made_of = {"seed": seed, "images": list(images.shape), "sha256": _sum(images, labels)}
     state = _state(path, made_of)
     if "labels.npy" not in state["files"]:

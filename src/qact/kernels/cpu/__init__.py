@@ -10,6 +10,7 @@
     backward   its gradient
     memory     arrays and bits as instructions, for a short first call
     lanes      sixteen values side by side: vectors, where LLVM finds none by itself
+    indexed    the same from and to places that an index for each lane gives
     few        few values a channel: sixteen of them side by side; few_forward, few_backward
     lookup     a stored context: a cubic or one interpolation per value
     follow     the running context

@@ -36,17 +36,9 @@ from qact.kernels.columns import (
     WIDTH,
 )
 from qact.kernels.cpu.gauss import convolve, taps
+from qact.kernels.cpu.indexed import add_listed, listed_fours
 from qact.kernels.cpu.jit import exact, jit, owning
-from qact.kernels.cpu.lanes import (
-    LANES,
-    add_listed,
-    below,
-    chosen,
-    every,
-    listed_fours,
-    load,
-    store,
-)
+from qact.kernels.cpu.lanes import LANES, below, chosen, every, load, store
 from qact.kernels.cpu.memory import empty
 from qact.kernels.cpu.observe import count_row, scratch, tabulate
 from qact.kernels.cpu.rows import (

@@ -113,9 +113,10 @@ def _moved(following: Following | None) -> tuple[list[Tensor], list[float]]:
         return [_NONE] * 13, [0.0, 0.0, 0.0]
     tensors, rates = [*following.context, following.batches], [following.rate]
     for norm in (following.before, following.behind):
-        single = norm is not None and norm.single
-        tensors += norm[:3] if single else (_NONE,) * 3  # type: ignore[index]
-        rates.append(norm.rate if single else 0.0)  # type: ignore[union-attr]
+        if norm is None or not norm.single:
+            tensors, rates = [*tensors, _NONE, _NONE, _NONE], [*rates, 0.0]
+        else:
+            tensors, rates = [*tensors, *norm[:3]], [*rates, norm.rate]
     return tensors, rates
 
 

@@ -31,10 +31,10 @@ from qact.kernels.columns import (
     WIDTH,
 )
 from qact.kernels.cpu.gauss import LOWEST, PHI, SCORE, STEP
+from qact.kernels.cpu.indexed import add_ints, store_pairs
 from qact.kernels.cpu.jit import exact, owning
 from qact.kernels.cpu.lanes import (
     LANES,
-    add_ints,
     below,
     bits,
     chosen,
@@ -50,7 +50,6 @@ from qact.kernels.cpu.lanes import (
     repeat,
     smaller,
     store,
-    store_pairs,
     whole,
 )
 from qact.kernels.cpu.memory import empty

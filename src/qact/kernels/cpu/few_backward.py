@@ -54,24 +54,21 @@ from qact.kernels.cpu.few import (
     taps,
     write,
 )
+from qact.kernels.cpu.indexed import add_pairs, gathered_pairs, load_pairs, store_pairs
 from qact.kernels.cpu.jit import exact, owning
 from qact.kernels.cpu.lanes import (
     LANES,
-    add_pairs,
     below,
     bits,
     chosen,
     every,
     floor,
-    gathered_pairs,
     larger,
     load,
-    load_pairs,
     pattern,
     place_of,
     smaller,
     store,
-    store_pairs,
     whole,
 )
 from qact.kernels.cpu.rows import copy, fill

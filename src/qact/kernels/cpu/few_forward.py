@@ -34,12 +34,12 @@ from qact.kernels.cpu.few import (
     write,
 )
 from qact.kernels.cpu.follow import move, room_for
+from qact.kernels.cpu.indexed import gathered_pairs
 from qact.kernels.cpu.jit import exact, owning
 from qact.kernels.cpu.lanes import (
     LANES,
     bits,
     every,
-    gathered_pairs,
     larger,
     load,
     number,

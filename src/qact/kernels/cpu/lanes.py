@@ -17,7 +17,9 @@ from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import ConcreteTemplate, infer_global
-from numba.extending import intrinsic, lower_builtin, models, register_model
+from numba.extending import lower_builtin, models, register_model
+
+from qact.kernels.cpu.memory import begin, emitted
 
 LANES = 16
 _FEATURES = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
@@ -34,15 +36,16 @@ KINDS = _X86 if get_process_triple().startswith("x86_64") else {"neon": "+neon"}
 KIND = next((k for k in reversed(KINDS) if {*KINDS[k].split(",")} <= {*_FEATURES}), None)
 
 
-def _vector(element: Any, lanes: int = LANES) -> Any:
+def vector(element: Any, lanes: int = LANES) -> Any:
+    """LLVM's type of so many numbers side by side."""
     return ir.VectorType(element, lanes)
 
 
 _INT = ir.IntType(32)
-_FLOATS, _INTS, _MASK = _vector(ir.FloatType()), _vector(_INT), _vector(ir.IntType(1))
+_FLOATS, _INTS, _MASK = vector(ir.FloatType()), vector(_INT), vector(ir.IntType(1))
 # How numbers lie in memory, by the type of the array that they are seen as: Numba has neither half.
-_STORED = {types.float32: _FLOATS, types.uint16: _vector(ir.IntType(16))}
-_STORED[types.int16] = _vector(ir.HalfType())
+_STORED = {types.float32: _FLOATS, types.uint16: vector(ir.IntType(16))}
+_STORED[types.int16] = vector(ir.HalfType())
 
 
 class _Lanes(types.Type):
@@ -60,9 +63,6 @@ class _LanesModel(models.PrimitiveModel):
 FLOATS, INTS, MASK = _Lanes("float", _FLOATS), _Lanes("int", _INTS), _Lanes("mask", _MASK)
 
 
-_emitted: Any = intrinsic
-
-
 def _operation(result: types.Type, kinds: tuple[types.Type, ...], emit: Callable[..., Any]) -> Any:
     """A function of vectors: ``emit(builder, ...)`` writes it."""
 
@@ -75,7 +75,7 @@ def _operation(result: types.Type, kinds: tuple[types.Type, ...], emit: Callable
         2: lambda typing, a, b: made,
         3: lambda typing, a, b, c: made,
     }
-    return _emitted(typings[len(kinds)])
+    return emitted(typings[len(kinds)])
 
 
 def _called(name: str, *vectors: Any) -> Callable[..., Any]:
@@ -92,14 +92,14 @@ def _repeated(value: int, kind: Any = _INTS) -> Any:
     return ir.Constant(kind, [kind.element(value)] * kind.count)
 
 
-def _part(builder: Any, vector: Any, first: int, count: int) -> Any:
-    return builder.shuffle_vector(
-        vector, vector, ir.Constant(_vector(_INT, count), [_INT(first + k) for k in range(count)])
-    )
+def part(builder: Any, whole: Any, first: int, count: int) -> Any:
+    """So many lanes of a vector, from ``first`` on."""
+    order = ir.Constant(vector(_INT, count), [_INT(first + k) for k in range(count)])
+    return builder.shuffle_vector(whole, whole, order)
 
 
 def _splat(builder: Any, value: Any) -> Any:
-    blank = ir.Constant(_vector(value.type), ir.Undefined)
+    blank = ir.Constant(vector(value.type), ir.Undefined)
     one = builder.insert_element(blank, value, _INT(0))
     return builder.shuffle_vector(one, blank, _repeated(0))
 
@@ -108,10 +108,10 @@ def _permuted(builder: Any, table: Any, index: Any) -> Any:
     if _AVX512:
         return _called("llvm.x86.avx512.permvar.sf.512")(builder, table, index)
     half, permute = LANES // 2, _called("llvm.x86.avx2.permps")
-    low, high = (_part(builder, table, k, half) for k in (0, half))
+    low, high = (part(builder, table, k, half) for k in (0, half))
     found = []
     for k in (0, half):
-        at = _part(builder, index, k, half)
+        at = part(builder, index, k, half)
         eighth = builder.shl(at, _repeated(28, at.type))  # the bit that says which half
         upper = builder.icmp_signed("<", eighth, _repeated(0, at.type))
         found.append(builder.select(upper, permute(builder, high, at), permute(builder, low, at)))
@@ -137,7 +137,7 @@ chosen = _operation(FLOATS, (MASK, FLOATS, FLOATS), lambda b, m, x, y: b.select(
 permuted = _operation(FLOATS, (FLOATS, INTS), _permuted)
 
 
-@_emitted
+@emitted
 def some(typing: Any, mask: Any) -> Any:
     """Whether a lane is set."""
 
@@ -148,19 +148,20 @@ def some(typing: Any, mask: Any) -> Any:
     return types.boolean(MASK), generate
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, index: Any, vector: Any) -> Any:
-    start = context.make_array(kind)(context, builder, array).data
-    return builder.bitcast(builder.gep(start, [index]), vector.as_pointer())
+def address(context: Any, builder: Any, kind: Any, array: Any, index: Any, what: Any) -> Any:
+    """Where ``array[index]`` is, as ``what`` stands there."""
+    start = begin(context, builder, kind, array)
+    return builder.bitcast(builder.gep(start, [index]), what.as_pointer())
 
 
-@_emitted
+@emitted
 def load(typing: Any, array: Any, index: Any) -> Any:
     """The numbers from ``array[index]`` on; uint16 is bfloat16, int16 is float16."""
     stored = _STORED[array.dtype]
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         start, offset = arguments
-        at = _address(context, builder, signature.args[0], start, offset, stored)
+        at = address(context, builder, signature.args[0], start, offset, stored)
         found = builder.load(at, align=array.dtype.bitwidth // 8)
         if array.dtype == types.uint16:
             return builder.bitcast(builder.shl(builder.zext(found, _INTS), _repeated(16)), _FLOATS)
@@ -169,7 +170,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
     return FLOATS(array, types.intp), generate
 
 
-@_emitted
+@emitted
 def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write them, rounded to the nearest and ties to even."""
     stored = _STORED[array.dtype]
@@ -180,20 +181,20 @@ def store(typing: Any, array: Any, index: Any, value: Any) -> Any:
             value = _narrowed(builder, value)
         elif stored != _FLOATS:
             value = builder.fptrunc(value, stored)
-        at = _address(context, builder, signature.args[0], array, index, stored)
+        at = address(context, builder, signature.args[0], array, index, stored)
         builder.store(value, at, align=signature.args[0].dtype.bitwidth // 8)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, FLOATS), generate
 
 
-@_emitted
+@emitted
 def stream(typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write a whole cache line of float32 past the caches; `fence` ends it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index, value = arguments
-        at = _address(context, builder, signature.args[0], array, index, _FLOATS)
+        at = address(context, builder, signature.args[0], array, index, _FLOATS)
         put = builder.store(value, at, align=4 * LANES)
         put.set_metadata("nontemporal", builder.module.add_metadata([_INT(1)]))
         return context.get_dummy_value()
@@ -201,7 +202,7 @@ def stream(typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, FLOATS), generate
 
 
-@_emitted
+@emitted
 def fence(typing: Any) -> Any:
     """What was written before is there for whoever reads after."""
 
@@ -222,7 +223,7 @@ def _narrowed(builder: Any, value: Any) -> Any:
     return builder.trunc(builder.lshr(rounded, _repeated(16)), _STORED[types.uint16])
 
 
-@_emitted
+@emitted
 def fetch(typing: Any, array: Any, index: Any, written: Any) -> Any:
     """Have the cache line of ``array[index]`` brought near, to be read or to be ``written``.
 
@@ -233,10 +234,10 @@ def fetch(typing: Any, array: Any, index: Any, written: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, index, _ = arguments
-        place = _address(context, builder, signature.args[0], array, index, ir.IntType(8))
+        place = address(context, builder, signature.args[0], array, index, ir.IntType(8))
         ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
         write = _INT(int(signature.args[2].literal_value))
-        builder.call(ask, [place, write, _INT(2), _INT(1)])
+        builder.call(ask, [place, write, _INT(3), _INT(1)])
         return context.get_dummy_value()
 
     if not isinstance(written, types.Literal):
@@ -244,7 +245,7 @@ def fetch(typing: Any, array: Any, index: Any, written: Any) -> Any:
     return types.void(array, types.intp, written), generate
 
 
-@_emitted
+@emitted
 def gathered(typing: Any, array: Any, index: Any) -> Any:
     """``array[index]`` for sixteen indices."""
 
@@ -259,14 +260,14 @@ def gathered(typing: Any, array: Any, index: Any) -> Any:
     return FLOATS(array, INTS), generate
 
 
-@_emitted
+@emitted
 def transpose(typing: Any, tile: Any) -> Any:
     """Exchange rows and columns of 16 x 16 float32, in place, in registers."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         kind, index = signature.args[0], ir.IntType(64)
         places = [
-            _address(context, builder, kind, arguments[0], index(LANES * k), _FLOATS)
+            address(context, builder, kind, arguments[0], index(LANES * k), _FLOATS)
             for k in range(LANES)
         ]
         rows = [builder.load(place, align=4) for place in places]
@@ -310,7 +311,7 @@ _written(operator.and_, INTS, lambda b, x, y: b.and_(x, y))
 _written(operator.rshift, INTS, lambda b, x, y: b.ashr(x, y))
 
 
-@_emitted
+@emitted
 def every(typing: Any, value: Any) -> Any:
     """A number in every lane, of whatever kind it is."""
     kind = types.unliteral(value)
@@ -333,224 +334,3 @@ larger = _operation(
 _NUMBERED = ir.Constant(_INTS, [_INT(k) for k in range(LANES)])
 # Where row ``k`` of sixteen numbers has those of each lane.
 place_of = _operation(INTS, (INTS,), lambda b, k: b.add(b.shl(k, _repeated(4)), _NUMBERED))
-
-
-def _zipped(builder: Any, a: Any, b: Any) -> tuple[Any, Any]:
-    """Pairs of numbers, the first eight and the rest."""
-    order = [[k // 2 + LANES * (k % 2) for k in range(s, s + LANES)] for s in (0, LANES)]
-    return tuple(
-        builder.shuffle_vector(a, b, ir.Constant(_INTS, [_INT(k) for k in half])) for half in order
-    )
-
-
-def _unzipped(builder: Any, first: Any, rest: Any) -> tuple[Any, Any]:
-    """The inverse of :func:`_zipped`."""
-    order = [range(s, 2 * LANES, 2) for s in (0, 1)]
-    return tuple(
-        builder.shuffle_vector(first, rest, ir.Constant(_INTS, [_INT(k) for k in each]))
-        for each in order
-    )
-
-
-_DOUBLE, _HALF = ir.DoubleType(), LANES // 2
-TWO = types.UniTuple(FLOATS, 2)
-
-
-@_emitted
-def load_pairs(typing: Any, array: Any, index: Any) -> Any:
-    """Sixteen pairs from ``array[index]`` on, as two vectors."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, index = arguments
-        rows = [
-            builder.load(
-                _address(
-                    context, builder, signature.args[0], array, builder.add(index, more), _FLOATS
-                ),
-                align=4,
-            )
-            for more in (ir.Constant(index.type, 0), ir.Constant(index.type, LANES))
-        ]
-        return context.make_tuple(builder, TWO, _unzipped(builder, *rows))
-
-    return TWO(array, types.intp), generate
-
-
-@_emitted
-def store_pairs(typing: Any, array: Any, index: Any, a: Any, b: Any) -> Any:
-    """The inverse of :func:`load_pairs`."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, index, a, b = arguments
-        for k, row in enumerate(_zipped(builder, a, b)):
-            at = builder.add(index, ir.Constant(index.type, k * LANES))
-            place = _address(context, builder, signature.args[0], array, at, _FLOATS)
-            builder.store(row, place, align=4)
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp, FLOATS, FLOATS), generate
-
-
-def _places(context: Any, builder: Any, kind: Any, array: Any, index: Any, what: Any) -> list[Any]:
-    """Where ``what`` numbers ``index`` are, one for each lane."""
-    start = context.make_array(kind)(context, builder, array).data
-    start = builder.bitcast(start, what.as_pointer())
-    found = []
-    for k in range(LANES):
-        at = builder.zext(builder.extract_element(index, _INT(k)), ir.IntType(64))
-        found.append(builder.gep(start, [at]))
-    return found
-
-
-def _collected(builder: Any, places: list[Any], element: Any) -> Any:
-    """What stands at some places, as one vector."""
-    row = ir.Constant(_vector(element, len(places)), ir.Undefined)
-    for k, place in enumerate(places):
-        row = builder.insert_element(row, builder.load(place, align=4), _INT(k))
-    return row
-
-
-def _put(builder: Any, row: Any, places: list[Any]) -> None:
-    """The inverse of :func:`_collected`."""
-    for k, place in enumerate(places):
-        builder.store(builder.extract_element(row, _INT(k)), place, align=4)
-
-
-@_emitted
-def gathered_pairs(typing: Any, array: Any, index: Any) -> Any:
-    """The pairs number ``index``, one for each lane, as two vectors: each is loaded at once."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, index = arguments
-        places = _places(context, builder, signature.args[0], array, index, _DOUBLE)
-        rows = [_collected(builder, half, _DOUBLE) for half in (places[:_HALF], places[_HALF:])]
-        rows = [builder.bitcast(row, _FLOATS) for row in rows]
-        return context.make_tuple(builder, TWO, _unzipped(builder, *rows))
-
-    return TWO(array, INTS), generate
-
-
-# Sums into places of a lane each. All are read before one is written: a processor that once had to
-# wait for what it had just written waits for each then.
-
-
-@_emitted
-def add_pairs(typing: Any, array: Any, index: Any, a: Any, b: Any) -> Any:
-    """Add to the pairs number ``index``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, index, a, b = arguments
-        places = _places(context, builder, signature.args[0], array, index, _DOUBLE)
-        halves = places[:_HALF], places[_HALF:]
-        rows = [builder.bitcast(_collected(builder, half, _DOUBLE), _FLOATS) for half in halves]
-        for half, row, more in zip(halves, rows, _zipped(builder, a, b), strict=True):
-            total = builder.bitcast(builder.fadd(row, more), _vector(_DOUBLE, _HALF))
-            _put(builder, total, half)
-        return context.get_dummy_value()
-
-    return types.void(array, INTS, FLOATS, FLOATS), generate
-
-
-@_emitted
-def add_ints(typing: Any, array: Any, index: Any, more: Any) -> Any:
-    """Add integers to the bits of ``array[index]``."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array, index, more = arguments
-        places = _places(context, builder, signature.args[0], array, index, _INT)
-        _put(builder, builder.add(_collected(builder, places, _INT), more), places)
-        return context.get_dummy_value()
-
-    return types.void(array, INTS, INTS), generate
-
-
-# The same at indices that stand in memory: to take them out of a vector costs as much as to follow
-# them. A pair begins at any number; of two sums into one place the second waits for the first.
-FOUR = types.UniTuple(FLOATS, 4)
-
-
-def _listed(
-    context: Any, builder: Any, kinds: Any, arrays: Any, first: Any, what: Any, unit: Any
-) -> list[Any]:
-    """Where sixteen indices of the second array, from ``first`` on, lead to in the first one."""
-    start, cells = (
-        context.make_array(kind)(context, builder, array).data
-        for kind, array in zip(kinds, arrays, strict=True)
-    )
-    start, found = builder.bitcast(start, unit.as_pointer()), []
-    for k in range(LANES):
-        at = builder.load(builder.gep(cells, [builder.add(first, ir.Constant(first.type, k))]))
-        place = builder.gep(start, [builder.zext(at, ir.IntType(64))])
-        found.append(builder.bitcast(place, what.as_pointer()))
-    return found
-
-
-def _joined(builder: Any, rows: list[Any]) -> Any:
-    """Vectors one behind the other, as many as a power of two."""
-    while len(rows) > 1:
-        order = ir.Constant(
-            _vector(_INT, 2 * rows[0].type.count), [_INT(k) for k in range(2 * rows[0].type.count)]
-        )
-        rows = [
-            builder.shuffle_vector(*two, order) for two in zip(rows[::2], rows[1::2], strict=True)
-        ]
-    return rows[0]
-
-
-@_emitted
-def listed_pairs(typing: Any, array: Any, cells: Any, first: Any) -> Any:
-    """``array[k]`` and ``array[k + 1]`` for ``k = cells[first]`` and the fifteen after it."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds, (*arrays, first) = signature.args[:2], arguments
-        places = _listed(context, builder, kinds, arrays, first, _DOUBLE, ir.FloatType())
-        rows = [_collected(builder, half, _DOUBLE) for half in (places[:_HALF], places[_HALF:])]
-        rows = [builder.bitcast(row, _FLOATS) for row in rows]
-        return context.make_tuple(builder, TWO, _unzipped(builder, *rows))
-
-    return TWO(array, cells, types.intp), generate
-
-
-@_emitted
-def listed_fours(typing: Any, array: Any, cells: Any, first: Any) -> Any:
-    """``array[k]`` to ``array[k + 3]``, likewise: sixteen rows of four become four of sixteen."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds, (*arrays, first) = signature.args[:2], arguments
-        four, one = _vector(ir.FloatType(), 4), ir.FloatType()
-        places = _listed(context, builder, kinds, arrays, first, four, one)
-        rows = [builder.load(place, align=4) for place in places]
-        # Every fourth together, so that four by four are exchanged where they lie.
-        tiles = [_joined(builder, rows[k::4]) for k in range(4)]
-        for near in (1, 2):
-            swapped = list(tiles)
-            for k in (k for k in range(4) if not k & near):
-                for side in (0, 1):
-                    lanes = [
-                        (i & ~near) + side * near + (LANES if i & near else 0) for i in range(LANES)
-                    ]
-                    order = ir.Constant(_INTS, [_INT(lane) for lane in lanes])
-                    two = tiles[k], tiles[k + near]
-                    swapped[k + side * near] = builder.shuffle_vector(*two, order)
-            tiles = swapped
-        return context.make_tuple(builder, FOUR, tiles)
-
-    return FOUR(array, cells, types.intp), generate
-
-
-@_emitted
-def add_listed(typing: Any, array: Any, cells: Any, first: Any, a: Any, b: Any) -> Any:
-    """Add to the pairs number ``k`` of float64, likewise."""
-    two = _vector(_DOUBLE, 2)
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        kinds, (*arrays, first, a, b) = signature.args[:2], arguments
-        places = _listed(context, builder, kinds, arrays, first, two, two)
-        for half, row in zip((places[:_HALF], places[_HALF:]), _zipped(builder, a, b), strict=True):
-            wide = builder.fpext(row, _vector(_DOUBLE))
-            for k, place in enumerate(half):
-                more = _part(builder, wide, 2 * k, 2)
-                builder.store(builder.fadd(builder.load(place, align=8), more), place, align=8)
-        return context.get_dummy_value()
-
-    return types.void(array, cells, types.intp, FLOATS, FLOATS), generate

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
@@ -69,21 +68,6 @@ def seen_as(typing: Any, found: Any, dtype: Any) -> Any:
         return impl_ret_borrowed(context, builder, kind, made._getvalue())
 
     return kind(found, dtype), generate_array
-
-
-@emitted
-def prefetch(typing: Any, array: Any, index: Any) -> Any:
-    """Ask for the memory around ``array[index]``, which need not be there."""
-
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        at = builder.gep(begin(context, builder, signature.args[0], arguments[0]), [arguments[1]])
-        number, text = ir.IntType(32), ir.IntType(8).as_pointer()
-        kind = ir.FunctionType(ir.VoidType(), [text, number, number, number])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
-        builder.call(ask, [builder.bitcast(at, text), number(0), number(3), number(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), generate
 
 
 @emitted

@@ -14,18 +14,10 @@ from typing import Any
 import numpy as np
 
 from qact.kernels.columns import ONE, PARTS
+from qact.kernels.cpu.indexed import listed_pairs
 from qact.kernels.cpu.jit import exact, jit
-from qact.kernels.cpu.lanes import (
-    LANES,
-    every,
-    fence,
-    larger,
-    listed_pairs,
-    load,
-    store,
-    stream,
-)
-from qact.kernels.cpu.memory import lined, prefetch, seen_as
+from qact.kernels.cpu.lanes import LANES, every, fence, fetch, larger, load, store, stream
+from qact.kernels.cpu.memory import lined, seen_as
 
 CHUNK = 1024
 # So many channels, and values of them, are gathered at once.
@@ -106,7 +98,7 @@ def _gathering(become: Any) -> Any:
                 at = n * inner
                 for c in range(channels):
                     for i in range(0, inner, 16):
-                        prefetch(z, ((n + ahead) * z.shape[1] + first + c) * inner + i)
+                        fetch(z, ((n + ahead) * z.shape[1] + first + c) * inner + i, 0)
                     for i in range(inner):
                         rows[c, at + i] = become(z[n, first + c, i])
 
