@@ -130,6 +130,16 @@ whole = _operation(INTS, (FLOATS,), lambda b, x: b.fptosi(x, _INTS))
 bits = _operation(INTS, (FLOATS,), lambda b, x: b.bitcast(x, _INTS))
 below = _operation(MASK, (FLOATS, FLOATS), lambda b, x, y: b.fcmp_ordered("<", x, y))
 least = _operation(MASK, (FLOATS, FLOATS), lambda b, x, y: b.fcmp_ordered("<=", x, y))
+numbered = _operation(  # which lanes, as the bits of a number; the lowest of those
+    types.int32, (MASK,), lambda b, m: b.zext(b.bitcast(m, ir.IntType(LANES)), _INT)
+)
+lowest = _operation(
+    types.int32, (types.int32,), lambda b, n: b.cttz(n, ir.Constant(ir.IntType(1), 0))
+)
+lane = _operation(types.int32, (INTS, types.int32), lambda b, x, k: b.extract_element(x, k))
+put = _operation(  # the same vector but for one lane
+    FLOATS, (FLOATS, types.int32, types.float32), lambda b, x, k, y: b.insert_element(x, y, k)
+)
 either = _operation(MASK, (MASK, MASK), lambda b, x, y: b.or_(x, y))
 unknown = _operation(MASK, (FLOATS,), lambda b, x: b.fcmp_unordered("uno", x, x))
 chosen = _operation(FLOATS, (MASK, FLOATS, FLOATS), lambda b, m, x, y: b.select(m, x, y))

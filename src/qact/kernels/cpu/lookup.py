@@ -25,12 +25,16 @@ from qact.kernels.cpu.lanes import (
     floor,
     fused,
     gathered,
+    lane,
     least,
     load,
+    lowest,
     minus,
     nearest,
+    numbered,
     permuted,
     plus,
+    put,
     some,
     splat,
     store,
@@ -216,7 +220,7 @@ def _curve(row, goal, c, tables):  # type: ignore[no-untyped-def]
         value = chosen(least(t, begin), bottom, value)
         beyond = either(least(t, far), least(end, t))
         if some(beyond):
-            value = chosen(beyond, _line(x, c, tables), value)
+            value = chosen(beyond, _few_lines(x, c, tables, beyond), value)
         store(goal, i, value)
 
 
@@ -239,6 +243,22 @@ def _line(x, c, tables):  # type: ignore[no-untyped-def]
     cell, part = _located(x, tables[0][c])
     left = gathered(table, cell)
     right = gathered(table[1:], cell)
+    value = fused(part, minus(right, left), left)
+    return chosen(below(value, bottom), bottom, value)
+
+
+@exact
+def _few_lines(x, c, tables, which):  # type: ignore[no-untyped-def]
+    """The same in some lanes: a table is read for those alone."""
+    table, bottom = tables[1][c], splat(tables[0][c, LEAST])
+    cell, part = _located(x, tables[0][c])
+    left = right = bottom
+    rest = numbered(which)
+    while rest != 0:
+        k = lowest(rest)
+        at = np.uint32(lane(cell, k))
+        left, right = put(left, k, table[at]), put(right, k, table[at + np.uint32(1)])
+        rest = np.int32(rest & (rest - 1))
     value = fused(part, minus(right, left), left)
     return chosen(below(value, bottom), bottom, value)
 
