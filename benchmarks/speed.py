@@ -7,7 +7,8 @@
 
 How rivals are timed, and when a machine is too busy for ratios, is in `rounds.py`. `forward` and
 `both` (forward and backward) are training with the running context following; `eval` reads the
-stored context. Rows are written as they come to `benchmarks/data/speed-<device>.json`; the same
+stored context, of inputs as it was made of, or shifted by one deviation and half as wide again.
+Rows are written as they come to `benchmarks/data/speed-<device>.json`; the same
 command goes on where it was stopped, and measures again what another load had disturbed.
 """
 
@@ -46,7 +47,8 @@ TINY = (4, 8)  # nothing to compute: what a call costs by itself
 COPY = "copy of the input"
 # What a block moves to and from memory, in copies of its input: read and written once; backward the
 # input and the gradient read, and one written.
-COPIES = {"forward": 1.0, "both": 2.5, "eval": 1.0}
+COPIES = {"forward": 1.0, "both": 2.5, "eval": 1.0, "eval, shifted": 1.0}
+SETTLED = 40  # batches, until running statistics are those of the batch
 Rivals = dict[str, Callable[[int], nn.Module]]
 
 
@@ -88,10 +90,14 @@ def layers(
         torch.manual_seed(0)
         x = torch.randn(folded(shape)).mul_(2).add_(0.5).to(dtype).requires_grad_()
         made = {}
+        read = mode.startswith("eval")
+        given = x.detach().mul(1.5).add_(2.0) if mode == "eval, shifted" else x
         for name, make in rivals.items():
             module = make(shape[1]).to(dtype)
-            module(x)  # a context, which eval reads
-            made[name] = one_pass(module.train(mode != "eval"), x, mode)
+            with torch.no_grad():  # a context, and running statistics, which eval reads
+                for _ in range(SETTLED if read else 1):
+                    module(x)
+            made[name] = one_pass(module.train(not read), given, mode)
         out, source = torch.empty_like(x), x.detach()
         return made | {COPY: lambda: out.detach().copy_(source)}
 

@@ -123,7 +123,7 @@ def test_what_the_repository_has_recorded_can_be_printed():
     path = speed.ROOT / "benchmarks" / "data" / "speed-cpu.json"
     table = markdown(Record(path))
     rows = [row for row in json.loads(path.read_text())["blocks"] if row["rival"] == CONTROL]
-    assert table.count("128x512 eval |") == len([r for r in rows if r["shape"] == [128, 512]]) / 3
+    assert table.count("128x512 eval |") == len([r for r in rows if r["shape"] == [128, 512]]) / 4
     assert table.count("|---") > 20
 
 
@@ -135,8 +135,8 @@ def test_every_table_is_measured_once(tmp_path, monkeypatch):
     record = Record(tmp_path / "speed.json", {"commit": "c"})
     speed.measure(record, args)
     rows = Record(tmp_path / "speed.json").rows("blocks")
-    # Three shapes and a tensor of nothing in float32, one in bfloat16; three modes of six rivals.
-    assert len(rows) == 5 * 3 * (len(BLOCKS) + 1)
+    # Three shapes and a tensor of nothing in float32, one in bfloat16; four modes of six rivals.
+    assert len(rows) == 5 * 4 * (len(BLOCKS) + 1)
     assert all(row["ms"] > 0 and row["rounds"] == 3 for row in rows)
     for row in rows:  # whatever the machine was doing
         row["disturbed"] = 0.0
