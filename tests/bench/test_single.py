@@ -161,7 +161,7 @@ def test_killed_again_and_again_it_ends_with_the_same_bits(tmp_path):
     assert kills >= 2
     subprocess.run(command(str(path), cut), check=True, capture_output=True)
     assert same(weights(tmp_path / "whole"), weights(cut))
-    assert {p.name for p in cut.iterdir()} == {".lock", "weights.safetensors"}
+    assert {p.name for p in cut.iterdir()} == {"weights.safetensors"}
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ def test_a_file_system_that_refuses_a_checkpoint_costs_one_epoch(recipe, tmp_pat
     assert process.returncode == 2, process.stderr
     assert "checkpoint.safetensors cannot be written: File too large" in process.stderr
     assert "Traceback" not in process.stderr
-    assert {p.name for p in out.iterdir()} <= {".lock"}
+    assert not list(out.iterdir())
     found = invoke(commands, ["train", recipe, "--out", str(out), "--threads", "1"])
     assert found.exit_code == 0, found.output
     assert same(weights(tmp_path / "whole"), weights(out))
