@@ -52,6 +52,7 @@ def outcome(network, **options):
     return "trains"
 
 
+SAYS = {"plain": "Invalid ranges [0:-1]", "own": "cannot determine truth value of Relational"}
 plain = nn.Sequential(nn.Conv2d(3, 8, 3), Flat(torch.sin))
 own = nn.Sequential(nn.Conv2d(3, 8, 3), Flat(Sine.apply), nn.Conv2d(8, 4, 3))
 print(f"torch {torch.__version__}")
@@ -63,7 +64,6 @@ for name, network in {"plain": plain, "own": own}.items():
     for options in ({}, {"dynamic": True}, {"dynamic": False}, {"backend": "aot_eager"}):
         print(f"{name:6} {options!s:24} {outcome(network, **options)}")
     assert outcome(network, dynamic=False) == outcome(network, backend="aot_eager") == "trains"
-    assert outcome(network, dynamic=True) == found[name]
-assert "Invalid ranges [0:-1]" in found["plain"], found
-assert "cannot determine truth value of Relational" in found["own"], found
+    said = SAYS[name]  # a part of it: the symbols in the messages differ from run to run
+    assert said in found[name] and said in outcome(network, dynamic=True), found
 PY
