@@ -2,6 +2,7 @@
 
     python benchmarks/before_after.py OLD/src NEW/src [--out FILE]
     python benchmarks/before_after.py OLD/src NEW/src --eval   # eval() alone, in more precisions
+    python benchmarks/before_after.py OLD/src NEW/src --shifted  # the same of shifted inputs
     python benchmarks/before_after.py OLD/src NEW/src --few    # training on few values a channel
     python benchmarks/before_after.py OLD/src NEW/src --half   # training in bfloat16
 
@@ -54,7 +55,7 @@ def use(modules: dict[str, ModuleType]) -> None:
 
 def step(layer: nn.Module, x: Tensor, grad: Tensor, mode: str) -> None:
     """What is timed."""
-    if mode == "eval":
+    if mode.startswith("eval"):
         with torch.no_grad():
             layer(x)
         return
@@ -77,7 +78,8 @@ def measure(
         use(modules)
         layers[word] = modules["qact.nn.normed"].NormedQAct(shape[1])
     seen, grad = torch.randn(shape), torch.randn(shape)
-    x, grad = seen.to(dtype, memory_format=form), grad.to(dtype)
+    x = seen * 1.5 + 2 if mode == "eval, shifted" else seen  # as in speed.py
+    x, grad = x.to(dtype, memory_format=form), grad.to(dtype)
     times: dict[str, list[float]] = {word: [] for word in layers}
     for turn in range(-1, ROUNDS):  # the first warms up
         for word, layer in layers.items():
@@ -87,7 +89,7 @@ def measure(
                     layer.train()(seen)
                 if word == "control":
                     layer.to(dtype)
-                step(layer.train(mode != "eval"), x, grad, mode)
+                step(layer.train(not mode.startswith("eval")), x, grad, mode)
                 continue
             repeats = max(1, VALUES // x.numel())
             start = time.thread_time()
@@ -112,6 +114,7 @@ def main() -> None:
     parser.add_argument("new")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--eval", action="store_true")
+    parser.add_argument("--shifted", action="store_true")
     parser.add_argument("--few", action="store_true")
     parser.add_argument("--half", action="store_true")
     given = parser.parse_args()
@@ -122,17 +125,17 @@ def main() -> None:
         wanted = [(shape, mode) for shape in FEW for mode in ("forward", "both")]
     if given.half:
         wanted = [(s, m, torch.bfloat16) for s in SHAPES[1:] for m in ("forward", "both")]
-    if given.eval:
-        wanted = [(shape, "eval") for shape in READ]
-        wanted += [(shape, "eval", dtype) for shape in SHAPES for dtype in HALVES]
-        last = torch.channels_last
-        wanted += [(shape, "eval", torch.float32, last) for shape in SHAPES[1:]]
+    if given.eval or given.shifted:
+        mode, last = "eval, shifted" if given.shifted else "eval", torch.channels_last
+        wanted = [(shape, mode) for shape in READ]
+        wanted += [(shape, mode, dtype) for shape in SHAPES for dtype in HALVES]
+        wanted += [(shape, mode, torch.float32, last) for shape in SHAPES[1:]]
     rows = []
     for case in wanted:
         rows.append(measure(builds, *case))
         print(rows[-1], flush=True)
-    part = "eval-" if given.eval else "few-" if given.few else "half-" if given.half else ""
-    out = given.out or DATA / f"cpu-{part}before-after.json"
+    asked = [word for word in ("eval", "shifted", "few", "half") if getattr(given, word)]
+    out = given.out or DATA / f"{'-'.join(['cpu', *asked[:1]])}-before-after.json"
     out.write_text(json.dumps(rows, indent=1) + "\n")
 
 

@@ -48,9 +48,9 @@ CONTEXTS = {
 RULES = [Rule(grounded=g, bandwidth=parse("0.2std")) for g in (False, "sides", "continuous")]
 
 
-def context(name: str) -> qact.Context:
+def context(name: str, **options) -> qact.Context:
     generator = torch.Generator().manual_seed(len(name))
-    return qact.Context(1).add(CONTEXTS[name](generator)[:, None])
+    return qact.Context(1, **options).add(CONTEXTS[name](generator)[:, None])
 
 
 def everywhere(c: qact.Context) -> Tensor:
@@ -144,6 +144,29 @@ def test_without_the_instruction_lines_are_read(monkeypatch):
         lines = lookup(z, stored)
     torch.testing.assert_close(lines, plain.lookup(z, stored), rtol=0, atol=1e-6)
     assert 0 < float((lines - curved).abs().max()) <= float(stored.slack.max()) + 1e-6
+
+
+@pytest.mark.parametrize(("word", "scale"), [("relu", 1.0), ("uniform", 1.0), ("uniform", -1.0)])
+@pytest.mark.parametrize("bins", [8, 128, 512])
+def test_beyond_the_cubics_are_the_lines_of_the_table(word, scale, bins):
+    """Short tails lie in a window of two registers; of long ones the rest is read one by one."""
+    lengths = []
+    for name in ("normal", "bimodal", "skewed"):
+        c = context(name, bins=bins)
+        level = levels.parse(word).affine(torch.tensor([scale]), torch.tensor([0.1]))
+        stored = store(c.histogram, level, RULES[2])
+        place = torch.arange(-3, stored.table.shape[1] + 3, 0.37, dtype=torch.float64)
+        place = place[torch.randperm(len(place))]  # both tails and the bulk side by side
+        z = ((place + stored.offset) / stored.inverse.double()).float()[:, None, None]
+        record = compiled._records(stored)[0]
+        t = (z[:, 0, 0] - record[compiled.CENTRE]) * record[compiled.RATE]
+        far = (t < max(record[compiled.FAR], compiled.BEGIN)) | (t > compiled.END)
+        got, want = lookup(z, stored), plain.lookup(z.double(), stored)
+        near = 2e-6 * float(stored.table.abs().max())
+        assert ((got - want).abs()[far].max()) <= near, name
+        begin, rise, rest = (record[k] for k in (compiled.BEHIND, compiled.RISE, compiled.REST))
+        lengths.append(float(min(rest - begin, begin + compiled.WINDOW - rise)))  # up, or down
+    assert bins < 100 or max(lengths) > compiled.WINDOW > min(lengths)
 
 
 # The same map with a gradient
@@ -530,7 +553,7 @@ def test_threads_that_come_first_at_once_read_one_record():
         outputs = list(pool_.map(lambda _: lookup(x, stored), range(2)))
     assert all(torch.equal(output, want) for output in outputs)
     records = FIRST + 4 * 2
-    assert read[0][records] == read[1][records] == stored.made["cpu"][1].data_ptr()
+    assert read[0][records] == read[1][records] == stored.made["cpu"][1][0].data_ptr()
 
 
 def test_refusals_are_those_of_the_layer():

@@ -141,6 +141,8 @@ put = _operation(  # the same vector but for one lane
     FLOATS, (FLOATS, types.int32, types.float32), lambda b, x, k, y: b.insert_element(x, y, k)
 )
 either = _operation(MASK, (MASK, MASK), lambda b, x, y: b.or_(x, y))
+both = _operation(MASK, (MASK, MASK), lambda b, x, y: b.and_(x, y))
+both = _operation(MASK, (MASK, MASK), lambda b, x, y: b.and_(x, y))
 unknown = _operation(MASK, (FLOATS,), lambda b, x: b.fcmp_unordered("uno", x, x))
 chosen = _operation(FLOATS, (MASK, FLOATS, FLOATS), lambda b, m, x, y: b.select(m, x, y))
 # The table's number at an index, of which the lowest four bits count.

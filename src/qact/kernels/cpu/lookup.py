@@ -20,12 +20,14 @@ from qact.kernels.cpu.lanes import (
     PERMUTES,
     below,
     bits,
+    both,
     chosen,
     either,
     floor,
     fused,
     gathered,
     lane,
+    larger,
     least,
     load,
     lowest,
@@ -35,6 +37,7 @@ from qact.kernels.cpu.lanes import (
     permuted,
     plus,
     put,
+    smaller,
     some,
     splat,
     store,
@@ -57,6 +60,10 @@ BEGIN, END = -0.5 * PIECES - 0.5, 0.5 * PIECES - 0.5
 # Numbers of a channel, behind its four times sixteen coefficients.
 NUMBERS = 4 * LANES
 CENTRE, RATE, FAR, LEAST, SCALE, SHIFT, INVERSE, LOW, HIGH = range(NUMBERS, NUMBERS + 9)
+# Edges between which its table moves, and where its windows before and behind the cubics begin.
+RISE, REST, BEFORE, BEHIND = range(NUMBERS + 9, NUMBERS + 13)
+# Edges of a table that two registers hold.
+WINDOW = 2 * LANES
 # Added to a small number it leaves that rounded, in its last bits.
 ROUND = np.float32(1.5 * 2.0**23)
 
@@ -81,11 +88,13 @@ def lookup(input: Tensor, stored: Stored, dim: int = 1) -> Tensor:
     return out
 
 
-def _prepared(stored: Stored) -> tuple[array[int], Tensor]:
+def _prepared(stored: Stored) -> tuple[array[int], tuple[Tensor, Tensor]]:
     """The frame of its tables, and what must outlive it: it holds addresses."""
-    records = _records(stored)
+    records, table = _records(stored), stored.table
+    short = max(0, WINDOW - table.shape[1])
+    table = torch.cat([table, table[:, -1:].expand(-1, short)], 1) if short else table
     blank = records.new_empty(0, 0, 0)
-    return pack([blank, blank, records, stored.table, stored.place], []), records
+    return pack([blank, blank, records, table, stored.place], []), (records, table)
 
 
 def _records(stored: Stored) -> Tensor:
@@ -93,8 +102,28 @@ def _records(stored: Stored) -> Tensor:
     curves, places = _placed(stored)
     first, bins = stored.offset.float(), stored.table.shape[1] - 2
     numbers = [stored.least, stored.scale, stored.shift, stored.inverse, first, first + bins]
+    numbers += _windows(stored)
     blank = curves.new_zeros(len(first), LANES - 3 - len(numbers))
     return torch.cat([curves, places, torch.stack(numbers, 1), blank], 1).contiguous()
+
+
+def _windows(stored: Stored) -> list[Tensor]:
+    """`RISE` to `BEHIND`, (C,) each.
+
+    A tail is short: beyond the cubics lie some tens of edges, then one value for good.
+    """
+    last = stored.table.shape[1] - 1
+    edge, moves = torch.arange(last), stored.table.diff(dim=1) != 0
+    rise = torch.where(moves, edge, last).amin(1) - 1
+    rest = torch.where(moves, edge + 1, 0).amax(1)
+    pieces = stored.pieces
+    if pieces is None:
+        return [rise.float(), rest.float(), *[torch.zeros(len(moves))] * 2]
+    end, left = pieces.begin + PIECES * pieces.width, pieces.width < 0
+    before = torch.where(left, pieces.begin, pieces.begin - WINDOW)
+    behind = torch.where(left, end - WINDOW, end)
+    starts = (t.floor().clamp(0, max(0, last + 1 - WINDOW)) for t in (before, behind))
+    return [t.float() for t in (rise, rest, *starts)]
 
 
 def _placed(stored: Stored) -> tuple[Tensor, Tensor]:
@@ -218,9 +247,10 @@ def _curve(row, goal, c, tables):  # type: ignore[no-untyped-def]
         value = fused(value, u, permuted(k0, piece))
         value = chosen(below(value, bottom), bottom, value)
         value = chosen(least(t, begin), bottom, value)
-        beyond = either(least(t, far), least(end, t))
+        before, behind = least(t, far), least(end, t)
+        beyond = either(before, behind)
         if some(beyond):
-            value = chosen(beyond, _few_lines(x, c, tables, beyond), value)
+            value = chosen(beyond, _tails(x, c, tables, before, behind), value)
         store(goal, i, value)
 
 
@@ -248,19 +278,51 @@ def _line(x, c, tables):  # type: ignore[no-untyped-def]
 
 
 @exact
-def _few_lines(x, c, tables, which):  # type: ignore[no-untyped-def]
-    """The same in some lanes: a table is read for those alone."""
-    table, bottom = tables[1][c], splat(tables[0][c, LEAST])
-    cell, part = _located(x, tables[0][c])
-    left = right = bottom
+def _tails(x, c, tables, before, behind):  # type: ignore[no-untyped-def]
+    """The same in the lanes before and behind the cubics: in a window, or else one by one."""
+    table, record = tables[1][c], tables[0][c]
+    edge, part = _edges(x, record)
+    edge = smaller(larger(edge, splat(record[RISE])), splat(record[REST]))
+    value, away = _in_window(table, record[BEHIND], edge, part)
+    missing = both(behind, away)
+    if some(before):
+        other, away = _in_window(table, record[BEFORE], edge, part)
+        value = chosen(before, other, value)
+        missing = either(missing, both(before, away))
+    if some(missing):
+        value = chosen(missing, _one_by_one(table, whole(edge), part, missing), value)
+    bottom = splat(record[LEAST])
+    return chosen(below(value, bottom), bottom, value)
+
+
+@exact
+def _in_window(table, begin, edge, part):  # type: ignore[no-untyped-def]
+    """Interpolation between the `WINDOW` edges from ``begin`` on, and the lanes away from them."""
+    start, place, one = np.int64(begin), minus(edge, splat(begin)), splat(np.float32(1))
+    left, right = _held(table, start, place), _held(table, start, plus(place, one))
+    zero, last = splat(np.float32(0)), splat(np.float32(WINDOW - 2))
+    return fused(part, minus(right, left), left), either(below(place, zero), below(last, place))
+
+
+@exact
+def _held(table, start, place):  # type: ignore[no-untyped-def]
+    """The table's numbers at a place of two registers."""
+    index, half = whole(place), splat(np.float32(LANES))
+    first = permuted(load(table, start), index)
+    return chosen(below(place, half), first, permuted(load(table, start + LANES), index))
+
+
+@exact
+def _one_by_one(table, cell, part, which):  # type: ignore[no-untyped-def]
+    """Interpolation in some lanes: a table is read for those alone."""
+    left = right = splat(np.float32(0))
     rest = numbered(which)
     while rest != 0:
         k = lowest(rest)
         at = np.uint32(lane(cell, k))
         left, right = put(left, k, table[at]), put(right, k, table[at + np.uint32(1)])
         rest = np.int32(rest & (rest - 1))
-    value = fused(part, minus(right, left), left)
-    return chosen(below(value, bottom), bottom, value)
+    return fused(part, minus(right, left), left)
 
 
 @exact
@@ -278,7 +340,14 @@ def _step(row, goal, c, tables):  # type: ignore[no-untyped-def]
 
 @exact
 def _located(x, record):  # type: ignore[no-untyped-def]
-    """Bin of each value, and its place inside in [0, 1]; beyond the grid, the outermost edges.
+    """Bin of each value, and its place inside in [0, 1]; beyond the grid, the outermost edges."""
+    edge, part = _edges(x, record)
+    return whole(edge), part
+
+
+@exact
+def _edges(x, record):  # type: ignore[no-untyped-def]
+    """The same as floating-point numbers.
 
     Flooring before the shift keeps every sign: a tiny negative value stays below zero's edge.
     """
@@ -287,7 +356,7 @@ def _located(x, record):  # type: ignore[no-untyped-def]
     scaled = chosen(below(low, scaled), scaled, low)
     scaled = chosen(below(scaled, high), scaled, high)
     edge = floor(scaled)
-    return whole(minus(edge, low)), minus(scaled, edge)
+    return minus(edge, low), minus(scaled, edge)
 
 
 @Kernel
