@@ -10,7 +10,7 @@ from torch import Tensor
 from qact import checks
 from qact.context import Context
 from qact.kernels import eager, engines, reference
-from qact.kernels.block import Running, block
+from qact.kernels.block import Running, activation
 from qact.kernels.fast_export import Nearest
 from qact.kernels.pieces import Pieces
 from qact.kernels.plan import fuse
@@ -130,15 +130,15 @@ def transform(
         if channels.empty:
             return input.clone()
     with torch.autocast(input.device.type, enabled=False):
-        z = channels.z
         plan = None
         if context is None and engines.fused(engine, input) and _single(running):
             plan = fuse(rule, level)
         if plan is not None:
             affine = (None, None, *_columns(level), None, None)
-            output = engines.attempt(engine, z.device, block, z, plan, affine, running)
+            given = channels, plan, affine, running
+            output = engines.attempt(engine, input.device, activation, *given)
             if output is not None:
-                return channels.back(output)
+                return output
         if engine == "reference":
             output, seen = _reference(channels, rule, level, context, prior), None
         else:
@@ -146,7 +146,7 @@ def transform(
         if running is not None:
             with torch.no_grad():
                 # The reference engine keeps no histogram.
-                seen = eager.observe(z.detach(), rule) if seen is None else seen.detach()
+                seen = eager.observe(channels.z.detach(), rule) if seen is None else seen.detach()
                 running[0].follow(seen, running[1])
         return channels.back(output)
 

@@ -6,7 +6,6 @@ see it as one operator: the same kernels, the same numbers.
 
 from __future__ import annotations
 
-import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -18,11 +17,31 @@ from qact.kernels import engines, library
 from qact.kernels.following import Following, Norm
 from qact.kernels.own_batch import no_jvp, once
 from qact.kernels.plan import Plan
+from qact.rank.layout import Channels
 
 # Scale and shift of the norm before, of the score, and of the norm behind.
 Affine = tuple[Tensor | None, ...]
 # A context that follows the batch, and its momentum.
 Running = tuple[Any, float | None]
+
+
+def activation(
+    channels: Channels,
+    plan: Plan,
+    affine: Affine,
+    running: Running | None = None,
+    norms: tuple[Norm | None, Norm | None] = (None, None),
+) -> Tensor:
+    """:func:`block` of an input, in the shape, memory order and dtype of that."""
+    if torch.compiler.is_compiling():  # operators flatten it themselves, see `library`
+        if channels.dim == 1:
+            return block(channels.input, plan, affine, running, norms)
+        moved = channels.input.movedim(channels.dim, 1)
+        return block(moved, plan, affine, running, norms).movedim(1, channels.dim)
+    # A view less for autograd to follow, where a kernel reads the input as it is.
+    direct = engines.any_shape(channels.input.device.type)
+    z = channels.dense if direct else channels.z
+    return channels.back(block(z, plan, affine, running, norms))
 
 
 def block(
@@ -33,6 +52,8 @@ def block(
     norms: tuple[Norm | None, Norm | None] = (None, None),
 ) -> Tensor:
     """The output for ``z`` (N, C, L), or (N, C, ...) where the engine takes any shape; like it.
+
+    Under a compiler any ``z`` (N, C, ...) will do.
 
     A ``running`` context, with its momentum, follows the batch, see :meth:`qact.Context.follow`,
     and with it the running statistics of the ``norms`` before and behind.
@@ -85,10 +106,8 @@ class _Block(torch.autograd.Function):
         z, *rest = ctx.saved_tensors
         affine, saved = rest[:6], rest[6:]
         if _compat.transforming():
-            numbers, shape = ctx.plan.numbers(), (*z.shape[:2], math.prod(z.shape[2:]))
-            given = z.reshape(shape), grad.reshape(shape), *affine, *saved, numbers
+            given = z, grad, *affine, *saved, ctx.plan.numbers()
             dz, grads = torch.ops.qact.block_backward(*given)
-            dz = dz.reshape(z.shape)
         else:
             dz, grads = library.gradients(z, grad, ctx.plan, affine, saved)
         pairs = zip(affine, grads, ctx.needs_input_grad[4:], strict=True)

@@ -7,6 +7,7 @@ qact::follow          moves a running context in place
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
@@ -21,6 +22,7 @@ from qact.kernels import engines
 from qact.kernels.columns import STATE
 from qact.kernels.following import Following
 from qact.kernels.plan import Plan, code_columns, table_columns
+from qact.rank.layout import channels_last, fold, fold_like, unfold
 
 
 def gradients(
@@ -34,6 +36,17 @@ def gradients(
     return _engine(z).backward(z.contiguous(), grad.contiguous(), plan, affine, *saved)
 
 
+# A compiler that does not know the sizes of a flattened view cannot order its strides (PyTorch
+# issue 185510), so operators take (N, C, ...) in any memory and flatten it themselves.
+
+
+def _like(z: Tensor) -> Tensor:
+    """What `unfold` returns for a folded ``z``: contiguous, or channels last as ``z`` is."""
+    if z.is_contiguous() or not channels_last(z, 1):
+        return z.new_empty(z.shape)
+    return z.new_empty(z.movedim(1, -1).shape).movedim(-1, 1)
+
+
 @custom_op("qact::block", mutates_args=())
 def block(
     z: Tensor,
@@ -45,16 +58,19 @@ def block(
     out_bias: Tensor | None,
     numbers: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Output like ``z`` (N, C, L), state (C, 12), tables and codes; see `qact.kernels.plan`."""
+    """Output like ``z`` (N, C, ...), state (C, 12), tables and codes; see `qact.kernels.plan`."""
     affine = (in_weight, in_bias, weight, bias, out_weight, out_bias)
-    return _engine(z).forward(z.contiguous(), Plan.of(numbers), affine)
+    folded = fold(z, 1).contiguous()
+    out, *saved = _engine(z).forward(folded, Plan.of(numbers), affine)
+    return unfold(out, z, 1), *saved
 
 
 @block.register_fake
 def _(z, in_weight, in_bias, weight, bias, out_weight, out_bias, numbers):  # type: ignore[no-untyped-def]
-    plan, channels, n = Plan.of(numbers), z.shape[1], z.shape[0] * z.shape[2]
+    # Size.numel() would make a constant of a dynamic size.
+    plan, channels, n = Plan.of(numbers), z.shape[1], z.shape[0] * math.prod(z.shape[2:])
     return (
-        z.new_empty(z.shape),
+        _like(z),
         z.new_empty(channels, STATE, dtype=torch.float64),
         z.new_empty(channels, table_columns(n, plan), dtype=torch.float32),
         z.new_empty(channels, code_columns(n, plan), dtype=torch.uint8),
@@ -78,12 +94,14 @@ def block_backward(
 ) -> tuple[Tensor, Tensor]:
     """``dL/dz``, and (6, C) for the affines."""
     affine = (in_weight, in_bias, weight, bias, out_weight, out_bias)
-    return gradients(z, grad, Plan.of(numbers), affine, (state, tables, codes))
+    values, slopes = fold(z, 1), fold_like(grad, z, 1)
+    dz, grads = gradients(values, slopes, Plan.of(numbers), affine, (state, tables, codes))
+    return unfold(dz, z, 1), grads
 
 
 @block_backward.register_fake
 def _(z, grad, a, b, c, d, e, f, state, tables, codes, numbers):  # type: ignore[no-untyped-def]
-    return z.new_empty(z.shape), z.new_empty(6, z.shape[1], dtype=torch.float32)
+    return _like(z), z.new_empty(6, z.shape[1], dtype=torch.float32)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -124,7 +142,8 @@ def follow(
     """Move a running context towards the batch ``z`` that ``state`` describes."""
     buffers = (mass, moment, mean, std, exponent, offset)
     following = Following(buffers, batches, momentum)
-    _engine(z).follow(z.contiguous(), Plan.of(numbers), (in_weight, in_bias), state, following)
+    z = fold(z, 1).contiguous()
+    _engine(z).follow(z, Plan.of(numbers), (in_weight, in_bias), state, following)
 
 
 @follow.register_fake
@@ -141,14 +160,14 @@ def over_slices(
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """A mapped dimension is more channels: every slice is a context of its own."""
     z = _mapped(z, in_dims[0], size).movedim(0, 1)
-    outer, _, channels, inner = z.shape
+    outer, _, channels, *inner = z.shape
     wide = [
         None if t is None else _mapped(t, d, size).flatten()
         for t, d in zip(affine, in_dims[1:], strict=True)
     ]
-    out, *saved = function(z.reshape(outer, size * channels, inner), *wide)
+    out, *saved = function(z.reshape(outer, size * channels, *inner), *wide)
     outs = [t.reshape(size, channels, *t.shape[1:]) for t in saved]
-    return (out.reshape(outer, size, channels, inner).movedim(1, 0), *outs), (0, 0, 0, 0)
+    return (out.reshape(outer, size, channels, *inner).movedim(1, 0), *outs), (0, 0, 0, 0)
 
 
 @block.register_vmap
@@ -168,15 +187,15 @@ def _(info, in_dims, z, grad, *rest):  # type: ignore[no-untyped-def]
     z, grad = (
         _mapped(t, d, size).movedim(0, 1) for t, d in zip((z, grad), in_dims[:2], strict=True)
     )
-    outer, _, channels, inner = z.shape
-    z, grad = (t.reshape(outer, size * channels, inner) for t in (z, grad))
+    outer, _, channels, *inner = z.shape
+    z, grad = (t.reshape(outer, size * channels, *inner) for t in (z, grad))
     wide = [
         None if t is None else _mapped(t, d, size).flatten(0, 1)
         for t, d in zip(tensors, in_dims[2:11], strict=True)
     ]
     dz, grads = block_backward(z, grad, *wide, numbers)
     grads = grads.reshape(6, size, channels).movedim(1, 0)
-    return (dz.reshape(outer, size, channels, inner).movedim(1, 0), grads), (0, 0)
+    return (dz.reshape(outer, size, channels, *inner).movedim(1, 0), grads), (0, 0)
 
 
 def _mapped(tensor: Tensor, dim: int | None, size: int) -> Tensor:

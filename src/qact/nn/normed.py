@@ -11,7 +11,7 @@ from qact import checks
 from qact.context import refuse_transform
 from qact.functional import recall
 from qact.kernels import engines
-from qact.kernels.block import block
+from qact.kernels.block import activation
 from qact.kernels.constant import constant, exporting, refuse_live_context
 from qact.kernels.fast_export import Nearest, exported, of_tensors
 from qact.kernels.following import Norm
@@ -165,11 +165,7 @@ class NormedQAct(nn.Module):
         outer = (None, None) if after is None else (after.weight, after.bias)
         running = quantile.context.following(quantile._rate)
         norms = before.following, None if after is None else after.following
-        # A view less for autograd to follow, where a kernel reads the input as it is.
-        compiling = torch.compiler.is_compiling()
-        direct = not compiling and engines.any_shape(channels.input.device.type)
-        z = channels.dense if direct else channels.z
-        return channels.back(block(z, plan, (*scales, *outer), running, norms))
+        return activation(channels, plan, (*scales, *outer), running, norms)
 
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""

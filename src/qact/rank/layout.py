@@ -125,6 +125,13 @@ def _fold(input: Tensor, dim: int) -> Tensor:
     return input.reshape(outer, input.shape[dim], inner)
 
 
+def fold_like(input: Tensor, like: Tensor, dim: int) -> Tensor:
+    """:func:`fold` with the values in the order that those of ``like`` have in memory."""
+    if not like.is_contiguous() and channels_last(like, dim):
+        return input.movedim(dim, -1).reshape(-1, input.shape[dim], 1)
+    return _fold(input.contiguous(), dim)
+
+
 def unfold(folded: Tensor, like: Tensor, dim: int) -> Tensor:
     """Undo :func:`fold`: give ``folded`` the shape (and memory order) of ``like``."""
     return _unfold(folded, like, channel_dim(like, dim))
