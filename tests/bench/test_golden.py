@@ -169,11 +169,13 @@ def tables(results) -> str:
 
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("what", [page, tables])
+@pytest.mark.own_seed  # of what is kept
 def test_people_read_what_they_read_before(case, what):
     golden = (GOLDEN / f"{case}-{what.__name__}.txt").read_text(encoding="utf-8")
     assert what(CASES[case](found())) == golden
 
 
+@pytest.mark.own_seed  # of what is kept
 def test_programs_read_what_they_read_before(tmp_path):
     results = found()
     rows = [row for row in results.rows if row["severity"] in (0, 5) and not row["seed"]]

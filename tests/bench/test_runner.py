@@ -92,6 +92,7 @@ def test_more_activations_seeds_and_corruptions_add_only_what_is_new(tiny, tmp_p
     assert results.recipe.seeds == (0, 1)
 
 
+@pytest.mark.own_seed  # that of other processes
 def test_processes_side_by_side_give_the_same_bits(tiny, tmp_path):
     recipe = replace(tiny, seeds=(0, 1))
     one = run(recipe, tmp_path / "one")

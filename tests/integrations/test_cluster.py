@@ -179,6 +179,7 @@ def test_spark_frames_get_a_column():
         list(mapped(iter([pandas.DataFrame({"number": [None]}, dtype=object)])))
 
 
+@pytest.mark.own_seed  # that of other processes
 def test_processes_give_the_bits_of_one_though_workers_are_killed(marks):
     with cluster.connect("processes:2") as on:
         checks.check_record(on, marks)

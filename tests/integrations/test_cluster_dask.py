@@ -35,6 +35,7 @@ def on(scheduler):
     torch.set_num_threads(before)
 
 
+@pytest.mark.own_seed  # that of other processes
 def test_four_workers_count_the_bits_of_one_process(on, scheduler):
     assert (on.room(), on.shares_files) == (8, False)
     checks.check_record(on, scheduler[1])

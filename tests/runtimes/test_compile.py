@@ -155,3 +155,54 @@ def test_jit_trace(make, tmp_path):
     with torch.no_grad():
         near = 1e-5 + float(layer.stored().slack.max())  # lines for cubics
         torch.testing.assert_close(loaded(x), layer(x), rtol=1e-5, atol=near)
+
+
+def convnet(norms_inside: bool) -> nn.Module:
+    torch.manual_seed(1)
+    make = NormedQAct if norms_inside else QAct
+    head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), make(8), nn.Conv2d(8, 8, 3, padding=1), make(8), *head
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("norms_inside", [False, True])
+def test_training_on_images_of_varying_size(norms_inside, layout):
+    """A flattened view behind a convolution could not be compiled: PyTorch issue 185510."""
+    torch.compiler.reset()
+    plain, other = (convnet(norms_inside).to(memory_format=layout) for _ in range(2))
+    compiled = torch.compile(other)
+    for size in (16, 18, 21, 12):
+        x = torch.randn(6, 3, size, size).to(memory_format=layout)
+        weights = torch.randn(6, 4)
+        one, two = plain(x), compiled(x)
+        (one * weights).sum().backward()
+        (two * weights).sum().backward()
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
+    for a, b in zip(plain.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-3)
+    for a, b in zip(plain.buffers(), other.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1 / 128)
+
+
+@pytest.mark.parametrize("dim", [1, -1])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("grad_layout", [torch.contiguous_format, torch.channels_last])
+def test_operators_take_any_memory(dim, layout, grad_layout):
+    """One graph, whose operators flatten what they get; the gradient may lie otherwise."""
+    torch.compiler.reset()
+    plain, other = (NormedQAct(6, dim=dim) for _ in range(2))
+    compiled = torch.compile(other, fullgraph=True, backend="aot_eager")
+    shape = (5, 6, 4, 3) if dim == 1 else (5, 4, 3, 6)
+    x, weights = torch.randn(shape).to(memory_format=layout), torch.randn(shape)
+    weights = weights.to(memory_format=grad_layout)
+    a, b = (x.clone().requires_grad_() for _ in range(2))
+    one, two = plain(a), compiled(b)
+    one.backward(weights)
+    two.backward(weights)
+    assert one.stride() == two.stride()
+    torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5)

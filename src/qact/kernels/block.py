@@ -33,11 +33,8 @@ def activation(
     norms: tuple[Norm | None, Norm | None] = (None, None),
 ) -> Tensor:
     """:func:`block` of an input, in the shape, memory order and dtype of that."""
-    if torch.compiler.is_compiling():  # operators flatten it themselves, see `library`
-        if channels.dim == 1:
-            return block(channels.input, plan, affine, running, norms)
-        moved = channels.input.movedim(channels.dim, 1)
-        return block(moved, plan, affine, running, norms).movedim(1, channels.dim)
+    if torch.compiler.is_compiling() and channels.dim == 1:
+        return block(channels.input, plan, affine, running, norms)  # flattened in the operator
     # A view less for autograd to follow, where a kernel reads the input as it is.
     direct = engines.any_shape(channels.input.device.type)
     z = channels.dense if direct else channels.z
