@@ -151,7 +151,8 @@ SMALL = [(torch.float32, -109, -111), (torch.float32, -60, -124), (torch.float64
 def test_a_spread_is_followed_down_to_a_bound_and_constant_below(
     engine, dtype, least, below, grounded
 ):
-    z = torch.randn(64, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    # Of no draw's tails: how far a value moves a rank below the bound grows with its distance.
+    z = torch.randn(64, 2, dtype=torch.float64).clamp(-2, 2)
     z = (z - z.mean(0)) / z.std(0, correction=0)
     weight = torch.linspace(-1, 1, 128, dtype=dtype).view(64, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -206,10 +207,8 @@ class Context(nn.Module):
 
     @exclusive
     def clone(self) -> Context:
-        """An independent copy."""
-        new = Context(self.num_features, self.bins, device=self.mass.device, dtype=self.mean.dtype)
-        new.load_state_dict(self.state_dict())
-        return new
+        """An independent copy, of a subclass too."""
+        return copy.deepcopy(self)
 
     @torch.no_grad()
     @exclusive

@@ -157,9 +157,16 @@ def test_jit_trace(make, tmp_path):
         torch.testing.assert_close(loaded(x), layer(x), rtol=1e-5, atol=near)
 
 
-def convnet(norms_inside: bool) -> nn.Module:
+BLOCKS = {
+    "qact": QAct,
+    "normed": NormedQAct,
+    "after": lambda channels: NormedQAct(channels, after=True),
+    "paper": QAct.paper,
+}
+
+
+def convnet(make) -> nn.Module:
     torch.manual_seed(1)
-    make = NormedQAct if norms_inside else QAct
     head = nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3, padding=1), make(8), nn.Conv2d(8, 8, 3, padding=1), make(8), *head
@@ -169,23 +176,29 @@ def convnet(norms_inside: bool) -> nn.Module:
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="inductor needs a C++ compiler")
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("norms_inside", [False, True])
-def test_training_on_images_of_varying_size(norms_inside, layout):
+@pytest.mark.parametrize("name", BLOCKS)
+def test_images_of_varying_size(name, layout):
     """A flattened view behind a convolution could not be compiled: PyTorch issue 185510."""
     torch.compiler.reset()
-    plain, other = (convnet(norms_inside).to(memory_format=layout) for _ in range(2))
-    compiled = torch.compile(other)
-    for size in (16, 18, 21, 12):
-        x = torch.randn(6, 3, size, size).to(memory_format=layout)
+    plain, other = (convnet(BLOCKS[name]).to(memory_format=layout) for _ in range(2))
+    compiled = torch.compile(other, dynamic=True if name == "qact" else None)
+    images = [torch.randn(6, 3, s, s).to(memory_format=layout) for s in (16, 18, 21)]
+    for x in images:
+        plain.zero_grad(), other.zero_grad()
         weights = torch.randn(6, 4)
         one, two = plain(x), compiled(x)
         (one * weights).sum().backward()
         (two * weights).sum().backward()
-        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-4)
-    for a, b in zip(plain.parameters(), other.parameters(), strict=True):
-        torch.testing.assert_close(a.grad, b.grad, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=2e-3)
+        for a, b in zip(plain.parameters(), other.parameters(), strict=True):
+            torch.testing.assert_close(a.grad, b.grad, rtol=1e-2, atol=1e-2)
     for a, b in zip(plain.buffers(), other.buffers(), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1 / 128)
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1 / 64)
+    other.load_state_dict(plain.state_dict())
+    plain.eval(), other.eval()
+    with torch.no_grad():
+        for x in images:
+            torch.testing.assert_close(compiled(x), plain(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dim", [1, -1])

@@ -17,6 +17,7 @@ from qact.activations.shell import along
 from qact.activations.turning import CALLS, POINTS
 from qact.functional import transform
 from qact.kernels.stored import Stored
+from qact.nn.derived import computes
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
 from qact.rank import levels
@@ -96,8 +97,7 @@ def interval(module: nn.Module, box: Box) -> Box:
     """
     for cls in type(module).__mro__:
         if cls in RULES or cls in POINTS:
-            same = type(module).__dict__.get("same_in_eval", False)  # see qact.nn.normed
-            if type(module).forward is not cls.forward and not same:
+            if not computes(module, cls):
                 break  # a subclass that does something else
             if cls in RULES:
                 return RULES[cls](module, box)
@@ -218,9 +218,9 @@ def _qact(module: Any, box: Box) -> Box:
             at, value = k / (len(knots) - 1), along(column, box.low, module.dim).to(box.low.dtype)
             values.append(torch.where((ranks.low < at) & (at < ranks.high), value, corners.low))
         return _turning(module, box, corners, Box.around([*corners, *values]))
-    if level.activation is None:
+    if level.activation is None and _grows(level):
         return corners
-    if level.activation not in CALLS:
+    if level.activation not in CALLS or not _grows(level):
         raise NotImplementedError(f"no interval bounds of the level {level.name!r}")
     activation = CALLS[level.activation]
     if activation in (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.SELU):
@@ -228,6 +228,13 @@ def _qact(module: Any, box: Box) -> Box:
     # A table holds this level at its knots: all of them are values at a score within these bounds.
     scores = _leveled(module, box, level.linear())
     return _turning(module, box, corners, interval(activation(), scores))
+
+
+def _grows(level: levels.Level) -> bool:
+    """Whether a score is known to grow with the rank; one of another's making may turn."""
+    return level.score in (levels.uniform_score, levels.normal_score) or isinstance(
+        level.score, levels.Steps
+    )
 
 
 def _turning(module: QAct, box: Box, corners: Box, inside: Box) -> Box:

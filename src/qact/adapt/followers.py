@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from qact.rank.moments import union
 from qact.rank.moving import moved
 from qact.rank.rule import Rule
 from qact.statistics.batchnorm import folded
+from qact.surgery import tapped
 
 LEVELS = (torch.arange(64, dtype=torch.float32) + 0.5) / 64  # where two contexts are compared
 PLAIN = Rule(grounded=False, smooth=False)
@@ -51,6 +54,10 @@ class Follower(ABC):
         twin = memo[id(self)] = copy.copy(self)
         twin.layer = copy.deepcopy(self.layer, memo)
         return twin
+
+    def hearing(self, told: Callable[[Tensor], Any]) -> AbstractContextManager[None]:
+        """A block in which ``told`` hears what the layer is given, before it reads anything."""
+        return tapped(self.layer, told, "input")
 
     @abstractmethod
     def follow(self, input: Tensor, size: float, caution: float) -> float:
@@ -114,6 +121,10 @@ class ContextFollower(Follower):
         else:
             self.restore()
         return s
+
+    def hearing(self, told: Callable[[Tensor], Any]) -> AbstractContextManager[None]:
+        """What it ranks, which a subclass may have made of what it is given."""
+        return self.layer.heard(told)
 
     def restore(self) -> None:
         """The source's context; one that is there already keeps its table."""

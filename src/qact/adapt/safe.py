@@ -39,7 +39,6 @@ from qact.adapt.registry import register
 from qact.adapt.rows import checked, finite_rows
 from qact.adapt.shrinkage import class_shares, effective_size
 from qact.statistics.lend import adapting
-from qact.surgery import tapped
 
 GROWTH = 1.5  # of the effective size, for which another pass is worth its time
 ONE = 1.5  # effective size below which a source sees a single class
@@ -270,5 +269,5 @@ class Safe(Method):
 
         with ExitStack() as undo:
             for follower in self.followers:
-                undo.enter_context(tapped(follower.layer, partial(follow, follower), "input"))
+                undo.enter_context(follower.hearing(partial(follow, follower)))
             yield

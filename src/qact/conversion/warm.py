@@ -14,6 +14,7 @@ from qact.conversion.fit import fit_
 from qact.conversion.rehearsal import Stand
 from qact.conversion.sites import Site
 from qact.kernels import eager
+from qact.nn.derived import computes
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
 from qact.rank.layout import fold
@@ -91,6 +92,12 @@ def warm(
                 f"warm_start fits QAct and NormedQAct; {site.name!r} becomes a "
                 f"{type(layer).__name__}: leave warm_start out"
             )
+        if not _fits(layer):
+            raise TypeError(
+                f"warm_start fits what QAct and NormedQAct compute; {site.name!r} becomes a "
+                f"{type(layer).__name__}, whose forward or level is its own: leave warm_start out, "
+                "or let that class say same_in_eval = True if it computes the same"
+            )
         if isinstance(site.module, QAct | NormedQAct):
             raise ValueError(f"{site.name!r} is a {type(site.module).__name__}: it has no function")
     seen = {site: layer for site, layer in layers.items() if site.uses}
@@ -102,6 +109,13 @@ def warm(
     for layer in seen.values():
         layer.train(modes[layer])
     return {site: _fitted(site, layer) for site, layer in seen.items()}
+
+
+def _fits(layer: nn.Module) -> bool:
+    """Whether nothing on the way through a layer is a subclass's own."""
+    if isinstance(layer, NormedQAct):
+        return computes(layer, NormedQAct) and computes(layer.quantile, QAct)
+    return computes(layer, QAct)
 
 
 def _fitted(site: Site, layer: Any) -> float:

@@ -33,10 +33,11 @@ def activation(
     norms: tuple[Norm | None, Norm | None] = (None, None),
 ) -> Tensor:
     """:func:`block` of an input, in the shape, memory order and dtype of that."""
-    if torch.compiler.is_compiling() and channels.dim == 1:
+    compiling = torch.compiler.is_compiling()
+    if compiling and channels.dim == 1:
         return block(channels.input, plan, affine, running, norms)  # flattened in the operator
     # A view less for autograd to follow, where a kernel reads the input as it is.
-    direct = engines.any_shape(channels.input.device.type)
+    direct = not compiling and engines.any_shape(channels.input.device.type)
     z = channels.dense if direct else channels.z
     return channels.back(block(z, plan, affine, running, norms))
 

@@ -19,6 +19,7 @@ from qact.kernels.stored import Stored
 from qact.surgery.lending import RULE
 
 READS = "_reads"  # under this key a thread is lent what it reads in eval()
+HEARD = "_heard"  # and under this one who is told of the values that are ranked
 _ENGINES = (None, "cpu")
 _SETTINGS = ("eps", "rule", "_level")  # attributes that a table depends on beside tensors
 
@@ -74,7 +75,9 @@ class Kept:
         quantile, compiled = self._quantile, self._compiled
         if compiled is None or torch.is_grad_enabled() or type(input) is not Tensor:
             return None
-        if quantile["training"] or quantile["_mode"] != "running" or READS in quantile:
+        if quantile["training"] or quantile["_mode"] != "running":
+            return None
+        if READS in quantile or HEARD in quantile:
             return None
         if quantile["engine"] not in _ENGINES or False in [_plain(*p) for p in self._parts]:
             return None

@@ -20,14 +20,14 @@ from qact.kernels.fast_export import Nearest, exported, of_tensors
 from qact.kernels.pieces import Pieces
 from qact.kernels.recall import named, numbers
 from qact.kernels.stored import Stored, storable, store
-from qact.nn.kept import READS, Kept
+from qact.nn.kept import HEARD, READS, Kept
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.bandwidth import parse as parse_bandwidth
 from qact.rank.layout import Channels
 from qact.rank.levels import Level, leveled
 from qact.rank.rule import Rule
-from qact.surgery.lending import lending, lent
+from qact.surgery.lending import lending, lent, loans
 
 MODES = ("running", "batch", "mixed")
 KNOTS = 33
@@ -74,6 +74,7 @@ class QAct(nn.Module):
 
     same_in_eval = True  # see qact.nn.normed
     _beside: Any = ()  # the norm of its block: see qact.nn.normed
+    _own_level = False  # whether a subclass has a level of its own, of whatever it may depend on
     paper: ClassVar[Callable[..., Any]]  # the published block around this layer: qact.nn.normed
     weight: nn.Parameter | None
     bias: nn.Parameter | None
@@ -115,12 +116,17 @@ class QAct(nn.Module):
         checks.flag("affine", affine)
         self.affine = affine and levels != "table"
         self._named, self._numbers = named(self._level), numbers(self.rule)
+        self._named = self._named and not self._own_level
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"dtype={dtype} must be a floating dtype")
         precision = torch.float64 if dtype == torch.float64 else torch.float32
         self.context = Context(num_features, bins, device=device, dtype=precision)
         self._stored: Kept | None = None
         self._make_parameters(torch.empty(0, device=device, dtype=dtype))
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls._own_level = cls.level is not QAct.level
 
     def _make_parameters(self, like: Tensor) -> None:
         shape = (self.num_features,) if self.affine else None
@@ -178,6 +184,24 @@ class QAct(nn.Module):
         """
         return lending(self, READS, (context, prior))
 
+    def heard(self, told: Callable[[Tensor], Any]) -> AbstractContextManager[None]:
+        """Within the block, ``told`` hears all that this thread ranks here, before it is ranked.
+
+        That is what the context is of. A subclass may be given something else, and change it first.
+
+        Example:
+            >>> layer, seen = QAct(3), []
+            >>> with layer.heard(seen.append):
+            ...     _ = layer(torch.ones(2, 3))
+            >>> seen[0].shape
+            torch.Size([2, 3])
+        """
+        return lending(self, HEARD, told)
+
+    def _tell(self, input: Tensor) -> None:
+        for told in loans(self, HEARD):
+            told(input)
+
     def reset_running_stats(self) -> None:
         """Forget the context, as BatchNorm forgets its running statistics."""
         self.context.reset_running_stats()
@@ -197,6 +221,8 @@ class QAct(nn.Module):
                 return output
         mode = "batch" if self.training else self.mode
         channels = Channels.of(input, self.dim, self.num_features)
+        if HEARD in self.__dict__:
+            self._tell(input)
         refuse_live_context(self, mode)
         if input.is_meta:  # shape, dtype, and a gradient for every parameter
             return sum((p.sum() for p in self.parameters()), start=input.clone())
@@ -238,6 +264,8 @@ class QAct(nn.Module):
     @property
     def _storable(self) -> bool:
         """Whether a table can answer; scale and shift of a score do not matter to that."""
+        if self._own_level:
+            return not self.rule.smooth
         return storable(self.rule, self._level if self.table is None else self.level)
 
     @property

@@ -17,7 +17,7 @@ from qact.kernels.fast_export import Nearest, exported, of_tensors
 from qact.kernels.following import Norm
 from qact.kernels.plan import Plan, fuse, planned
 from qact.kernels.stored import Stored
-from qact.nn.kept import Kept
+from qact.nn.kept import HEARD, Kept
 from qact.nn.layer import QAct
 from qact.rank import levels as _levels
 from qact.rank.layout import Channels, fold, unfold
@@ -54,7 +54,12 @@ class ChannelNorm(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Normalise ``input`` over every dimension but ``dim``."""
+        if self.dim == 1 and torch.compiler.is_compiling():
+            return super().forward(input)  # no flattened view: see `qact.kernels.library`
         return unfold(super().forward(fold(input, self.dim)), input, self.dim)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions will do."""
 
     def follow(self, mean: Tensor, variance: Tensor, values: int) -> None:
         """Move the running statistics as a training step does (with the unbiased variance)."""
@@ -150,7 +155,7 @@ class NormedQAct(nn.Module):
         parts = self._parts()
         ours = all(type(part) in (ChannelNorm, QAct) for part in parts)
         ours = ours and quantile.context.single  # as fused kernels have it
-        if not ours or not all(part.training and untouched(part, RULE) for part in parts):
+        if not ours or not all(part.training and untouched(part, RULE, HEARD) for part in parts):
             return None
         # Scale and shift of the score, which are the block's own, do not matter to what is fused.
         plan = fuse(quantile.rule, quantile._level if quantile.table is None else quantile.level)
@@ -170,7 +175,7 @@ class NormedQAct(nn.Module):
     def _ready(self) -> bool:
         """Whether all three may be read off one table."""
         parts = self._parts()
-        plain = all(untouched(part, RULE) and not part.training for part in parts)
+        plain = all(untouched(part, RULE, HEARD) and not part.training for part in parts)
         return plain and self.quantile.mode == "running" and self._foldable()
 
     def _foldable(self) -> bool:

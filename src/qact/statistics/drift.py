@@ -18,7 +18,7 @@ from qact.nn.layer import QAct
 from qact.rank.layout import fold
 from qact.statistics.distance import kolmogorov, p_value, wasserstein
 from qact.statistics.lend import adapting
-from qact.surgery import hooking, tapped
+from qact.surgery import hooking
 
 Contexts = dict[str, Context]
 
@@ -178,7 +178,7 @@ def watched(model: nn.Module) -> Iterator[tuple[Contexts, dict[str, Sizes]]]:
                 found[name], sizes[name] = layer.context.clone(), Sizes()
                 found[name].reset_parameters()
                 collect = partial(_collect, layer, found[name], sizes[name])
-                hooks.enter_context(tapped(layer, collect, "input"))
+                hooks.enter_context(layer.heard(collect))
         yield found, sizes
     if any(context.is_empty for context in found.values()):
         raise ValueError("batches hold nothing finite that reaches every QAct layer")

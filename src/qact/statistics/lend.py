@@ -17,7 +17,6 @@ from qact.nn.layer import MODES, QAct
 from qact.rank.layout import fold
 from qact.statistics import rules
 from qact.statistics.rules import Mixed, Rule
-from qact.surgery import tapped
 from qact.surgery.lending import RULE, lending, lent
 
 PRIOR = 16.0  # samples that the running statistics of a BatchNorm count for
@@ -91,7 +90,7 @@ def lend(
                 undo.enter_context(module.reading(context, prior))
                 if rate is not None:
                     follow = partial(_follow, module, rate)
-                    undo.enter_context(tapped(module, follow, "input"))
+                    undo.enter_context(module.heard(follow))
             elif rule is not None and isinstance(module, AnyBatchNorm):
                 undo.enter_context(lending(module, RULE, rule, _normalise))
         yield

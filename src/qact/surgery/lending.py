@@ -44,6 +44,14 @@ def lent(module: nn.Module, key: str) -> Any:
     return mine[-1][0] if mine else None
 
 
+def loans(module: nn.Module, key: str) -> list[Any]:
+    """Return all that this thread has lent to ``module`` as ``key``, the outermost block first."""
+    if torch.compiler.is_compiling():
+        held = module.__dict__.get(key, {}).values()
+        return [one[0] for stack in held for one in stack]
+    return [one[0] for one in module.__dict__.get(key, {}).get(this_thread(), ())]
+
+
 class Lent(partial):
     """The ``forward`` of a layer as long as something is lent to it."""
 

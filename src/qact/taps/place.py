@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from qact import checks
 from qact.context import Context
+from qact.nn.derived import computes
 from qact.nn.layer import QAct
 from qact.nn.normed import NormedQAct
 from qact.recalibrate.sites import NAME
@@ -48,7 +49,8 @@ class Place:
         :func:`qact.record` stores the latter.
         """
         if isinstance(self.module, QAct):
-            return self.module.context if self.side == "input" else None
+            given = self.side == "input" and computes(self.module, QAct)
+            return self.module.context if given else None
         found = getattr(self.module, NAME, None)
         return found if isinstance(found, Context) and self.side == "output" else None
 

@@ -15,6 +15,11 @@ from qact.nn.normed import ChannelNorm
 KINDS: dict[type[nn.Module], type[nn.Module]] = {QAct: SyncQAct, ChannelNorm: SyncChannelNorm}
 
 
+def _ready(layer: nn.Module) -> bool:
+    """Whether a layer synchronises already, or can be made to."""
+    return type(layer) in KINDS or isinstance(layer, tuple(KINDS.values()))
+
+
 def convert_sync_(model: nn.Module, process_group: Any = None) -> nn.Module:
     """Let every :class:`qact.QAct` of ``model`` take its training context from all processes.
 
@@ -30,8 +35,10 @@ def convert_sync_(model: nn.Module, process_group: Any = None) -> nn.Module:
         ``model``.
 
     Raises:
-        TypeError: if ``model`` is not a module. ValueError: if nothing in it can be synchronised,
-            or a :class:`qact.LazyQAct` has not seen its first batch; the model is then unchanged.
+        TypeError: if ``model`` is not a module, or holds a class derived from ours, which would be
+            undone: derive it from :class:`qact.SyncQAct`.
+        ValueError: if nothing in it can be synchronised, or a :class:`qact.LazyQAct` has not seen
+            its first batch; the model is then unchanged.
 
     Example:
         >>> type(convert_sync_(nn.Sequential(nn.Linear(4, 8), QAct(8)))[1]).__name__
@@ -43,11 +50,17 @@ def convert_sync_(model: nn.Module, process_group: Any = None) -> nn.Module:
     lazy = [name for name, layer in layers.items() if isinstance(layer, LazyQAct)]
     if lazy:
         raise ValueError(f"{lazy} are LazyQAct without channels yet; run one batch first")
-    known = (*KINDS, *KINDS.values())
-    found = [layer for layer in layers.values() if type(layer) in known]
+    kinds = QAct, ChannelNorm
+    found: dict[str, Any] = {n: layer for n, layer in layers.items() if isinstance(layer, kinds)}
+    strange = {n: type(layer).__name__ for n, layer in found.items() if not _ready(layer)}
+    if strange:
+        raise TypeError(
+            f"{strange} are classes of their own, and another class would drop what they add: "
+            "derive them from qact.SyncQAct, or qact.nn.distributed.SyncChannelNorm"
+        )
     if not found:
         raise ValueError(f"{type(model).__name__} holds no qact.QAct; there is nothing to convert")
-    for layer in found:
+    for layer in found.values():
         layer.__class__ = KINDS.get(type(layer), type(layer))
         layer.process_group = process_group
     return model

@@ -56,6 +56,7 @@ class SyncQAct(QAct):
     @uncompiled
     def _joined(self, input: Tensor, group: Any) -> Tensor:
         channels = Channels.of(input, self.dim, self.num_features)
+        self._tell(input)
         with torch.autocast(input.device.type, enabled=False):
             output, seen = joined(channels.z, self.level, self.rule, group, self.engine)
             if self.context.following(self._rate) is not None:
