@@ -10,8 +10,8 @@ every corruption; the mixed stream is one. ``recalibrated`` has recorded 1,000 t
 
 The weights are those of `qact.models.resnet18`: a ``state_dict`` in ``.pt``, or arrays in ``.npz``,
 where 8-bit filters have their scales beside them as ``NAME::scale``. Rows go to ``--out`` as they
-come, a stopped run goes on, and several may write side by side. ``--table`` prints the tables and
-writes them into the page.
+come, a stopped run goes on, and several may write side by side. ``--table`` prints the tables and,
+of the default file, writes them into the page.
 """
 
 import argparse
@@ -36,7 +36,7 @@ MEAN, STD = (
     torch.tensor(v)[:, None, None] for v in ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 )
 BATCH, RECORDED = 64, 1_000
-PAGE = Path("docs/adaptation.md")
+PAGE, DATA = Path("docs/adaptation.md"), Path("benchmarks/data/fullsize-streams.csv")
 BEGIN, END = "<!-- fullsize -->", "<!-- /fullsize -->"
 STREAMS = {"iid": "shuffled", "dirichlet": "Dirichlet 0.1", "sorted": "sorted", "mixed": "mixed"}
 METHODS = (
@@ -268,13 +268,15 @@ def main() -> None:
     )
     parser.add_argument("--part", choices=("first", "second"), default="second")
     parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/data/fullsize-streams.csv"))
+    parser.add_argument("--out", type=Path, default=DATA)
     parser.add_argument("--table", action="store_true", help="of what is there")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.table:
         text = "\n".join(tables(read(options.out)))
         print(text)
+        if options.out != DATA:
+            return
         page = PAGE.read_text(encoding="utf-8")
         before, after = page.split(BEGIN)[0], page.split(END)[1]
         PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}", encoding="utf-8")
