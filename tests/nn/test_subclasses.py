@@ -92,6 +92,26 @@ def test_a_level_of_its_own_is_read(training):
             torch.testing.assert_close(layer(x), 2 * plain(x), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("smooth", [True, False])
+def test_a_level_of_its_own_is_exported_once(smooth):
+    """It stood in the table and behind it: ranks to the fourth."""
+
+    class Squared(QAct):
+        @property
+        def level(self):  # type: ignore[no-untyped-def]
+            return levels.Level(lambda rank, count: rank**2)
+
+    layer = Squared(8, smooth=smooth, grounded=False)
+    for _ in range(3):
+        layer(torch.randn(256, 8))
+    z = torch.randn(200, 8)
+    made = torch.export.export(layer.eval(), (z,)).module()
+    ranks = layer.context.rank(z, smooth=smooth, grounded=False, bandwidth="0.2std")
+    with torch.no_grad():
+        torch.testing.assert_close(made(z), ranks**2, rtol=0, atol=1e-4)
+        torch.testing.assert_close(layer(z), ranks**2, rtol=0, atol=1e-4)
+
+
 def test_who_computes_the_same():
     assert computes(QAct(2), QAct)
     assert computes(Kept(2), QAct)

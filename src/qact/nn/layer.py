@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from qact import checks
+from qact._compat import replace
 from qact.context import Context
 from qact.functional import recall, transform
 from qact.kernels import engines
@@ -301,7 +302,10 @@ class QAct(nn.Module):
 
     def _made(self) -> Stored:
         self.context.require_data()
-        return store(self.context.histogram, self.level, self.rule)
+        level = self.level
+        if not self._storable:  # the level comes behind, see _after: here are ranks alone
+            level = replace(level, interpolable=False)
+        return store(self.context.histogram, level, self.rule)
 
     def _table(self) -> tuple[Tensor, ...]:
         kept = self._kept()
