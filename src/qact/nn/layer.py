@@ -116,8 +116,8 @@ class QAct(nn.Module):
         self.mode = checks.choice("context", context, MODES)
         checks.flag("affine", affine)
         self.affine = affine and levels != "table"
-        self._named, self._numbers = named(self._level), numbers(self.rule)
-        self._named = self._named and not self._own_level
+        self._named = named(self._level) and not self._own_level
+        self._numbers = numbers(self.rule)
         if dtype is not None and not dtype.is_floating_point:
             raise TypeError(f"dtype={dtype} must be a floating dtype")
         precision = torch.float64 if dtype == torch.float64 else torch.float32
