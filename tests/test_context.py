@@ -786,3 +786,62 @@ def test_equal_values_count_in_full_wherever_they_stand(dtype):
                 context.add(part)
             exact = (z[None] <= z[:, None]).double().mean(1)
             torch.testing.assert_close(context.cdf(z).double(), exact, rtol=0, atol=5e-3)
+
+
+def filled(bins: int = 64) -> Context:
+    return Context(3, bins).add(torch.randn(200, 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_state_that_is_assigned_is_widened(dtype):
+    state = {
+        k: v.to(dtype) if v.is_floating_point() else v for k, v in filled().state_dict().items()
+    }
+    copied, assigned = Context(3, 64), Context(3, 64)
+    copied.load_state_dict(state)
+    assigned.load_state_dict(state, assign=True)
+    z = torch.randn(50, 3)
+    assert all(getattr(assigned, name).dtype == torch.float32 for name in TENSORS[:-1])
+    assert torch.equal(assigned.rank(z), copied.rank(z))
+    assert assigned.single
+    assert assigned.add(z).count[0] == copied.add(z).count[0]
+
+
+def test_batches_that_are_assigned_stay_whole():
+    state = filled().state_dict()
+    state["batches"] = state["batches"].float()
+    context = Context(3, 64)
+    context.load_state_dict(state, assign=True)
+    assert context.batches.dtype == torch.int64
+    assert context.single
+
+
+def test_shapes_without_numbers_load_and_answer_nothing():
+    state = {name: tensor.to("meta") for name, tensor in filled().state_dict().items()}
+    blank = Context(3, 64, device="meta")
+    blank.load_state_dict(state, assign=True)
+    with pytest.raises(RuntimeError, match="Cannot copy out of meta tensor"):
+        Context(3, 64).load_state_dict(state)
+    with pytest.raises(RuntimeError, match="has shape"):
+        Context(2, 64).load_state_dict(state, assign=True)
+    z = torch.randn(5, 3)
+    for question in (
+        lambda: blank.rank(z),
+        lambda: blank.cdf(z),
+        lambda: blank.density(z),
+        lambda: blank.quantile(0.5),
+        lambda: blank.add(z),
+        lambda: blank.merge(filled()),
+        lambda: filled().merge(blank),
+        lambda: blank.is_empty,
+    ):
+        with pytest.raises(RuntimeError, match=r"meta device.*assign=True"):
+            question()
+    whole = filled()
+    blank.load_state_dict(whole.state_dict(), assign=True)
+    assert torch.equal(blank.rank(z), whole.rank(z))
+
+
+def test_another_number_of_bins_says_what_to_do():
+    with pytest.raises(RuntimeError, match=r"\(3, 64\), not \(3, 32\).*bins=64"):
+        Context(3, 32).load_state_dict(filled().state_dict())

@@ -29,6 +29,7 @@ from qact.rank.validation import AVERAGED, complaints
 
 FLOATS = ("mass", "moment", "mean", "std", "exponent", "offset")
 TENSORS = (*FLOATS, "batches")
+WIDE = (torch.float32, torch.float64)
 
 UNIFORM = parse_level("uniform")
 # One more is counted in float32 up to here, with room for a batch.
@@ -124,12 +125,14 @@ class Context(nn.Module):
     @property
     def is_empty(self) -> bool:
         """Whether some channel has seen no data."""
+        self._require_numbers()
         return bool((self.count == 0).any())
 
     @torch.no_grad()
     @exclusive
     def add(self, input: Tensor, *, dim: int = 1) -> Context:
         """Count every value of ``input``, channels at ``dim``; all of them must be finite."""
+        self._require_numbers()
         z = self._narrowed(self._asked(input, dim).filled().z)
         seen = eager.kept(z, self.histogram)
         if not torch.isfinite(seen.mean).all():
@@ -154,6 +157,7 @@ class Context(nn.Module):
         if not isinstance(other, Context) or other.num_features != self.num_features:
             got = getattr(other, "num_features", type(other).__name__)
             raise ValueError(f"cannot merge {got} channels into a context of {self.num_features}")
+        other._require_numbers()
         first, second = sorted((self, other), key=id)  # in one order, whoever merges whom
         with first.alone, second.alone:
             return self.join(other.histogram, int(other.batches))
@@ -162,6 +166,7 @@ class Context(nn.Module):
     @exclusive
     def join(self, other: Histogram, batches: int = 1) -> Context:
         """Add what a histogram has counted, of so many batches: :meth:`merge` for plain tensors."""
+        self._require_numbers()
         own = self.histogram
         if own.tails is None or other.tails is None:  # else the sum is in float64 by itself
             own, other = _wide(own), _wide(other)
@@ -288,6 +293,7 @@ class Context(nn.Module):
         Read off the grid to a bin; without grounding the extremes, and what is alone in its bin,
         are single values, where the context still knows them (``tails``, while values are added).
         """
+        self._require_numbers()
         q = torch.as_tensor(q, dtype=self.mass.dtype, device=self.mass.device).reshape(-1)
         if not ((q >= 0) & (q <= 1)).all():
             raise ValueError(f"q={q.tolist()} must lie in [0, 1]")
@@ -314,8 +320,17 @@ class Context(nn.Module):
         if not torch.compiler.is_compiling():  # a compiler cannot ask the data
             self.require_data()
 
+    def _require_numbers(self) -> None:
+        """Raise RuntimeError on the meta device."""
+        if self.mass.is_meta:
+            raise RuntimeError(
+                "this context is on the meta device, which holds shapes and no numbers; call "
+                "load_state_dict(state, assign=True), or to_empty(device=...) and reset_parameters"
+            )
+
     def require_data(self) -> None:
         """Raise RuntimeError if some channel has seen nothing, or what is stored is no context."""
+        self._require_numbers()
         if not (whole(self.exponent) & whole(self.offset)).all():
             raise RuntimeError(f"the context's grid is none{AVERAGED}")
         if self.is_empty:
@@ -328,6 +343,7 @@ class Context(nn.Module):
 
         A layer counts such a channel as constant; who asks a context for ranks is told.
         """
+        self._require_numbers()
         least = narrowest(self.std.dtype)
         narrow = ((self.std > 0) & (self.std <= least)).nonzero()
         if len(narrow):
@@ -373,7 +389,7 @@ class Context(nn.Module):
     @exclusive
     def _load_from_state_dict(self, state_dict: dict, prefix: str, *args: Any) -> None:
         """All or nothing: a state that does not fit leaves the context as it was."""
-        missing, errors = args[-3], args[-1]
+        local, _, missing, _, errors = args
         own = {name: getattr(self, name) for name in TENSORS}
         tails = state_dict.get(prefix + "tails")
         few = isinstance(tails, Tensor) and tails.shape[-1:] == (2 * KEPT,)
@@ -387,6 +403,18 @@ class Context(nn.Module):
         if state_dict[prefix + "mass"].dtype != state_dict[prefix + "mean"].dtype:
             self._widen()
         super()._load_from_state_dict(state_dict, prefix, *args)
+        if local.get("assign_to_params_buffers", False):  # as the state has them, whatever dtype
+            self._restore()
+        if tails is not None and tails.dtype not in WIDE:  # rounded, they stand in other bins
+            self.tails = None
+
+    def _restore(self) -> None:
+        """Floats of float32 at least, and batches whole, as a state that is copied leaves them."""
+        for name in FLOATS:
+            tensor = getattr(self, name)
+            if tensor.dtype not in WIDE:
+                setattr(self, name, tensor.float())
+        self.batches = self.batches.long()
 
     def extra_repr(self) -> str:
         """Shown by ``print``."""

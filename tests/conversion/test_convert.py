@@ -329,3 +329,31 @@ def test_nothing_but_the_activations_changes_the_random_state_or_the_buffers():
     assert same_state(model, state)
     assert torch.equal(random, torch.get_rng_state())
     assert all(torch.equal(new.state_dict()[k], state[k]) for k in state)
+
+
+class HandsOn(qact.QAct):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+
+
+class HandsOnNormed(qact.NormedQAct):
+    def __init__(self, *args, **options):
+        super().__init__(*args, **options)
+
+
+class Fixed(nn.Threshold):
+    """It gives what its base needs by itself."""
+
+    def __init__(self, **options):
+        super().__init__(0.5, 0.0, **options)
+
+
+@pytest.mark.parametrize("to", [HandsOn, HandsOnNormed, Fixed])
+def test_a_class_that_hands_its_options_on_is_asked_for_those_of_its_base(to):
+    net = nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(8, 2))
+    x = torch.randn(16, 4)
+    new = qact.convert(net, to=to, example_inputs=x)
+    assert type(new[1]) is to
+    assert new(x).shape == (16, 2)
+    if to is not Fixed:
+        assert getattr(new[1], "quantile", new[1])._level.name == "gelu"

@@ -304,3 +304,48 @@ def test_contexts_of_another_architecture_are_refused():
     model[1].source_context = Context(5).add(torch.randn(9, 5))
     with pytest.raises(ValueError, match=r"at layer '1'.*5 channels"), qact.recalibrated(model):
         model(x)
+
+
+@pytest.mark.parametrize("inputs", [False, True])
+def test_a_state_says_itself_where_its_contexts_belong(inputs):
+    def build():
+        return nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 2)).eval()
+
+    x = torch.randn(64, 4)
+    model = qact.record(build(), [x], bins=32, inputs=inputs, where=None if inputs else nn.Linear)
+    state = model.state_dict()
+    fresh = attach(attach(build(), where="1"), state)
+    kept = fresh[1].source_context
+    del fresh[1].source_context
+    fresh.load_state_dict(state)
+    assert kept.bins == 128
+    assert set(fresh.state_dict()) == set(state)
+    if not inputs:
+        with qact.recalibrated(model), qact.recalibrated(fresh):
+            assert torch.equal(model(2 * x), fresh(2 * x))
+
+
+def test_a_module_that_is_recorded_whole_finds_its_context_again():
+    x = torch.randn(64, 8)
+    state = qact.record(nn.BatchNorm1d(8), [x], bins=32).state_dict()
+    assert attach(nn.BatchNorm1d(8), state).load_state_dict(state).missing_keys == []
+
+
+def test_states_that_are_not_of_this_model():
+    state = qact.record(nn.Sequential(nn.BatchNorm1d(8)), [torch.randn(64, 8)]).state_dict()
+    with pytest.raises(ValueError, match="context of '0'; BatchNorm1d has no such layer"):
+        attach(nn.BatchNorm1d(8), state)
+    with pytest.raises(ValueError, match="holds no recorded context"):
+        attach(nn.BatchNorm1d(8), nn.BatchNorm1d(8).state_dict())
+
+
+def test_a_model_pickled_within_a_block_is_plain():
+    model, x = made()
+    qact.record(model, [x])
+    plain = model(2 * x)
+    with qact.recalibrated(model):
+        mapped, loaded = model(2 * x), pickle.loads(pickle.dumps(model))
+        assert torch.equal(loaded(2 * x), plain)
+        assert not torch.equal(mapped, plain)
+    with qact.recalibrated(loaded):
+        assert torch.equal(loaded(2 * x), mapped)

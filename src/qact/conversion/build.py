@@ -122,15 +122,26 @@ class Maker:
 
 
 def _takes(make: Callable[..., Any]) -> dict[str, bool]:
-    """The arguments of ``make`` by name, and whether each must be given."""
-    try:
-        known = inspect.signature(make).parameters.values()
-    except (TypeError, ValueError):
-        return {}
-    plain = [p for p in known if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
-    # A NormedQAct hands its further options on.
-    more = {"levels": False} if make is NormedQAct else {}
-    return {p.name: p.default is p.empty for p in plain} | more
+    """The arguments of ``make`` by name, and whether each must be given.
+
+    A class whose ``__init__`` hands ``**options`` on takes those of the class it is derived from;
+    what that one needs it may give itself, all but the channels.
+    """
+    takes: dict[str, bool] = {}
+    for link in make.__mro__ if isinstance(make, type) else (make,):
+        try:
+            known = inspect.signature(link).parameters.values()
+        except (TypeError, ValueError):
+            break
+        for p in known:
+            if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
+                needed = p.default is p.empty and (link is make or p.name in KNOWN)
+                takes.setdefault(p.name, needed)
+        if link is NormedQAct:  # it hands its options on to a layer within
+            takes.setdefault("levels", False)
+        if not any(p.kind is p.VAR_KEYWORD for p in known):
+            break
+    return takes
 
 
 def placed(layer: nn.Module, owner: nn.Module) -> nn.Module:

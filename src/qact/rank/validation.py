@@ -21,7 +21,9 @@ def complaints(state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor])
     """Why ``state`` can't replace ``own``: nothing if it can, or if names are missing from it."""
     found = list(_each(state, prefix, own))
     mass, moment = (state.get(prefix + name) for name in ("mass", "moment"))
-    if not found and mass is not None and moment is not None and _overfull(mass, moment):
+    if found or mass is None or moment is None or mass.is_meta or moment.is_meta:
+        return found
+    if _overfull(mass, moment):
         found.append(f"{prefix}moment exceeds {prefix}mass, which no context can have")
     return found
 
@@ -34,13 +36,23 @@ def _each(state: Mapping[str, Any], prefix: str, own: Mapping[str, Tensor]) -> I
         if not isinstance(value, Tensor):
             yield f"{prefix}{name} is a {type(value).__name__}, not a tensor"
         elif value.shape != tensor.shape:
-            yield f"{prefix}{name} has shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
+            shapes = f"{tuple(value.shape)}, not {tuple(tensor.shape)}"
+            yield f"{prefix}{name} has shape {shapes}{_resolution(name, value, tensor)}"
         elif not _plausible(name, value):
             hint = AVERAGED if name in ("exponent", "offset") and value.is_floating_point() else ""
             yield f"{prefix}{name} holds numbers that no context can have{hint}"
 
 
+def _resolution(name: str, value: Tensor, own: Tensor) -> str:
+    """What to do where the numbers of bins alone differ."""
+    if name != "mass" or value.shape[:-1] != own.shape[:-1]:
+        return ""
+    return f": make the layer with bins={value.shape[-1]}, or attach(model, state) its contexts"
+
+
 def _plausible(name: str, value: Tensor) -> bool:
+    if value.is_meta:
+        return True  # a shape alone
     if name == "exponent":
         return bool(((value.abs() <= 1022) & whole(value)).all())
     if name == "offset":

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from qact.recalibrate.counting import (
     counting,
     refuse_unseen,
 )
-from qact.recalibrate.sites import INPUTS, NAME, sites
+from qact.recalibrate.sites import INPUTS, NAME, Site, sites
 from qact.surgery import Where, lasting
 
 if TYPE_CHECKING:
@@ -114,23 +115,64 @@ def present(model: nn.Module) -> Iterator[dict[str, Context]]:
 
 @lasting
 def attach(
-    model: nn.Module, *, where: Where = None, bins: int = BINS, inputs: bool = False
+    model: nn.Module,
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    where: Where = None,
+    bins: int = BINS,
+    inputs: bool = False,
 ) -> nn.Module:
     """Give ``model`` empty contexts, so that a recorded ``state_dict`` loads strictly.
 
-    Layers that have a context keep it. Arguments as :func:`record` had them.
+    Layers that have room already keep what they have.
+
+    Args:
+        model: a network as the recorded one was.
+        state: the recorded ``state_dict``, which says by itself which layers have a context, of
+            their outputs or inputs, and of how many bins. The other arguments are not looked at.
+        where: without a state, as :func:`record` had it; so ``bins`` and ``inputs``.
+
+    Raises:
+        ValueError: no layer fits, or ``state`` holds no recorded context, or one of a layer that
+            ``model`` does not have.
 
     Example:
         >>> import torch
         >>> build = lambda: nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8))
-        >>> recorded = record(build(), [torch.randn(64, 4)])
-        >>> attach(build()).load_state_dict(recorded.state_dict())
+        >>> state = record(build(), [torch.randn(64, 4)], bins=64).state_dict()
+        >>> attach(build(), state).load_state_dict(state)
         <All keys matched successfully>
     """
-    for site in chosen_sites(model, where, inputs):
-        if site.context is None:
-            setattr(site.module, site.keeps, blank(site, bins))
+    if state is None:
+        wanted = [(site, bins) for site in chosen_sites(model, where, inputs) if not site.context]
+    else:
+        wanted = list(_lacking(model, state))
+    for site, bins in wanted:
+        setattr(site.module, site.keeps, blank(site, bins))
     return model
+
+
+def _lacking(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[tuple[Site, int]]:
+    """The sites whose contexts in ``state`` find no room in ``model``, with their bins."""
+    names, found = [name for name, _ in model.named_modules()], 0
+    for key, mass in state.items():
+        *place, keeps, last = "", *key.split(".")
+        if keeps not in (NAME, INPUTS) or last != "mass":
+            continue
+        found, layer = found + 1, ".".join(place[1:])
+        if layer not in names:
+            owner = type(model).__name__
+            raise ValueError(f"the state has a context of {layer!r}; {owner} has no such layer")
+        named = partial(_is_named, layer)
+        (site,) = chosen_sites(model, named, keeps == INPUTS)
+        if site.context is None or site.context.bins != mass.shape[-1]:
+            yield site, mass.shape[-1]
+    if not found:
+        raise ValueError("the state holds no recorded context; call qact.record first")
+
+
+def _is_named(layer: str, module: nn.Module, name: str) -> bool:
+    return name == layer
 
 
 def remove(model: nn.Module) -> nn.Module:

@@ -109,26 +109,38 @@ def hooked(
     named, output)`` another output. ``everywhere`` tells of calls in other threads too; ``always``
     of those that raised, with None as their output.
     """
-    me = this_thread()
-
-    def here(hook: Callable[..., Any]) -> Callable[..., Any]:
-        def asked(*call: Any) -> Any:
-            # A graph knows no threads: it is traced with the hooks that stand.
-            mine = everywhere or this_thread() == me or _repeats()
-            if torch.compiler.is_compiling() or mine:
-                return hook(*call)
-            return None
-
-        return asked
-
+    me = None if everywhere else this_thread()
     with ExitStack() as stack:
         if enter is not None:
-            stack.enter_context(module.register_forward_pre_hook(here(enter), with_kwargs=True))
+            hook = _Hook(enter, me)
+            stack.enter_context(module.register_forward_pre_hook(hook, with_kwargs=True))
         if leave is not None:
-            hook = here(leave)
+            hook = _Hook(leave, me)
             handle = module.register_forward_hook(hook, with_kwargs=True, always_call=always)
             stack.enter_context(handle)
         yield
+
+
+class _Hook:
+    """A hook that tells calls of one thread, or of all; of a pickled model it tells nobody."""
+
+    def __init__(self, told: Callable[..., Any], thread: int | None) -> None:
+        self.told, self.thread = told, thread
+
+    def __call__(self, *call: Any) -> Any:
+        mine = self.thread is None or this_thread() == self.thread or _repeats()
+        # A graph knows no threads: it is traced with the hooks that stand.
+        return self.told(*call) if torch.compiler.is_compiling() or mine else None
+
+    def __deepcopy__(self, memo: Any) -> _Hook:
+        return self  # as a function would: a copy made within the block keeps what the block does
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Hook, (_silent, None)  # whoever is told here is no part of the model
+
+
+def _silent(*_: Any) -> None:
+    """The hook of a block that is over."""
 
 
 def _repeats() -> bool:
