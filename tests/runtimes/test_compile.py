@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._dynamo.utils import warn_once_cache as warned
 
 from qact import NormedQAct, QAct
 from qact.kernels import recall
@@ -40,8 +41,10 @@ def trained(make) -> nn.Module:
     "name",
     ["relu", "normed", "paper", *(pytest.param(n, marks=pytest.mark.slow) for n in GENERAL)],
 )
+@pytest.mark.filterwarnings("error:Dynamo detected")
 def test_training_in_one_graph(name):
     torch.compiler.reset()
+    warned.clear()  # what dynamo has warned of in this process it would not say again
     plain = trained(LAYERS[name])
     other = copy.deepcopy(plain)
     compiled = torch.compile(other, fullgraph=True, backend="aot_eager")

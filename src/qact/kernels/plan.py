@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import torch
 from torch.nn import functional as F
 
 from qact.kernels.columns import MOST
@@ -81,12 +82,16 @@ def fuse(rule: Rule, level: Level) -> Plan | None:
     return None
 
 
-@lru_cache(maxsize=1024)
 def planned(
     rule: Rule, kind: str, steps: int = 0, eps_in: float | None = None, eps_out: float | None = None
 ) -> Plan:
     """One plan for equal ones, so that what an engine makes of it can be kept with it."""
-    return Plan(rule, kind, steps, eps_in, eps_out)
+    if torch.compiler.is_compiling():  # which keeps graphs; it warns of what else is kept
+        return Plan(rule, kind, steps, eps_in, eps_out)
+    return _kept(rule, kind, steps, eps_in, eps_out)
+
+
+_kept = lru_cache(maxsize=1024)(Plan)
 
 
 def table_columns(values: int, plan: Plan) -> int:
