@@ -24,6 +24,7 @@ from qact.kernels import pieces, reference
 from qact.kernels import stored as plain
 from qact.kernels.cpu import lookup as compiled
 from qact.kernels.cpu import pool
+from qact.kernels.cpu import record as records
 from qact.kernels.cpu.frame import FIRST
 from qact.kernels.cpu.lookup import DTYPES, lookup
 from qact.kernels.stored import Stored, store
@@ -118,7 +119,7 @@ def test_usual_contexts_are_cubics_and_odd_ones_keep_their_tables():
 
 def cubic(stored: Stored) -> bool:
     """Whether the first channel's cubics are read."""
-    return float(compiled._placed(stored)[1][0, 2]) != torch.inf
+    return float(records._placed(stored)[1][0, 2]) != torch.inf
 
 
 @pytest.mark.parametrize("scale", [2.0, -2.0, 0.0])
@@ -140,7 +141,7 @@ def test_without_the_instruction_lines_are_read(monkeypatch):
     curved = lookup(z, stored)
     stored.made.clear()
     with monkeypatch.context() as patch:
-        patch.setattr(compiled, "PERMUTES", False)
+        patch.setattr(records, "PERMUTES", False)
         lines = lookup(z, stored)
     torch.testing.assert_close(lines, plain.lookup(z, stored), rtol=0, atol=1e-6)
     assert 0 < float((lines - curved).abs().max()) <= float(stored.slack.max()) + 1e-6
@@ -158,15 +159,15 @@ def test_beyond_the_cubics_are_the_lines_of_the_table(word, scale, bins):
         place = torch.arange(-3, stored.table.shape[1] + 3, 0.37, dtype=torch.float64)
         place = place[torch.randperm(len(place))]  # both tails and the bulk side by side
         z = ((place + stored.offset) / stored.inverse.double()).float()[:, None, None]
-        record = compiled._records(stored)[0]
-        t = (z[:, 0, 0] - record[compiled.CENTRE]) * record[compiled.RATE]
-        far = (t < max(record[compiled.FAR], compiled.BEGIN)) | (t > compiled.END)
+        record = records._records(stored)[0]
+        t = (z[:, 0, 0] - record[records.CENTRE]) * record[records.RATE]
+        far = (t < max(record[records.FAR], records.BEGIN)) | (t > records.END)
         got, want = lookup(z, stored), plain.lookup(z.double(), stored)
         near = 2e-6 * float(stored.table.abs().max())
         assert ((got - want).abs()[far].max()) <= near, name
-        begin, rise, rest = (record[k] for k in (compiled.BEHIND, compiled.RISE, compiled.REST))
-        lengths.append(float(min(rest - begin, begin + compiled.WINDOW - rise)))  # up, or down
-    assert bins < 100 or max(lengths) > compiled.WINDOW > min(lengths)
+        begin, rise, rest = (record[k] for k in (records.BEHIND, records.RISE, records.REST))
+        lengths.append(float(min(rest - begin, begin + records.WINDOW - rise)))  # up, or down
+    assert bins < 100 or max(lengths) > records.WINDOW > min(lengths)
 
 
 # The same map with a gradient
@@ -536,14 +537,14 @@ def test_threads_that_come_first_at_once_read_one_record():
         want = layer(x)
     stored = layer.stored()
     start = threading.Barrier(2)
-    prepared = compiled._prepared
+    prepared = records.prepared
 
     def together(given: Stored):  # type: ignore[no-untyped-def]
         start.wait(900)  # both have found nothing
         return prepared(given)
 
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(2) as pool_:
-        patch.setattr(compiled, "_prepared", together)
+        patch.setattr(compiled, "prepared", together)
         stored.made.clear()
         read = []
         packed = compiled.run
@@ -552,8 +553,8 @@ def test_threads_that_come_first_at_once_read_one_record():
         )
         outputs = list(pool_.map(lambda _: lookup(x, stored), range(2)))
     assert all(torch.equal(output, want) for output in outputs)
-    records = FIRST + 4 * 2
-    assert read[0][records] == read[1][records] == stored.made["cpu"][1][0].data_ptr()
+    place = FIRST + 4 * 2
+    assert read[0][place] == read[1][place] == stored.made["cpu"][1][0].data_ptr()
 
 
 def test_refusals_are_those_of_the_layer():

@@ -218,9 +218,9 @@ def _qact(module: Any, box: Box) -> Box:
             at, value = k / (len(knots) - 1), along(column, box.low, module.dim).to(box.low.dtype)
             values.append(torch.where((ranks.low < at) & (at < ranks.high), value, corners.low))
         return _turning(module, box, corners, Box.around([*corners, *values]))
-    if level.activation is None and _grows(level):
+    if level.activation is None and level.grows:
         return corners
-    if level.activation not in CALLS or not _grows(level):
+    if level.activation not in CALLS or not level.grows:
         raise NotImplementedError(f"no interval bounds of the level {level.name!r}")
     activation = CALLS[level.activation]
     if activation in (nn.ReLU, nn.Sigmoid, nn.Tanh, nn.SELU):
@@ -228,13 +228,6 @@ def _qact(module: Any, box: Box) -> Box:
     # A table holds this level at its knots: all of them are values at a score within these bounds.
     scores = _leveled(module, box, level.linear())
     return _turning(module, box, corners, interval(activation(), scores))
-
-
-def _grows(level: levels.Level) -> bool:
-    """Whether a score is known to grow with the rank; one of another's making may turn."""
-    return level.score in (levels.uniform_score, levels.normal_score) or isinstance(
-        level.score, levels.Steps
-    )
 
 
 def _turning(module: QAct, box: Box, corners: Box, inside: Box) -> Box:

@@ -74,6 +74,11 @@ class Level:
             value = value + self.bias.to(u.dtype)
         return value if self.activation is None else self.activation(value)
 
+    @property
+    def grows(self) -> bool:
+        """Whether the score is known to grow with the rank; one of another's making may turn."""
+        return self.score in (uniform_score, normal_score) or isinstance(self.score, Steps)
+
     def linear(self) -> Level:
         """This level without its activation."""
         return replace(self, activation=None)
