@@ -284,6 +284,39 @@ def test_soft_top_k_sums_to_k(k, spread):
         assert (p.topk(k)[1].sort()[0] == x.topk(k)[1].sort()[0]).all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("gap", [0.0, 1e-3, 3.0, 20.0, 60.0, 100.0, 1e4, 1e30])
+def test_soft_top_k_of_two_classes_is_the_logistic_of_half_their_gap(gap, dtype):
+    """The sum near 1 has no digits left of what either misses; both dtypes were off by the gap."""
+    z = tensor([[gap, 0.0], [gap, 0.0]], dtype=dtype).add_(7.0).requires_grad_()
+    loss = losses.soft_top_k_loss(z, tensor([0, 1]), reduction="none")
+    (grad,) = torch.autograd.grad(loss.sum(), z)
+    half = (z[:, 0] - z[:, 1]).detach().double() / 2
+    signs = tensor([-1.0, 1.0], dtype=torch.float64)
+    eps = 20 * torch.finfo(dtype).eps
+    torch.testing.assert_close(loss.double(), F.softplus(signs * half), rtol=eps, atol=1e-37)
+    slope = signs * (signs * half).sigmoid() / 2
+    torch.testing.assert_close(
+        grad.double(), torch.stack([slope, -slope], 1), rtol=eps, atol=torch.finfo(dtype).tiny
+    )
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+@pytest.mark.parametrize("spread", [1.0, 20.0, 100.0, 1e4])
+def test_soft_top_k_is_the_same_in_single_precision(k, spread):
+    z = (spread * torch.randn(50, 7)).double()
+    y = torch.randint(7, (50,))
+    found = []
+    for dtype in (torch.float64, torch.float32):
+        x = z.to(dtype).requires_grad_()
+        value = losses.soft_top_k_loss(x, y, k=k, reduction="none")
+        (grad,) = torch.autograd.grad(value.sum(), x)
+        found.append((value.double().detach(), grad.double()))
+    (value, grad), (single, single_grad) = found
+    torch.testing.assert_close(single, value, rtol=1e-5, atol=1e-6 * spread)
+    torch.testing.assert_close(single_grad, grad, rtol=1e-3, atol=2e-7 * spread)
+
+
 def test_soft_top_k_refuses_as_many_as_there_are():
     with pytest.raises(ValueError, match="k=5 must be less than the 5 classes"):
         losses.soft_top_k(torch.zeros(1, C), C)

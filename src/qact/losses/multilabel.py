@@ -6,7 +6,6 @@ int64 for rows with one positive each.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -17,7 +16,8 @@ from qact import checks
 from qact.losses.registry import logit_loss
 from qact.losses.rows import log_loss, rowwise
 
-_STEPS = 60  # of a bisection that Newton's steps mostly end after six
+_STEPS = 60  # of a bisection that Newton's steps mostly end after four
+_APART = 30.0  # there a sigmoid is an exponential to the last digit of float64, nearly
 
 
 def _positives(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,19 +96,32 @@ def soft_top_k(scores: Tensor, k: int, *, alpha: float = 1.0) -> Tensor:
 def _soft_top_k(x: Tensor, k: int) -> Tensor:
     """``x + t`` with ``sum sigmoid(x + t) = k``: Newton's steps inside a bracket that is halved.
 
-    Of ``log sum sigmoid(x + t)``, which far to the left is a line of slope 1.
+    What the ``k`` largest miss is what all others have: ``sum sigmoid(-x - t)`` of these is ``sum
+    sigmoid(x + t)`` of those. Where they lie far apart a sum near ``k`` would have no digits left.
+    The logarithm of that ratio is a line of slope -2 there.
     """
-    x = x - x.amax(1, keepdim=True)  # what a row has in common would cost t its digits
+    largest, place = x.topk(k + 1, 1)
+    last, following, place = largest[:, k - 1 : k], largest[:, k:], place[:, :k]
+    x = x - (last + following) / 2  # what a row has in common would cost t its digits
+    # So far apart both are sums of exponentials: what both lose alike leaves the root.
+    excess = ((last - following) / 2 - _APART).clamp_min_(0)
+    below = excess - x.abs()
+    above = below.gather(1, place)
     odds = torch.tensor(k / (x.shape[1] - k), dtype=x.dtype, device=x.device).log()
-    low, high = odds.expand(len(x), 1), odds - x.amin(1, keepdim=True)
-    # sigmoid(u) < exp(u): the root lies to the right of that of the sum of exponentials.
-    t = (math.log(k) - x.logsumexp(1, keepdim=True)).maximum(low)
+    low = odds - x.amax(1, keepdim=True) + excess
+    high = odds - x.amin(1, keepdim=True) - excess
+    # Right between two distant sides, and near the root of one large side.
+    mass, top = (e.exp().sum(1, keepdim=True) for e in (below, above))
+    t = (top.log1p() - (mass - top).log1p()).maximum(low).minimum(high)
     for _ in range(_STEPS):
-        p = (x + t).sigmoid_()
-        total = p.sum(1, keepdim=True)
-        low, high = torch.where(total < k, t, low), torch.where(total < k, high, t)
-        slope = p.addcmul_(p, p, value=-1).sum(1, keepdim=True)
-        step = t - (total / k).log_() * total / slope
+        misses = (above - t).sigmoid_()
+        p = (below + t).sigmoid_().scatter_(1, place, misses)
+        missed = misses.sum(1, keepdim=True)
+        had = p.sum(1, keepdim=True) - missed
+        fall = misses.addcmul_(misses, misses, value=-1).sum(1, keepdim=True)
+        rise = p.addcmul_(p, p, value=-1).sum(1, keepdim=True) - fall
+        step = t + (missed / had).log_() / (fall / missed + rise / had)
+        low, high = torch.where(had < missed, t, low), torch.where(had < missed, high, t)
         near = (step >= low) & (step <= high)  # an end is the root itself, once it is found
         new = torch.where(near, step, (low + high) / 2)
         # After a step of Newton's the error is of the order of its square.
@@ -146,20 +159,19 @@ def soft_top_k_loss(
 
     def form(z: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         at = _soft_top_k(z * alpha, k)
-        p = at.sigmoid()
+        misses = (-at).sigmoid()
         if target.ndim == 1:
             own = target[:, None]
-            value, miss = softplus(-at.gather(1, own))[:, 0], 1 - p.gather(1, own)
+            value, miss = softplus(-at.gather(1, own))[:, 0], misses.gather(1, own)
             total_miss = miss
         else:
             positive, share = _positives(z, target)
             value = (softplus(-at).mul_(positive) * share).sum(1)
-            miss = (1 - p).mul_(positive).mul_(share)
+            miss = misses.mul_(positive).mul_(share)
             total_miss = miss.sum(1, keepdim=True)
-        v = p.addcmul_(p, p, value=-1)
-        # A row whose v has vanished lies at a vertex; there t does not move.
-        total = v.sum(1, keepdim=True)
-        gradient = v.mul_(torch.where(total > 0, total_miss / total, 0) * alpha)
+        # By which share each moves t: v over its sum, which stays where all v have vanished.
+        far = at.abs_().neg_()
+        gradient = (far - 2 * far.exp().log1p_()).softmax(1).mul_(total_miss * alpha)
         if target.ndim == 1:
             return value, gradient.scatter_add_(1, own, miss * -alpha)
         return value, gradient.sub_(miss, alpha=alpha)
