@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "qact"
 # From the ground up. What stands in one line could stand in any order.
 ORDER = (
     *("_compat", "_aliases", "locks", "atomic", "checks"),
-    *("registry", "extras", "files", "notebook"),
+    *("registry", "extras", "files", "notebook", "terminal"),
     *("first_order", "rank", "vectors", "kernels"),
     *("context", "functional", "surgery"),
     "nn",

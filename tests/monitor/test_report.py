@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -144,6 +145,18 @@ def test_the_commands(served, tmp_path):
     assert found.exit_code == 2
     assert "is no store of windows" in found.output
     assert view(Seen.of(Store(folder)), 0.01).row_count == 4
+
+
+def test_a_narrow_terminal_has_the_latest_windows(served):
+    """They stand at the right, where Rich cuts."""
+    _, folder = served
+    seen = Seen.of(Store(folder))
+    seen = replace(seen, windows=seen.windows * 40, distances=seen.distances * 40)
+    wide, narrow = (view(seen, 0.01, columns).columns for columns in (200, 30))
+    bars = [(list(w.cells), list(n.cells)) for w, n in zip(wide[3:], narrow[3:], strict=True)]
+    for whole, few in zip(*bars[0], strict=True):
+        assert len(whole) == 40
+        assert whole[-10:] == few
 
 
 def test_prometheus_is_told(served):

@@ -10,6 +10,7 @@ import os
 import sys
 
 from qact import __version__, checks
+from qact.cli.standard import take_any_terminal
 from qact.extras import MissingExtraError, hint, needed
 
 COMMANDS = ("bench", "corrupt", "download", "evaluate", "list", "monitor", "report", "train")
@@ -18,6 +19,7 @@ COMMANDS = ("bench", "corrupt", "download", "evaluate", "list", "monitor", "repo
 def app() -> None:
     """Run the command line; what the system refuses outside of a command is one line too."""
     try:
+        take_any_terminal()
         try:
             _run(sys.argv[1:])
         finally:

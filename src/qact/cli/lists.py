@@ -23,13 +23,15 @@ def _list_names() -> None:
     from qact.corruptions import corruptions
     from qact.corruptions.augment import AUGMENTATIONS
     from qact.datasets import names as data_sets
+    from qact.terminal import print_whole
 
     console = Console()
     table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)  # a name that is cut can be asked for by nobody
     for entry in list_rivals():
         table.add_row(entry.name, "control" if entry.control else "", entry.paper)
     console.print("[bold]activations[/] (--activation)")
-    console.print(table)
+    print_whole(table, console)
     for title, names in (
         ("corruptions[/] (--corruption)", corruptions("all") + corruptions("own")),
         ("data[/] (--data)", [*data_sets(shifted=False), "a folder of images", "an .npz file"]),

@@ -8,6 +8,7 @@ from pathlib import Path
 from qact.extras import needed
 from qact.monitor.report import Seen, short
 from qact.monitor.store import Store
+from qact.terminal import print_whole
 
 with needed("watching a store", "bench"):
     from rich.console import Console
@@ -16,7 +17,8 @@ with needed("watching a store", "bench"):
     from rich.table import Table
 
 BARS = " ▁▂▃▄▅▆▇█"
-SHOWN = 40  # windows
+SHOWN, FEWEST = 40, 10  # windows
+BESIDE = 22  # columns of distance, p-value and what is between
 
 
 def watch(folder: str | Path, *, rate: float = 0.01, every: float | None = 2.0) -> None:
@@ -27,17 +29,26 @@ def watch(folder: str | Path, *, rate: float = 0.01, every: float | None = 2.0) 
     """
     store, console = Store(folder, create=False), Console()
     if every is None:
-        console.print(view(Seen.of(store, SHOWN), rate))
+        print_whole(view(Seen.of(store, SHOWN), rate, console.width), console)
         return
-    with Live(view(Seen.of(store, SHOWN), rate), console=console, auto_refresh=False) as live:
+
+    def now() -> Table:
+        return view(Seen.of(store, SHOWN), rate, console.width)
+
+    with Live(now(), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(every)
-            live.update(view(Seen.of(store, SHOWN), rate), refresh=True)
+            live.update(now(), refresh=True)
 
 
-def view(seen: Seen, rate: float) -> Table:
-    """A table of signals: distance and p-value now, and a bar for each of the latest windows."""
-    latest, history = seen.windows[-1], seen.distances[-SHOWN:]
+def view(seen: Seen, rate: float, columns: int = 80) -> Table:
+    """A table of signals: distance and p-value now, and a bar for each of the latest windows.
+
+    In less than 80 columns there are fewer bars, those of the latest windows.
+    """
+    names = [short(name) for name in seen.signals]
+    room = columns - max(map(len, ("signal", *names))) - BESIDE
+    latest, history = seen.windows[-1], seen.distances[-max(FEWEST, min(SHOWN, room)) :]
     p = "not tested" if latest.p is None else f"p = {latest.p:.2g}"
     standing = latest.p is not None and latest.p <= rate
     state = "[bold red]alarm[/]" if standing else "sound" if latest.p is not None else ""
@@ -48,14 +59,14 @@ def view(seen: Seen, rate: float) -> Table:
         box=None,
         pad_edge=False,
     )
-    table.add_column("signal")
+    table.add_column("signal", no_wrap=True)
     for head in ("distance", "p"):
-        table.add_column(head, justify="right")
+        table.add_column(head, justify="right", no_wrap=True)
     table.add_column(f"{len(history)} windows", no_wrap=True)
     most = max((v or 0.0 for row in history for v in row.values()), default=0.0) or 1.0
-    for name in seen.signals:
+    for name, shown in zip(seen.signals, names, strict=True):
         own, value = latest.p_values.get(name), history[-1].get(name)
         cells = ["–" if v is None else f"{v:.3f}" for v in (value, own)]
         bars = "".join(BARS[round(8 * (row.get(name) or 0.0) / most)] for row in history)
-        table.add_row(escape(short(name)), *cells, bars)
+        table.add_row(escape(shown), *cells, bars)
     return table

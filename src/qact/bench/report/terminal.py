@@ -18,6 +18,7 @@ from qact.bench.report.ranking import FEW, ranked, score, seconds
 from qact.bench.report.streams import BASES, Column, Streamed, legend, over_severity
 from qact.bench.report.summary import Summary
 from qact.bench.report.text import counted, points, shown, spread
+from qact.terminal import print_whole
 
 MARK = "◆"
 Cells = tuple[str, list[str]]  # heading, one cell per method
@@ -41,14 +42,14 @@ def print_summary(summary: Summary, console: Console) -> None:
         table = _table(summary, metric, spread=True)
         whole = console.measure(table, options=console.options.update(max_width=10_000))
         fits = whole.maximum <= console.width
-        console.print(table if fits else _table(summary, metric, spread=False))
+        print_whole(table if fits else _table(summary, metric, spread=False), console)
     console.print()
     for adaptation in summary.adaptations:
         line = _plain(show_header=False)
         line.add_row(
             Text(adaptation.ljust(10), style="cyan"), Text(describe(adaptation), style="dim")
         )
-        console.print(line)
+        print_whole(line, console)
     _print_leaks(summary, console)
     _print_gaps(summary, console)
     _print_costs(summary, console)
@@ -125,7 +126,7 @@ def _print_costs(summary: Summary, console: Console) -> None:
             predicted = (costs["predict_ms"].get(a) for a in summary.timed)
             cells = (costs["step_ms"], costs["kept_mib"], *predicted)
             table.add_row(f"   {name}", *("–" if c is None else f"{c:.2f}" for c in cells))
-    console.print(table)
+    print_whole(table, console)
 
 
 def print_streams(streamed: Streamed, console: Console) -> None:
@@ -198,7 +199,7 @@ def _print_blocks(methods: list[str], units: list[list[Cells]], console: Console
         for index, method in enumerate(methods):
             style = "yellow" if method in BASES else ""
             table.add_row(Text(method), *(cells[index] for _, cells in block), style=style)
-        console.print(table)
+        print_whole(table, console)
 
 
 def print_ranking(summary: Summary, console: Console) -> None:
@@ -217,7 +218,7 @@ def print_ranking(summary: Summary, console: Console) -> None:
         table.add_row(
             str(place), name, *_rank_cells(summary, name, base), style=_rank_style(summary, name)
         )
-    console.print(table)
+    print_whole(table, console)
     console.print(Text(_rank_legend(summary, base), style="dim"))
 
 
@@ -271,7 +272,7 @@ def print_published(summary: Summary, console: Console) -> None:
         table.add_row(p.method, p.model, p.regime, *p.numbers(), style="dim")
     for row in ours(summary):
         table.add_row(*row, style="bold")
-    console.print(table)
+    print_whole(table, console)
     console.print(Text(NOTE, style="dim"))
 
 
@@ -320,7 +321,7 @@ def _print_means(
         table.add_column(heading, justify="right")
     for name, found in means.items():
         table.add_row(name, *(f"{100 * found[c]:.1f}" if c in found else "–" for c in columns))
-    console.print(table)
+    print_whole(table, console)
 
 
 def _plain(**options: Any) -> Table:
