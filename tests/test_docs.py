@@ -134,6 +134,18 @@ def test_a_broken_link_is_found(tmp_path):
     assert broken_links(page) == ["#b", "gone.md"]
 
 
+def test_pictures_are_legible_on_dark_pages():
+    """One has colours for either scheme, and stands on the page, or it stands on white."""
+    (sheet,) = (ROOT / "docs/stylesheets").glob("*.css")
+    (whites,) = re.findall(r"img:is\(([^{]*)\) \{\s*background: white;", sheet.read_text())
+    parts = re.findall(r'\[src[*$]="(/[^"]*)"\]', whites)
+    pictures = [*(ROOT / "docs/images").rglob("*.svg")]
+    assert pictures
+    for path in pictures:
+        on_white = any(part in f"/{path.name}" for part in parts)
+        assert on_white != ("prefers-color-scheme: dark" in path.read_text()), path.name
+
+
 def test_the_site_builds_strictly_and_asks_nobody(tmp_path):
     pytest.importorskip("mkdocs")
     pytest.importorskip("material")
