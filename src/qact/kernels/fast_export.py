@@ -150,8 +150,9 @@ def _moving(values: Tensor, still: Tensor) -> tuple[Tensor, Tensor]:
 def _filled(stored: Stored, begin: Tensor, end: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """The table (C, size) and its cells per bin (C,): NaN, an outer cell, inner ones, another."""
     cells = (size - 3) / (end - begin)
-    middle = (torch.arange(size - 3, device=begin.device) + 0.5) / cells[:, None]
-    ends = torch.tensor([-torch.inf, torch.inf], device=begin.device).expand(len(begin), 2)
+    middle = torch.arange(size - 3, device=begin.device, dtype=torch.float64) + 0.5
+    middle = middle / cells[:, None]
+    ends = begin.new_tensor([-torch.inf, torch.inf]).expand(len(begin), 2)
     below, above = _at(stored, ends).split(1, 1)
     inner = _at(stored, begin[:, None] + middle)
     return torch.cat([torch.full_like(below, torch.nan), below, inner, above], 1), cells

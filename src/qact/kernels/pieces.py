@@ -108,7 +108,7 @@ def _fitted(
     """What makes `Pieces`, between two edges (C,) and (C,)."""
     places, solve, powers = (t.to(table.device) for t in (_PLACES, _SOLVE, _POWERS))
     begin, width, floored = _cut(table, floor[:, 0], low, high, zero)
-    middle = torch.arange(PIECES, device=table.device) + 0.5
+    middle = torch.arange(PIECES, device=table.device, dtype=torch.float64) + 0.5
     edge = begin[:, None, None] + width[:, None, None] * (middle[:, None] + places)
     want = _lines(table, edge.flatten(1)).view_as(edge)
     left, right = want[..., :1], want[..., -1:]

@@ -53,7 +53,7 @@ def _windows(stored: Stored) -> list[Tensor]:
     rest = torch.where(moves, edge + 1, 0).amax(1)
     pieces = stored.pieces
     if pieces is None:
-        return [rise.float(), rest.float(), *[torch.zeros(len(moves))] * 2]
+        return [rise.float(), rest.float(), *[torch.zeros(len(moves), dtype=torch.float32)] * 2]
     end, left = pieces.begin + PIECES * pieces.width, pieces.width < 0
     before = torch.where(left, pieces.begin, pieces.begin - WINDOW)
     behind = torch.where(left, end - WINDOW, end)
@@ -69,8 +69,8 @@ def _placed(stored: Stored) -> tuple[Tensor, Tensor]:
     """
     channels, pieces = len(stored.least), stored.pieces
     if pieces is None or not PERMUTES:
-        none = torch.tensor([0.0, 1.0, torch.inf])
-        return torch.zeros(channels, NUMBERS), none.repeat(channels, 1)
+        none = torch.tensor([0.0, 1.0, torch.inf], dtype=torch.float32)
+        return none.new_zeros(channels, NUMBERS), none.repeat(channels, 1)
     scale, shift = stored.scale.double(), stored.shift.double()
     middle = stored.offset + pieces.begin - BEGIN * pieces.width
     centre = (middle / stored.inverse.double() - shift) / scale
