@@ -70,3 +70,10 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ImportError, match=r"qact\[bench\]"):
         plots.severity_curves({})
+
+
+@pytest.mark.filterwarnings("error")
+def test_nothing_that_is_drawn_is_warned_of():
+    plots.reliability_diagram(*case())
+    plots.severity_curves({"a": {5: [0.2, 0.4], 0: [0.1]}})
+    plots.risk_coverage_curves({"a": case()})

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,11 +74,13 @@ def reliability_diagram(
 
 def _draw_bins(upper: Any, lower: Any, bins: Reliability) -> None:
     used = bins.count > 0
-    x, y, n = (part[used].cpu() for part in (bins.confidence, bins.accuracy, bins.count))
+    y, n = bins.accuracy[used], bins.count[used]
     low, high = wilson_interval(y, n)
-    upper.fill_between(x, low, high, alpha=0.2, linewidth=0)
-    upper.errorbar(x, y, (y - low, high - y), marker="o", markersize=4, linewidth=1, capsize=2)
-    lower.bar(x, n, width=0.6 / len(bins.count))
+    errors = _arrays(y - low, high - y)
+    x, rate, height, *band = _arrays(bins.confidence[used], y, n, low, high)
+    upper.fill_between(x, *band, alpha=0.2, linewidth=0)
+    upper.errorbar(x, rate, errors, marker="o", markersize=4, linewidth=1, capsize=2)
+    lower.bar(x, height, width=0.6 / len(bins.count))
 
 
 def severity_curves(
@@ -108,8 +111,9 @@ def severity_curves(
         values = [torch.tensor(list(curve[s]), dtype=torch.float64) for s in severities]
         mean = torch.stack([v.mean() for v in values])
         sd = torch.stack([v.std() if len(v) > 1 else v.new_zeros(()) for v in values])
-        axes.fill_between(severities, mean - sd, mean + sd, alpha=0.2, linewidth=0)
-        axes.plot(severities, mean, marker="o", markersize=4, label=name)
+        low, middle, high = _arrays(mean - sd, mean, mean + sd)
+        axes.fill_between(severities, low, high, alpha=0.2, linewidth=0)
+        axes.plot(severities, middle, marker="o", markersize=4, label=name)
     axes.set(xlabel="severity (0 = clean)", ylabel=label)
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
@@ -137,11 +141,16 @@ def risk_coverage_curves(
     axes = _axes(1) if axes is None else axes
     for name, (probs, labels) in predictions.items():
         share, risk = risk_coverage(probs, labels)
-        axes.plot(share.cpu(), risk.cpu(), label=f"{name} (AURC {risk.mean():.3f})")
+        axes.plot(*_arrays(share, risk), label=f"{name} (AURC {risk.mean():.3f})")
     axes.set(xlabel="coverage", ylabel="error rate", xlim=(0, 1))
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False)
     return axes.figure
+
+
+def _arrays(*tensors: Tensor) -> tuple[np.ndarray, ...]:
+    """Return what matplotlib draws: numpy warns where it must wrap its results as tensors."""
+    return tuple(tensor.cpu().numpy() for tensor in tensors)
 
 
 def _axes(rows: int, **ratios: Any) -> Any:
