@@ -225,7 +225,9 @@ class Context(nn.Module):
         and with it the bandwidth. A channel whose batch is not finite is left as it was.
         """
         seen = seen.to(self.mass.dtype)
-        rate = torch.clamp_min(1.0 / (self.batches + 1), momentum or 0.0).to(self.mass.dtype)
+        rate = torch.clamp_min(1.0 / (self.batches + 1).float(), momentum or 0.0).to(
+            self.mass.dtype
+        )
         self.take(moved(self.histogram, seen, rate), 1)
 
     def following(self, momentum: float | None) -> tuple[Context, float | None] | None:

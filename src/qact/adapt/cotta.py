@@ -91,6 +91,8 @@ class CoTTA(Gradient):
     @torch.no_grad()
     def _restore(self) -> None:
         for name, parameter in zip(self.names, self.params, strict=True):
-            jumps = torch.rand(parameter.shape, generator=self.draw) < self.restore
+            jumps = (
+                torch.rand(parameter.shape, generator=self.draw, dtype=torch.float32) < self.restore
+            )
             source = self._start[name].to(parameter)
             parameter.copy_(torch.where(jumps.to(parameter.device), source, parameter))

@@ -43,7 +43,7 @@ class T3A(Method):
     def begin(self) -> None:
         """The rows of the last layer are the first supports."""
         rows = wide(self.head.weight.detach())
-        self.templates = torch.zeros(self.head.out_features, rows.shape[1]).to(rows)
+        self.templates = rows.new_zeros(self.head.out_features, rows.shape[1])
         self.supports, self.labels = rows[:0], torch.empty(0, dtype=torch.long, device=rows.device)
         self.entropies = rows[:0, 0]
         bias = None if self.head.bias is None else widest(self.head.bias)

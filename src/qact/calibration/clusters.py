@@ -23,7 +23,9 @@ def clustered(
     taken = least * many // (75 + many)
     number = taken // 2
     device = scores.device
-    used = torch.rand(len(labels), generator=generator).to(device) < taken / max(least, 1)
+    used = torch.rand(len(labels), generator=generator, dtype=torch.float32).to(
+        device
+    ) < taken / max(least, 1)
     levels = torch.tensor([0.5, 0.6, 0.7, 0.8, 0.9, 1 - alpha], dtype=torch.float64, device=device)
     here = torch.bincount(labels[used], minlength=classes)
     known = torch.nonzero(here >= math.ceil(1 / alpha - 1e-9) - 1)[:, 0]

@@ -40,9 +40,11 @@ def temper(module: nn.Module, scores: list[Tensor], name: str) -> float:
         raise ValueError(f"warm_start gave {name!r} no scores")
     fields = [_Field(z[: max(1, ROWS // z.shape[-2])]) for z in scores[:4]]
     heads = scores[0].shape[1]
-    best = torch.full((heads,), float(_get(module, known).mean()))
+    best = torch.full((heads,), float(_get(module, known).mean()), dtype=torch.float32)
     for factor in (30 ** (1 / 12), 30 ** (1 / 144)):  # the second grid spans a step of the first
-        tried = best * factor ** torch.arange(-12.0, 13.0)[:, None]  # (25, heads)
+        tried = (
+            best * factor ** torch.arange(-12.0, 13.0, dtype=torch.float32)[:, None]
+        )  # (25, heads)
         errors = torch.stack([_error(module, known, row, fields) for row in tried])
         if not _per_head(module):
             errors = errors.sum(1, keepdim=True).expand(-1, heads)
@@ -67,7 +69,7 @@ def _per_head(module: nn.Module) -> bool:
 def _get(module: Any, known: str) -> Tensor:
     if isinstance(module, maps.Map):
         usual = inspect.signature(module.function).parameters[known].default
-        return torch.tensor(float(module.options.get(known, usual)))
+        return torch.tensor(float(module.options.get(known, usual)), dtype=torch.float32)
     value: Tensor = getattr(module, known)
     return value
 

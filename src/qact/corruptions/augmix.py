@@ -48,7 +48,7 @@ def augmix(
     ends = torch.cat([torch.zeros_like(cuts[:, :0].sum(1, True)), cuts], 1)
     weight = torch.cat([cuts, torch.ones_like(ends[:, :1])], 1) - ends
     share = draws.uniform(1, 1, 1)
-    mixed = torch.zeros(images.shape, device=images.device)
+    mixed = torch.zeros(images.shape, device=images.device, dtype=torch.float32)
     for k in range(width):
         length, chain = draws.integers(depth), levels.clone()
         for step in range(depth):

@@ -67,7 +67,7 @@ def saturate(x: Tensor, constant: tuple[float, float], draws: Draws) -> Tensor:
     spread = value - low
     saturation = torch.where(value > 0, spread / value, 0.0)
     wanted = (saturation * factor + offset).clamp_(0, 1)
-    red = torch.tensor([0.0, 1.0, 1.0], device=x.device).view(1, 3, 1, 1)
+    red = x.new_tensor([0.0, 1.0, 1.0]).view(1, 3, 1, 1)
     below = torch.where(spread > 0, (value - x) / spread, red)  # 0 at the largest channel
     return value - below * (wanted * value)
 

@@ -66,8 +66,8 @@ def _table(scale: str, octaves: int, device: torch.device) -> tuple[Tensor, Tens
     level = (constant.square() + _SPREAD * left.square().sum(1, keepdim=True)).sqrt()
     absent = torch.zeros(len(found), octaves - kept.shape[1], dtype=torch.float64)
     sizes = torch.cat([level, absent, kept], 1).float().to(device)
-    colours = torch.tensor(_COLOURS, device=device)
-    return colours, torch.tensor(cubics, device=device), sizes
+    colours = torch.tensor(_COLOURS, device=device, dtype=torch.float32)
+    return colours, torch.tensor(cubics, device=device, dtype=torch.float32), sizes
 
 
 def ice(x: Tensor, draws: Draws) -> Tensor:

@@ -147,6 +147,6 @@ def spatter(x: Tensor, constant: tuple[float, ...], draws: Draws) -> Tensor:
         thick = cover * (cover >= 0.8)
     else:
         thick = water(liquid[:, 0], threshold)[:, None]
-    colour = torch.tensor(COLOURS[bool(mud)], device=x.device).view(1, 3, 1, 1)
+    colour = x.new_tensor(COLOURS[bool(mud)]).view(1, 3, 1, 1)
     colour = colour if x.shape[1] == 3 else grey(colour)
     return x * (1 - thick) + colour * thick if mud else x + thick * strength * colour

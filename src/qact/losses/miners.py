@@ -327,7 +327,8 @@ class UniformHistogramMiner(Miner):
         place = place.clamp_max(self.num_bins - 1)
         order, size = place.argsort(stable=True), torch.bincount(place, minlength=self.num_bins)
         start, some = size.cumsum(0) - size, size > 0
-        draw = torch.rand(int(some.sum()), count, generator=self.generator).to(d.device)
+        draw = torch.rand(int(some.sum()), count, generator=self.generator, dtype=torch.float32)
+        draw = draw.to(d.device)
         pick = (start[some, None] + (draw * size[some, None]).long()).flatten()
         chosen = order[pick]
         return anchor[chosen], other[chosen]

@@ -96,8 +96,10 @@ class SampledSoftmax(Head):
         rest = self.classes - len(own)
         drawn = min(rest, max(0, math.ceil(self.rate * self.classes) - len(own)))
         device = target.device if self.generator is None else self.generator.device
-        order = torch.rand(self.classes, generator=self.generator, device=device).to(target.device)
+        order = torch.rand(
+            self.classes, generator=self.generator, device=device, dtype=torch.float32
+        ).to(target.device)
         some = order.index_fill_(0, own, 2.0).topk(len(own) + drawn)[1].sort()[0]
         share = math.log(rest / drawn) if drawn else 0.0
-        correction = torch.full((len(some),), share, device=target.device)
+        correction = torch.full_like(some, share, dtype=torch.float32)
         return some, correction.index_fill_(0, torch.searchsorted(some, own), 0.0)

@@ -33,7 +33,9 @@ def choose_seeds(
         raise ValueError(f"seeds={count!r} must be an integer >= 1 or a share in (0, 1) per class")
     device = labels.device
     noise_device = device if generator is None else generator.device
-    noise = torch.rand(len(labels), generator=generator, device=noise_device).to(device)
+    noise = torch.rand(
+        len(labels), generator=generator, device=noise_device, dtype=torch.float32
+    ).to(device)
     shuffled = noise.argsort()
     order = shuffled[labels[shuffled].argsort(stable=True)]  # by class, at random within it
     _, inverse, size = labels.unique(return_inverse=True, return_counts=True)

@@ -70,11 +70,13 @@ def difference(reference: Reference, window: Window) -> float:
 def weighted(reference: Reference, window: Window, slices: int = 10) -> float:
     """Mean accuracy of slices of confidence, weighted by the window's share of each slice."""
     confidence, hits = reference.confidence.double(), reference.hits.double()
-    ends = torch.quantile(confidence, torch.linspace(0, 1, slices + 1).double()[1:-1]).unique()
+    ends = torch.quantile(
+        confidence, torch.linspace(0, 1, slices + 1, dtype=torch.float32).double()[1:-1]
+    ).unique()
     place = torch.bucketize(confidence, ends, right=True)
     count = torch.bincount(place, minlength=len(ends) + 1).double()
     right = torch.bincount(place, hits, minlength=len(ends) + 1)
-    share = torch.cat([torch.zeros(1), _share_below(window, ends), torch.ones(1)]).diff()
+    share = torch.cat([ends.new_zeros(1), _share_below(window, ends), ends.new_ones(1)]).diff()
     return float(
         (share * right / count.clamp_min(1)).sum() / share[count > 0].sum().clamp_min(1e-9)
     )

@@ -88,7 +88,7 @@ class Signal:
         """What :meth:`arrays` has said."""
         frame = Frame(part["frame"][0].int(), part["frame"][1])
         grid = Grid(part["grid"][0].int(), part["grid"][1], part["mass"].shape[1])
-        blank = torch.zeros(len(part["mass"]))
+        blank = torch.zeros(len(part["mass"]), dtype=torch.float32)
         histogram = Histogram(part["mass"], part["moment"], grid, blank, blank)
         return cls(
             frame,

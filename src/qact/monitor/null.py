@@ -59,8 +59,8 @@ def rounded(images: int) -> int:
 def _counts(draws: int, size: int, kept: int, generator: torch.Generator) -> Tensor:
     """How often each of ``kept`` images is drawn in ``size``, with replacement: (draws, kept)."""
     index = torch.randint(kept, (draws, size), generator=generator)
-    blank = torch.zeros(draws, kept)
-    return blank.scatter_add_(1, index, torch.ones(()).expand(draws, size))
+    blank = torch.zeros(draws, kept, dtype=torch.float32)
+    return blank.scatter_add_(1, index, blank.new_ones(()).expand(draws, size))
 
 
 def _tail(ordered: Tensor, values: Tensor) -> Tensor:

@@ -75,7 +75,7 @@ class Reference:
     signals: dict[str, Signal]
     images: int
     positions: int | None
-    confidence: Tensor = field(default_factory=lambda: torch.zeros(0))
+    confidence: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float32))
     hits: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     draws: int = DRAWS
     seed: int = 0

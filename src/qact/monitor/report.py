@@ -232,9 +232,11 @@ def _density(axes: Any, signal: Signal, window: Window, name: str, channel: int)
     """Both on the same 48 cells between the extreme edges of either."""
     both = signal.histogram, window.histograms[name]
     contexts = [sketch.context(one) for one in both]
-    ends = torch.stack([c.quantile(torch.tensor([0.001, 0.999]))[channel] for c in contexts])
+    ends = torch.stack(
+        [c.quantile(torch.tensor([0.001, 0.999], dtype=torch.float32))[channel] for c in contexts]
+    )
     low, high = float(ends.amin()), float(ends.amax())
-    edges = torch.linspace(low, high if high > low else low + 1, 49)
+    edges = torch.linspace(low, high if high > low else low + 1, 49, dtype=torch.float32)
     grid = edges[:, None].expand(-1, len(signal.histogram.mass))
     width = float(edges[1] - edges[0])
     for index, context in enumerate(contexts):

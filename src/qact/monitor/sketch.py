@@ -101,5 +101,5 @@ def below(histogram: Histogram, cells: Tensor, exponent: Tensor) -> Tensor:
 def nothing(frame: Frame) -> Histogram:
     """A sketch of no values."""
     blank = torch.zeros(frame.channels, BINS, dtype=torch.float64)
-    zero = torch.zeros(frame.channels)
+    zero = torch.zeros(frame.channels, dtype=torch.float32)
     return Histogram(blank, blank.clone(), frame.grid, zero, zero.clone())

@@ -211,8 +211,8 @@ def from_cells(
     target = cell >> halvings
     mass, moment = (torch.as_tensor(part).double() for part in (mass, moment))
     moment = (mass * (cell - (target << halvings)) + moment) * torch.exp2(-halvings.double())
-    place, blank = (channel, target - grid.offset[channel]), torch.zeros(channels, sketch.BINS)
-    masses, moments = (
-        blank.double().index_put(place, part, accumulate=True) for part in (mass, moment)
-    )
-    return Histogram(masses, moments, grid, torch.zeros(channels), torch.zeros(channels))
+    place = channel, target - grid.offset[channel]
+    blank = torch.zeros(channels, sketch.BINS, dtype=torch.float64)
+    masses, moments = (blank.index_put(place, part, accumulate=True) for part in (mass, moment))
+    none = torch.zeros(channels, dtype=torch.float32)
+    return Histogram(masses, moments, grid, none, none.clone())

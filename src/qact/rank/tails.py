@@ -37,7 +37,7 @@ def extent(tails: Tensor, count: Tensor) -> tuple[Tensor, Tensor]:
     low, high = tails.gather(1, rank - 1), tails.gather(1, (known - rank).clamp_min(0))
     reach = torch.where(high > low, REACH * (high - low), torch.inf)
     held = (tails >= low - reach) & (tails <= high + reach)
-    spare = (SHARE * known).long()
+    spare = (SHARE * known.float()).long()
     slot = torch.arange(size, device=tails.device)
     held |= (slot >= spare) & (slot < known - spare) & (count <= size)[:, None]
     held &= there

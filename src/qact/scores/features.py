@@ -259,8 +259,8 @@ class SDM(Score):
         alike = self.classes[where[:, skip:]] == f.argmax(1)[:, None]
         q = alike.long().cumprod(1).sum(1)
         below = torch.searchsorted(self.nearest, distance[:, skip].contiguous())
-        d = 1 - below / len(self.nearest)
-        return unsure(f * (d * (2 + q).log())[:, None].to(f.dtype))
+        d = 1 - below.float() / len(self.nearest)
+        return unsure(f * (d * (2.0 + q.float()).log())[:, None].to(f.dtype))
 
     def _neighbours(self, features: Tensor, count: int) -> tuple[Tensor, Tensor]:
         """Distances and places (N, count) of the nearest of the bank, ascending."""
@@ -305,7 +305,10 @@ class TSimilarity(Score):
         width, classes = a.shape[1], outputs.logits.shape[1]
         # Features in units of their own, or the step of Adam would mean something else each time.
         unit = float(a.double().std(correction=0)) or 1.0
-        start = torch.randn(self.heads, classes, width, generator=draw) * width**-0.5
+        start = (
+            torch.randn(self.heads, classes, width, generator=draw, dtype=torch.float32)
+            * width**-0.5
+        )
         weight = nn.Parameter(start.to(a))
         bias = nn.Parameter(a.new_zeros(self.heads, classes))
         optimizer = torch.optim.Adam([weight, bias], lr=0.05)

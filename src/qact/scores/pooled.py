@@ -36,7 +36,7 @@ def pooled_quantile(context: Context, level: float) -> Tensor:
         >>> bool((pooled_quantile(context, 0.5) - 99.5).abs() < 1)
         True
     """
-    ends = context.quantile(torch.tensor([0.0, level, 1.0], device=context.mean.device))
+    ends = context.quantile(context.mean.new_tensor([0.0, level, 1.0]))
     share = (context.count / context.count.sum()).to(context.mean.dtype)
     low, high = ends[:, 1].min(), ends[:, 1].max()  # the pooled one lies between the channels' own
     while True:

@@ -121,7 +121,7 @@ def exchanged(a: Sequence[float], b: Sequence[float], draws: int = 9999, seed: i
     """
     joint = torch.tensor([*a, *b], dtype=torch.float64)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.rand(draws, len(joint), generator=generator).argsort(1)
+    order = torch.rand(draws, len(joint), generator=generator, dtype=torch.float32).argsort(1)
     rows = joint[order]
     gaps = (rows[:, : len(a)].mean(1) - rows[:, len(a) :].mean(1)).abs()
     found = (joint[: len(a)].mean() - joint[len(a) :].mean()).abs()

@@ -100,7 +100,7 @@ class _Best:
 
     def __init__(self, latents: int, top: int) -> None:
         self._top, self._inputs, self._count = top, 0, 0
-        self._values = torch.zeros(0, latents)
+        self._values = torch.zeros(0, latents, dtype=torch.float32)
         self._index = torch.zeros(2, 0, latents, dtype=torch.int64)  # input and position
         self._active = torch.zeros(latents, dtype=torch.int64)
 

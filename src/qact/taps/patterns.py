@@ -14,6 +14,11 @@ from qact import checks
 from qact.activations.intervals import Box
 
 
+def counting() -> torch.dtype:
+    """The default dtype, float32 at least: half precision counts to 256."""
+    return torch.promote_types(torch.get_default_dtype(), torch.float32)
+
+
 class Patterns(nn.Module):
     """The neurons that are active, or inactive, for nearly all samples of a class.
 
@@ -48,9 +53,9 @@ class Patterns(nn.Module):
         super().__init__()
         self.delta = checks.number("delta", delta, "a share in (0.5, 1]", 0.5, 1)
         checks.integer("classes", classes, 1)
-        self.register_buffer("active", torch.zeros(classes, features))
-        self.register_buffer("count", torch.zeros(classes))
-        self.register_buffer("cut", torch.as_tensor(cut, dtype=torch.get_default_dtype()))
+        self.register_buffer("active", torch.zeros(classes, features, dtype=counting()))
+        self.register_buffer("count", torch.zeros(classes, dtype=counting()))
+        self.register_buffer("cut", torch.as_tensor(cut, dtype=counting()))
 
     @torch.no_grad()
     def mine(self, values: Tensor, classes: Tensor) -> Patterns:
@@ -87,7 +92,7 @@ class Patterns(nn.Module):
             active, count = active - on.to(active.dtype), count - 1
         asked = self._asked(active, count)
         broken = ((asked > 0) & ~on) | ((asked < 0) & on)
-        share = broken.sum(1) / (asked != 0).sum(1).clamp_min(1)
+        share = broken.sum(1).float() / (asked != 0).sum(1).clamp_min(1)
         return torch.where(count[:, 0] > 0, share, 1.0).to(values.dtype)
 
     def within(self, box: Box, classes: Tensor) -> Box:
@@ -125,8 +130,8 @@ class Boxes(nn.Module):
         super().__init__()
         shape = (2, checks.integer("classes", classes, 1), checks.integer("features", features, 1))
         # The two outermost values on each side: without a sample that is one, the other holds.
-        self.register_buffer("low", torch.full(shape, torch.inf))
-        self.register_buffer("high", torch.full(shape, -torch.inf))
+        self.register_buffer("low", torch.full(shape, torch.inf, dtype=counting()))
+        self.register_buffer("high", torch.full(shape, -torch.inf, dtype=counting()))
 
     @torch.no_grad()
     def mine(self, values: Tensor, classes: Tensor) -> Boxes:

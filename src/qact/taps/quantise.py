@@ -51,7 +51,7 @@ def clip_range(
         first = int(torch.searchsorted(below, (1 - share) / 2))
         last = int(torch.searchsorted(below, (1 + share) / 2))
         return float(values[first]), float(values[min(last, len(values) - 1)])
-    factors = torch.linspace(0.1, 1, 91).tolist()
+    factors = torch.linspace(0.1, 1, 91, dtype=torch.float32).tolist()
     lossy = _squared if clip == "mse" else _divergence
     losses = [lossy(values, mass, f * low, f * high, bits) for f in factors]
     best = factors[min(range(len(factors)), key=lambda k: (losses[k], -k))]

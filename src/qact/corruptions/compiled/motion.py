@@ -79,7 +79,7 @@ def _motion(x: Any, weights: Any, offsets: Any, out: Any) -> None:
 
 def motion(x: Tensor, weights: list[float], offsets: Tensor) -> Tensor:
     """See :func:`qact.corruptions.blur.motion`; ``offsets`` (N, taps, 2) of each image."""
-    out = torch.empty(x.shape)
+    out = torch.empty(x.shape, dtype=torch.float32)
     source, places = x.contiguous().numpy(), offsets.contiguous().numpy()
     _motion(source, np.array(weights, np.float32), places, out.numpy())
     return out
