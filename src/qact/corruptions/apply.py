@@ -107,7 +107,7 @@ def _at(
 ) -> Tensor:
     """Apply an entry with its own constants and random numbers."""
     check_images(images)
-    index = _checked_index(index, images)
+    index = checked_index(index, images)
     if severity == 0 or images.numel() == 0:
         return images
     constant = found.constant(severity, min(images.shape[-2:]))
@@ -149,7 +149,8 @@ def check_images(images: Tensor) -> None:
         checks.unit("images", images)
 
 
-def _checked_index(index: Tensor | None, images: Tensor) -> Tensor:
+def checked_index(index: Tensor | None, images: Tensor) -> Tensor:
+    """Global indices of the images on their device: as given, or from 0 on."""
     if index is None:
         return torch.arange(len(images), device=images.device)
     if not isinstance(index, Tensor) or index.dtype != torch.int64:

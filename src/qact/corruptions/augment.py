@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from qact import checks
+from qact.corruptions.apply import checked_index
 from qact.corruptions.augmix import augmix
 from qact.corruptions.random import Draws
 from qact.registry import Entry, Registry
@@ -36,7 +38,8 @@ def augment(
         A tensor of the shape, dtype and device of ``images``.
 
     Raises:
-        ValueError: unknown ``name``.
+        ValueError: unknown ``name``, or images of another shape or outside [0, 1].
+        TypeError: images, seed, epoch or index of another type.
 
     Example:
         >>> x = torch.rand(4, 3, 32, 32)
@@ -46,10 +49,21 @@ def augment(
         True
     """
     entry = AUGMENTATIONS[name]
-    if index is None:
-        index = torch.arange(len(images), device=images.device)
-    draws = Draws(seed, f"augment/{name}/{int(epoch)}", index.to(images.device))
+    _check(images)
+    index = checked_index(index, images)
+    draws = Draws(seed, f"augment/{name}/{checks.integer('epoch', epoch)}", index)
     return entry.make(images, draws)
+
+
+def _check(images: Tensor) -> None:
+    """Refuse what is no batch of images; any number of channels is moved and mirrored."""
+    got = images.dtype if isinstance(images, Tensor) else type(images).__name__
+    if not (isinstance(images, Tensor) and (got == torch.uint8 or images.is_floating_point())):
+        raise TypeError(f"images must be uint8 or a floating tensor in [0, 1], got {got}")
+    if images.dim() != 4:
+        raise ValueError(f"images must have shape (N, C, H, W), got {tuple(images.shape)}")
+    if images.is_floating_point():
+        checks.unit("images", images)
 
 
 def crop(images: Tensor, reach: int, draws: Draws) -> Tensor:

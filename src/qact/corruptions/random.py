@@ -9,7 +9,6 @@ transcendental function, whose last bit may depend on where an element lies in a
 import copy
 import hashlib
 import importlib
-import operator
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact.corruptions.alias import alias_tables
 
 _GOLDEN = -0x61C8864680B583EB  # 0x9E3779B97F4A7C15 as a signed number
@@ -130,7 +130,7 @@ class Draws:
     """
 
     def __init__(self, seed: int, label: str, index: Tensor):
-        salt = mix64(torch.tensor(_signed(operator.index(seed) + label_key(label))))
+        salt = mix64(torch.tensor(_signed(checks.integer("seed", seed) + label_key(label))))
         self.key = mix64(mix64(index + _GOLDEN) ^ salt.to(index.device))
         self.calls = 0
 

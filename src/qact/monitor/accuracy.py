@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact import registry as _registry
 from qact.monitor.reference import Reference
 from qact.monitor.signals import CONFIDENCE
@@ -40,6 +41,11 @@ def estimate(reference: Reference, window: Window) -> dict[str, float]:
         >>> names()
         ['atc', 'doc', 'weighted']
     """
+    if not (isinstance(reference, Reference) and isinstance(window, Window)):
+        raise TypeError(
+            "estimate takes a reference and a window of it, got "
+            f"{checks.shown(reference)} and {checks.shown(window)}"
+        )
     if not len(reference.hits):
         raise ValueError(
             "an estimate of accuracy needs labels: record(model, loader) with pairs (input, labels)"

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact import checks
 from qact._compat import tree_leaves
 from qact.locks import Lock
 from qact.monitor.signals import CONFIDENCE, INPUT, LOGITS, Layer, Sampler, layers
@@ -70,6 +71,8 @@ class Collector:
         positions: int | None = 16,
         seed: int = 0,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model={checks.shown(model)} must be a torch.nn.Module")
         if any(compiled(part) for part in model.modules()):
             raise ValueError(
                 f"{type(inner(model)).__name__} is compiled, and a graph calls no later hooks: "
@@ -78,7 +81,9 @@ class Collector:
         self.model, self.keep = inner(model), keep
         self.layers: list[Layer] = layers(self.model, where)
         self.sample, self.positions = sample, positions
-        self._random = torch.Generator().manual_seed(seed)
+        if positions is not None:
+            checks.integer("positions", positions, 1)
+        self._random = torch.Generator().manual_seed(checks.integer("seed", seed))
         self._owed, self._lock = 0.0, Lock()
         self._missed = [0, 0]  # images and calls that passed without one that was looked at
         self._open = threading.local()

@@ -19,6 +19,7 @@ from qact import checks, extras
 from qact import registry as _registry
 
 _NORMAL = NormalDist()
+_LONGEST = 1e16  # run length, in windows
 _CAP = 4.0  # how far above its threshold evidence goes, in thresholds: so that an alarm can end
 
 
@@ -131,7 +132,9 @@ def _threshold(length: float, shift: float) -> float:
     """Where the run length is ``length``, by false position: its logarithm is nearly a line."""
 
     def gap(h: float) -> float:
-        return math.log(run_length(h, shift) / length)
+        found = run_length(h, shift)
+        # Where hardly any score reaches h, the equation is singular but for rounding.
+        return math.log((found if 0 < found < _LONGEST else _LONGEST) / length)
 
     low, high = 1e-12, 1.0
     below, above = gap(low), gap(high)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qact import adapt
+from qact import adapt, checks
 from qact.adapt import Method
 from qact.locks import Lock
 from qact.monitor.monitor import Monitor
@@ -50,6 +50,8 @@ class Guard(nn.Module):
 
     def __init__(self, monitor: Monitor, method: str | type[Method] = "safe", **options: Any):
         super().__init__()
+        if not isinstance(monitor, Monitor):
+            raise TypeError(f"monitor={checks.shown(monitor)} must be a qact.monitor.Monitor")
         if not monitor.detectors:
             raise ValueError("the monitor has no alarm to wait for: monitor.alarm(rate=0.01)")
         self.monitor = monitor

@@ -111,6 +111,10 @@ class Monitor:
         for name, word in (("version", version), ("machine", machine or "")):
             if not isinstance(word, str) or "," in word:
                 raise ValueError(f"{name}={word!r} must be a string without commas")
+        if not isinstance(reference, Reference | None):
+            raise TypeError(
+                f"reference={checks.shown(reference)} must be what qact.monitor.record returns"
+            )
         self.model, self.reference = model, reference
         self.version, self.machine = version, machine or socket.gethostname().replace(",", "_")
         if reference is not None:
@@ -189,6 +193,10 @@ class Monitor:
 
     def listen(self, listener: Callable[[Window, Verdict | None], Any]) -> None:
         """Call ``listener(window, verdict)`` at every window that closes, after the alarms."""
+        if not callable(listener):
+            raise TypeError(
+                f"listener={checks.shown(listener)} must be a function of two arguments"
+            )
         self._listeners.append(listener)
 
     def start(self) -> Monitor:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from qact import checks
 from qact.monitor.collect import Collector, Rows
 from qact.monitor.reference import DRAWS, IMAGES, Reference, frames
 from qact.monitor.window import Open
@@ -39,7 +40,7 @@ def record(
         seed: of the sampling and of the calibration.
 
     Raises:
-        ValueError: fewer than 16 images, or something is not finite.
+        ValueError: fewer than 16 images, or something is not finite; labels do not fit the logits.
 
     Example:
         >>> model = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8)).eval()
@@ -51,6 +52,8 @@ def record(
     rest = Open({}, 0.0)
     confidence: list[Tensor] = []
     hits: list[Tensor] = []
+
+    checks.integer("images", images, 1)
 
     def keep(rows: Rows, *_: int) -> None:
         nonlocal rest
@@ -69,6 +72,7 @@ def record(
                 output = call(model, batch)
                 labels = _labels(batch)
                 if labels is not None and isinstance(output, Tensor) and output.dim() == 2:
+                    _fit(labels, output)
                     best = output.softmax(1).max(1)
                     confidence.append(best.values.float().cpu())
                     hits.append(best.indices.cpu() == labels.cpu())
@@ -79,6 +83,16 @@ def record(
     if hits:
         found.confidence, found.hits = torch.cat(confidence), torch.cat(hits)
     return found
+
+
+def _fit(labels: Tensor, logits: Tensor) -> None:
+    """Refuse labels that are not one of the classes for each image."""
+    count, classes = logits.shape
+    if len(labels) != count:
+        raise ValueError(f"a batch of {count} images has {len(labels)} labels; give one for each")
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if len(wrong):
+        raise ValueError(f"labels must be 0 to {classes - 1}, one of the logits, got {wrong[0]}")
 
 
 def _labels(batch: Any) -> Tensor | None:

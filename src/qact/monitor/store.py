@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 import uuid
 from collections.abc import Iterator
@@ -48,7 +49,11 @@ class Store:
     """
 
     def __init__(self, folder: str | Path, *, create: bool = True) -> None:
+        if not isinstance(folder, str | Path):
+            raise TypeError(f"folder={checks.shown(folder)} must be the path of a folder")
         self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise StoreError(f"{self.folder} is no store of windows, but a file")
         marker = self.folder / MARKER
         if not marker.exists():
             # Another process may be making the same store: its files begin with the marker's.
@@ -68,6 +73,8 @@ class Store:
 
     def append(self, window: Window, verdict: Verdict | None = None) -> str:
         """Write a window; when this returns its name, it is safe on disk."""
+        if not hasattr(window, "histograms"):
+            raise TypeError(f"window={checks.shown(window)} must be a window of a monitor")
         return self._write(window, verdict, "window", ())
 
     def _write(self, window: Any, verdict: Any, level: str, sources: tuple[str, ...]) -> str:
@@ -235,7 +242,12 @@ class _Chosen:
         machine: str | None = None,
         level: str | None = None,
     ) -> None:
-        self.since, self.until = _seconds(since), _seconds(until)
+        self.since, self.until = _seconds("since", since), _seconds("until", until)
+        for name, word in (("version", version), ("machine", machine)):
+            if not isinstance(word, str | None):
+                raise TypeError(f"{name}={checks.shown(word)} must be a string")
+        if level is not None:
+            checks.choice("level", level, tuple(LEVELS))
         self.equal = {"version": version, "machine": machine}
         self.level = level
 
@@ -248,8 +260,9 @@ class _Chosen:
         )
 
 
-def _seconds(moment: float | datetime | None) -> float | None:
+def _seconds(name: str, moment: float | datetime | None) -> float | None:
     if isinstance(moment, datetime):
         zone = moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
         return zone.timestamp()
-    return moment
+    valid = "seconds since 1970, or a datetime"
+    return None if moment is None else checks.number(name, moment, valid, -math.inf)

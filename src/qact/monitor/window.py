@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from qact import checks
 from qact.context import Context
 from qact.monitor import sketch
 from qact.monitor.grouping import Grouping
@@ -92,15 +93,19 @@ class Window:
         )
 
 
-def total(windows: list[Window]) -> Window:
+def total(windows: Iterable[Window]) -> Window:
     """Join them all to one.
 
     Raises:
-        ValueError: there are none, or they are of different models.
+        ValueError: there are none, or they are of different models. TypeError: these are none.
     """
-    if not windows:
+    found = list(windows) if isinstance(windows, Iterable) else [windows]
+    for one in found:
+        if not isinstance(one, Window):
+            raise TypeError(f"windows must be a list of windows, got {checks.shown(one)} in it")
+    if not found:
         raise ValueError("there are no windows to add up")
-    return reduce(Window.__add__, windows)
+    return reduce(Window.__add__, found)
 
 
 def _joined(a: str, b: str) -> str:

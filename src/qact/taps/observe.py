@@ -36,6 +36,8 @@ class Observer:
         Raises:
             ValueError: it holds something not finite, or has other channels than those before.
         """
+        if not z.numel():  # no sample, as a last batch of a stream may have
+            return
         z = z.detach() if z.dtype == torch.float64 else z.detach().float()
         if self._seen is not None and z.shape[1] != len(self._seen.mean):
             raise ValueError(f"it has {z.shape[1]} channels and had {len(self._seen.mean)} before")

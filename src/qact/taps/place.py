@@ -57,6 +57,11 @@ class Place:
     def channel(self, z: Tensor) -> int:
         """The dimension of ``z`` at which channels stand, from the front."""
         known = channels(self.module)
+        if self.dim is not None and not -z.dim() <= self.dim < z.dim():
+            raise ValueError(
+                f"dim={self.dim} is none of {self.name!r}, whose values have the shape "
+                f"{tuple(z.shape)}"
+            )
         own = getattr(self.module, "dim", None) if isinstance(self.module, QAct) else None
         dim = next((d for d in (self.dim, own, known and known[1]) if d is not None), None)
         if dim is None:
@@ -76,7 +81,7 @@ class Place:
             return moved
         try:
             return moved[self._index(moved)]
-        except IndexError as error:
+        except (IndexError, TypeError) as error:
             raise ValueError(
                 f"positions={self.positions!r} do not fit {self.name!r}, whose positions have the "
                 f"shape {tuple(moved.shape[1:-1])}"
@@ -145,6 +150,8 @@ def places(
         found = select(opened, where)
     if not found:
         raise _no_place(opened, where)
+    if dim is not None:
+        checks.integer("dim", dim)
     return tuple(Place(name, module, side, dim, positions) for name, module in found)
 
 

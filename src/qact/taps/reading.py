@@ -37,7 +37,7 @@ class Named(Block, Mapping[str, Any]):
         if sample is not None:
             checks.integer("sample", sample, 1)
         self._sample = sample
-        self._generator = torch.Generator().manual_seed(seed)
+        self._generator = torch.Generator().manual_seed(checks.integer("seed", seed))
 
     def run(self, batches: Any) -> None:
         """Enter, and let the model run on batches in ``eval()``, without gradients."""
@@ -85,6 +85,8 @@ class Reading(Named):
         super().__init__(model, found, sample, seed)
         if isinstance(pool, str):
             pool = POOLS[checks.choice("pool", pool, tuple(POOLS))]
+        if pool is not None and not callable(pool):
+            raise TypeError(f"pool={checks.shown(pool)} must be 'mean', 'max', a function or None")
         self._pool, self._grad = pool, checks.flag("grad", grad)
         self.clear()
 
@@ -108,7 +110,14 @@ class Reading(Named):
             drawn = self._drawn(moved.shape[1], moved.device)
             moved = moved if drawn is None else moved[:, drawn]
         if self._pool is not None:
-            return self._pool(moved)
+            pooled = self._pool(moved)
+            if not isinstance(pooled, Tensor) or pooled.shape[:1] != moved.shape[:1]:
+                got = f"shape {tuple(pooled.shape)}" if isinstance(pooled, Tensor) else type(pooled)
+                raise ValueError(
+                    f"the pool at {place.name!r} made {got} of {tuple(moved.shape)}; it returns a "
+                    "tensor that begins with the samples"
+                )
+            return pooled
         return moved if self._grad else moved.clone()
 
     def calls(self, name: str) -> list[Tensor]:
