@@ -38,6 +38,16 @@ def transforming() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def batched(tensor: Tensor) -> bool:
+    """Whether ``torch.vmap`` has stacked it (``torch._C._functorch``, since 2.0)."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            return True
+        tensor = functorch.get_unwrapped(tensor)
+    return False
+
+
 def watched() -> bool:
     """Whether something follows operations one by one, which a kernel of our own would hide.
 

@@ -333,6 +333,12 @@ class Context(nn.Module):
     def require_data(self) -> None:
         """Raise RuntimeError if some channel has seen nothing, or what is stored is no context."""
         self._require_numbers()
+        if _compat.batched(self.mass):
+            raise RuntimeError(
+                "contexts of several networks are stacked under torch.vmap, and a context is read "
+                "off its numbers, which vmap hides: call these networks one by one, or stack "
+                "their parameters alone"
+            )
         if not (whole(self.exponent) & whole(self.offset)).all():
             raise RuntimeError(f"the context's grid is none{AVERAGED}")
         if self.is_empty:

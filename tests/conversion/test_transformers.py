@@ -9,7 +9,14 @@ import qact
 from torchvision_schemas import import_torchvision
 
 import_torchvision()  # transformers looks for it
-from transformers import BertConfig, BertModel  # noqa: E402
+from transformers import (  # noqa: E402
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    ViTConfig,
+    ViTForImageClassification,
+)
 
 
 def bert() -> BertModel:
@@ -50,3 +57,35 @@ def test_the_way_through_save_pretrained(where, tmp_path):
     again.load_state_dict(safetensors.load_file(tmp_path / "model.safetensors"))
     assert qact.summary(again).converted == qact.summary(model).converted
     torch.testing.assert_close(again.eval()(**tokens).last_hidden_state, wanted, rtol=0, atol=0)
+
+
+def vit() -> ViTForImageClassification:
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+    images = {"image_size": 8, "patch_size": 4, "num_labels": 3}
+    return ViTForImageClassification(ViTConfig(num_hidden_layers=1, **sizes, **images))
+
+
+def gpt2() -> GPT2LMHeadModel:
+    sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 16}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=20, **sizes))
+
+
+@pytest.mark.parametrize(
+    ("make", "inputs"),
+    [
+        (vit, {"pixel_values": torch.randn(3, 3, 8, 8)}),
+        (gpt2, {"input_ids": torch.arange(18).view(3, 6)}),
+    ],
+)
+def test_names_of_the_hub_and_tied_weights(make, inputs, tmp_path):
+    """What `save_pretrained` writes has other names than the modules, or one name for two."""
+    safetensors = pytest.importorskip("safetensors.torch")
+    model = qact.convert(make(), example_inputs=inputs)
+    model(**inputs)
+    wanted = model.eval()(**inputs).logits
+    model.save_pretrained(tmp_path)
+    safetensors.save_model(model, tmp_path / "converted.safetensors")
+
+    again = qact.convert(type(model).from_pretrained(tmp_path), example_inputs=inputs)
+    assert safetensors.load_model(again, tmp_path / "converted.safetensors") == (set(), [])
+    torch.testing.assert_close(again.eval()(**inputs).logits, wanted, rtol=0, atol=0)

@@ -121,3 +121,22 @@ def test_bad_options(options):
 
     with pytest.raises(ValueError, match=next(iter(options))):
         RecordContexts(**options)
+
+
+def test_averaged_weights_are_refused(pl, build, tmp_path):
+    """Their checkpoint would hold empty or averaged contexts, which is seen when it is loaded."""
+    from qact.integrations.lightning import RecordContexts
+
+    callbacks = pytest.importorskip("lightning.pytorch.callbacks.weight_averaging")
+    average = callbacks.EMAWeightAveraging(use_buffers=False)
+    trainer = pl.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[RecordContexts(), average],
+    )
+    loader = DataLoader(TensorDataset(torch.randn(8, 4), torch.zeros(8).long()), batch_size=4)
+    with pytest.raises(ValueError, match="and EMAWeightAveraging saves another: leave one"):
+        trainer.fit(build(), loader)

@@ -55,7 +55,17 @@ class RecordContexts(Callback):
         self.every_n_epochs = checks.integer("every_n_epochs", every_n_epochs, 1)
 
     def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
-        """Attach empty contexts where none are, so that a checkpoint with contexts loads."""
+        """Attach empty contexts where none are, so that a checkpoint with contexts loads.
+
+        Raises:
+            ValueError: a callback saves averaged weights, another network than the one that trains.
+        """
+        averages = [type(one).__name__ for one in trainer.callbacks if _averages(one)]
+        if stage == "fit" and averages:
+            raise ValueError(
+                f"RecordContexts records the network that trains, and {averages[0]} saves another: "
+                "leave one of them out, and call qact.record(model, batches) after training"
+            )
         attach(pl_module, where=self.where, bins=self.bins)
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
@@ -65,3 +75,8 @@ class RecordContexts(Callback):
             return
         loader = trainer.train_dataloader if self.loader is None else self.loader
         record(pl_module, islice(loader, self.batches), where=self.where, bins=self.bins)
+
+
+def _averages(callback: Any) -> bool:
+    """Whether it is Lightning's ``WeightAveraging`` or derived from it (by name: since 2.6)."""
+    return any(kind.__name__ == "WeightAveraging" for kind in type(callback).__mro__)

@@ -22,6 +22,7 @@ from qact.kernels.pieces import Pieces
 from qact.kernels.recall import named, numbers
 from qact.kernels.stored import Stored, storable, store
 from qact.nn.kept import HEARD, READS, Kept
+from qact.nn.traced import node
 from qact.rank import levels as _levels
 from qact.rank.bandwidth import Bandwidth
 from qact.rank.bandwidth import parse as parse_bandwidth
@@ -220,6 +221,9 @@ class QAct(nn.Module):
             output = self._stored.answer(input)
             if output is not None:
                 return output
+        traced = node(self, input)
+        if traced is not None:
+            return traced
         mode = "batch" if self.training else self.mode
         channels = Channels.of(input, self.dim, self.num_features)
         if HEARD in self.__dict__:

@@ -19,6 +19,7 @@ from qact.kernels.plan import Plan, fuse, planned
 from qact.kernels.stored import Stored
 from qact.nn.kept import HEARD, Kept
 from qact.nn.layer import QAct
+from qact.nn.traced import node
 from qact.rank import levels as _levels
 from qact.rank.layout import Channels, fold, unfold
 from qact.surgery.lending import RULE, untouched
@@ -129,6 +130,9 @@ class NormedQAct(nn.Module):
             output = self._stored.answer(input)
             if output is not None:
                 return output
+        traced = node(self, input)
+        if traced is not None:
+            return traced
         quantile: Any = self._modules["quantile"]
         refuse_live_context(quantile, quantile.mode)
         if quantile.training:
