@@ -17,7 +17,7 @@ import torch
 from qact.datasets.formats import checked_bytes, parse_idx, unpickle
 from qact.datasets.registry import DATASETS, names
 from qact.datasets.splits import stratified_order
-from qact.shift import Splits, corrupt, load
+from qact.shift import Splits, corrupt, from_arrays, load
 
 RNG = np.random.default_rng(0)
 
@@ -363,3 +363,11 @@ def test_real_files():
     splits = load("mnist")
     check(splits, (54000, 6000, 10000), 1, 28)
     assert splits.test[1].bincount().tolist() == MNIST_TEST
+
+
+def test_arrays_come_in_pairs():
+    images = np.zeros((21, 8, 8), np.uint8)
+    with pytest.raises(TypeError, match=r"train=ndarray of shape \(21, 8, 8\) must be a pair"):
+        from_arrays(images)
+    with pytest.raises(TypeError, match=r"test=5 must be a pair \(images, labels\)"):
+        from_arrays((images, np.zeros(21, np.int64)), test=5)

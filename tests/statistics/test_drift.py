@@ -49,3 +49,15 @@ def test_a_model_is_left_as_it_was():
     qact.drift(model, torch.randn(50, 5))
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
     assert not any(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_a_batch_of_nothing_is_no_batch():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(4, 3), qact.QAct(3))
+    x = torch.randn(32, 4)
+    net(x)
+    net.eval()
+    found, wanted = qact.drift(net, [x[:0], x, x[:0]]), qact.drift(net, [x])
+    assert torch.equal(found.worst.ks, wanted.worst.ks)
+    with pytest.raises(ValueError, match="batches hold nothing finite"):
+        qact.drift(net, x[:0])

@@ -52,3 +52,21 @@ def test_a_batch_of_nothing_counts_nothing():
     with seen:
         NET(X[:0])
     assert torch.equal(seen["0"].mass, expected["0"].mass)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t: t.kurtosis(X.numpy()), "x must be a tensor, got ndarray; torch.as_tensor"),
+        (lambda t: t.kurtosis(X.long()), "x has dtype torch.int64; a floating dtype is needed"),
+        (lambda t: t.codes([1.0]), "values must be a tensor, got list"),
+        (lambda t: t.redundancy([1.0]), "patterns must be a tensor, got list"),
+        (lambda t: t.redundancy(torch.zeros(0, 3)), r"patterns of shape \(0, 3\) hold no sample"),
+        (lambda t: t.intrinsic_dimension(None), "values must be a tensor, got NoneType"),
+        (lambda t: t.procrustes(torch.ones(3, 2), [1]), "b must be a tensor, got list"),
+        (lambda t: t.procrustes(torch.ones(3, 2), torch.ones(3, 2) / 0), "b holds values that are"),
+    ],
+)
+def test_what_cannot_be_measured(call, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        call(qact.taps)

@@ -141,6 +141,10 @@ def from_arrays(
         >>> [len(labels) for _, labels in (data.train, data.val, data.test)], data.num_classes
         ([36, 4, 10], 5)
     """
+    for which, given in (("train", train), ("val", val), ("test", test)):
+        optional = given is None and which != "train"
+        if not (optional or (isinstance(given, tuple | list) and len(given) == 2)):
+            raise TypeError(f"{which}={checks.shown(given)} must be a pair (images, labels)")
     first = pair(*train, "train")
     others = [None if p is None else pair(*p, which) for p, which in ((val, "val"), (test, "test"))]
     if class_names is not None:

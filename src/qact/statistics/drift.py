@@ -185,6 +185,8 @@ def watched(model: nn.Module) -> Iterator[tuple[Contexts, dict[str, Sizes]]]:
 
 
 def _collect(layer: QAct, context: Context, sizes: Sizes, input: Tensor) -> None:
-    """A plain mean over the batches."""
+    """A plain mean over the batches; one of no samples is none."""
+    if not input.numel():
+        return
     context.follow(eager.observe(fold(input, layer.dim), layer.rule, context.bins), None)
     sizes.add(layer.context.cdf(input, dim=layer.dim), layer.dim)

@@ -142,6 +142,7 @@ def intrinsic_dimension(values: Tensor, neighbours: int = 20) -> Tensor:
         ValueError: there are too few points, or some stand in the same place.
     """
     checks.integer("neighbours", neighbours, 2)
+    checks.tensors(values=values)
     if values.dim() != 2 or len(values) <= neighbours:
         raise ValueError(
             f"values have shape {tuple(values.shape)}; give more than {neighbours} rows"
@@ -159,11 +160,15 @@ def codes(values: Tensor, threshold: float = 0.0) -> Tensor:
     Of pre-activations of ReLUs, it is constant in each linear region (He et al. 2021, arXiv
     2101.06490).
     """
+    checks.tensors(values=values)
     return values.flatten(1) > threshold
 
 
 def redundancy(patterns: Tensor) -> float:
     """Return the share of samples that have their code from another: 0 where all are unique."""
+    checks.tensors(patterns=patterns)
+    if not patterns.dim() or not len(patterns):
+        raise ValueError(f"patterns of shape {tuple(patterns.shape)} hold no sample")
     return 1 - len(patterns.unique(dim=0)) / len(patterns)
 
 
@@ -175,12 +180,16 @@ def procrustes(a: Tensor, b: Tensor) -> float:
     2211.11665). The narrower one is filled up with zeros.
 
     Raises:
-        ValueError: they are not of the same samples.
+        ValueError: they are not of the same samples, or not finite.
     """
+    checks.tensors(a=a, b=b)
     if a.dim() != 2 or b.dim() != 2 or len(a) != len(b):
         raise ValueError(
             f"{tuple(a.shape)} and {tuple(b.shape)} are not (N, C) of the same samples"
         )
+    for name, values in (("a", a), ("b", b)):
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{name} holds values that are not finite")
     x, y = (z.double() - z.double().mean(0) for z in (a, b))
     common = float(torch.linalg.svdvals(x.mT @ y).sum())
     return math.sqrt(max(float(x.square().sum() + y.square().sum()) - 2 * common, 0.0))

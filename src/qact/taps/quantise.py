@@ -158,6 +158,9 @@ def kurtosis(x: Tensor, dim: int | None = None) -> Tensor:
 
     As a penalty it draws outliers in (Nrusimha et al. 2024, arXiv 2404.03605).
     """
+    checks.tensors(x=x)
+    if not x.is_floating_point():
+        raise TypeError(f"x has dtype {x.dtype}; a floating dtype is needed")
     x = x / unit_of(x, dim)  # the fourth powers of float32 overflow from 4e9 on
     centred = x - x.mean(dim, keepdim=True) if dim is not None else x - x.mean()
     square = centred.square()
