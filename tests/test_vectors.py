@@ -216,6 +216,7 @@ def test_unit_rows_have_second_derivatives_and_transforms():
 @pytest.mark.parametrize("size", [1e-30, 1e-8, 1.0, 1e25])
 def test_columns_are_standardised_in_any_unit(size):
     x = size * torch.randn(50, 3, generator=torch.Generator().manual_seed(0))
+    x[:, 0] += size * x[:, 0].sign() / 2  # two classes with a gap between
     x[:, 2] = size * 0.1  # constant, but for the rounding of its mean
     mean, deviation = standard(x)
     wide = x.double().numpy()

@@ -48,6 +48,7 @@ def test_a_narrow_model_gets_narrow_and_finite_logits(name, dtype):
             assert torch.isfinite(logits).all()
 
 
+@pytest.mark.own_seed  # some samples have to count
 @pytest.mark.parametrize("name", LEARNING)
 def test_small_steps_of_a_narrow_model_are_taken(name):
     """Around 1, bfloat16 has steps of 0.004 and 0.008: one of 0.001 would be lost."""
@@ -88,6 +89,7 @@ def test_an_overflow_passes(name):
     assert torch.isfinite(method(X)).all()
 
 
+@pytest.mark.own_seed  # some samples have to count
 @pytest.mark.parametrize("name", LEARNING)
 def test_what_overflows_does_not_end_the_learning(name):
     own = {"eata": {"margin": 10.0, "redundant": 1.0}, "sar": {"collapse": 1e-9}}
@@ -109,8 +111,19 @@ def test_an_overflow_at_the_start_passes(seed, size):
     """A channel's deviation may overflow where its mean does not."""
     draw = torch.Generator().manual_seed(seed)
     x, other = (torch.randn(12, 3, generator=draw) + 1 for _ in range(2))
+    x = x / x.abs().max()  # every row is a number
     delta, plain = create("delta", network()), create("delta", network())
     for batch in (x * size, x, other):
         found = delta(batch)
     plain(x)
     torch.testing.assert_close(found, plain(other), rtol=1e-3, atol=2e-3)
+
+
+def test_a_single_huge_sample_at_the_start_does_not_last():
+    """Its deviation is 0, from which a usual mean is infinitely far."""
+    model = network()
+    model[0].weight.data.abs_().add_(0.1)  # far in every channel
+    delta, plain = create("delta", model), create("delta", model)
+    delta(torch.full((1, 3), 1e38))
+    torch.testing.assert_close(delta(X), plain(X))
+    torch.testing.assert_close(delta(X + 1), plain(X + 1))

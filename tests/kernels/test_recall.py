@@ -20,6 +20,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 pytest.importorskip("numba")
 import qact
 from qact import NormedQAct, QAct
+from qact._compat import replace
 from qact.kernels import pieces, reference
 from qact.kernels import stored as plain
 from qact.kernels.cpu import lookup as compiled
@@ -39,7 +40,8 @@ CONTEXTS = {
     "far": lambda g: torch.randn(N, generator=g) * 0.01 + 5,
     "bimodal": lambda g: torch.cat([torch.randn(N, generator=g) - 3, torch.rand(N) + 2]),
     "skewed": lambda g: torch.randn(N, generator=g).exp(),
-    "cauchy": lambda g: torch.randn(N, generator=g) / torch.randn(N, generator=g),
+    # Every N-th part of the law has one value: no draw decides how far the outermost are.
+    "cauchy": lambda g: torch.tan(torch.pi * ((torch.randperm(N, generator=g) + 0.5) / N - 0.5)),
     "huge": lambda g: torch.randn(N, generator=g) * 1e30,
     "tiny": lambda g: torch.randn(N, generator=g) * 1e-30,
     "tied": lambda g: torch.randint(-2, 3, (N,), generator=g).float(),
@@ -104,15 +106,22 @@ def test_ranks_of_a_frozen_layer_are_those_of_the_reference(name, grounded):
         z = torch.tensor([[-1.5], [-2.5], [1.0]])
     with torch.no_grad():
         got = layer(z)[:, 0]
-    want = reference.rank(z.double().T, reference.observe(values[:, :, None]), layer.rule)[0]
-    assert (got - want).abs().max() <= 1 / 400
+    seen = reference.observe(values[:, :, None])
+    want = reference.rank(z.double().T, seen, layer.rule)[0]
+    bound = 1 / 400
+    if grounded == "continuous":  # a side's rank is divided by its mass
+        plain_rule = replace(layer.rule, grounded=False)
+        below = float(reference.rank(torch.zeros(1, 1), seen, plain_rule))
+        bound *= max(1.0, 0.25 / max(min(below, 1 - below), 1e-9))
+    assert (got - want).abs().max() <= bound
 
 
 def test_usual_contexts_are_cubics_and_odd_ones_keep_their_tables():
     rule = RULES[2]
-    for name, curved in (("normal", True), ("bimodal", True), ("skewed", True), ("cauchy", False)):
-        stored = store(context(name).histogram, levels.parse("gelu"), rule)
-        assert cubic(stored) == curved, name
+    for name in ("normal", "bimodal", "far"):
+        assert cubic(store(context(name).histogram, levels.parse("gelu"), rule)), name
+    narrow = Rule(bandwidth=parse(0.01))  # more turns than there are pieces
+    assert not cubic(store(context("bimodal").histogram, levels.parse("gelu"), narrow))
     assert not cubic(store(context("normal").histogram, levels.parse("relu"), rule, exact=True))
     assert not cubic(store(context("normal").histogram, levels.parse("steps"), rule))
 
@@ -167,7 +176,8 @@ def test_beyond_the_cubics_are_the_lines_of_the_table(word, scale, bins):
         assert ((got - want).abs()[far].max()) <= near, name
         begin, rise, rest = (record[k] for k in (records.BEHIND, records.RISE, records.REST))
         lengths.append(float(min(rest - begin, begin + records.WINDOW - rise)))  # up, or down
-    assert bins < 100 or max(lengths) > records.WINDOW > min(lengths)
+    # Fine bins have long tails, coarse ones have short ones.
+    assert max(lengths) > records.WINDOW if bins > 128 else min(lengths) < records.WINDOW
 
 
 # The same map with a gradient

@@ -58,6 +58,7 @@ def test_the_page_says_what_the_store_holds(served, tmp_path):
         assert f"{distance:.3g}" in page
 
 
+@pytest.mark.own_seed  # for which the batch is what is suggested
 def test_page_terminal_and_store_suggest_what_the_monitor_does(served):
     monitor, folder = served
     said = monitor.suggestion()

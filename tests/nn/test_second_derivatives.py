@@ -136,6 +136,7 @@ def test_a_batch_in_its_own_context_is_right_or_refuses(make, engine, mode, trai
                 assert float((a - b).norm()) <= 0.03 * float(b.norm()) + 1e-5
 
 
+@pytest.mark.own_seed  # for which no value stands on the edge of a level
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("mode", ["running", "batch", "mixed"])
 @pytest.mark.parametrize("training", [True, False])

@@ -39,7 +39,13 @@ class Renormalised:
         now = mean.detach(), std.detach()
         old = self._known(self.running.get(norm, now), now)
         r, d = now[1] / old[1], (now[0] - old[0]) / old[1]
-        moved = [self.keep * a + (1 - self.keep) * b for a, b in zip(old, now, strict=True)]
+        # So far away that no number says how far: there the running means begin anew.
+        far = ~(r.isfinite() & d.isfinite())
+        r, d = torch.where(far, 1.0, r), torch.where(far, 0.0, d)
+        moved = [
+            torch.where(far, b, self.keep * a + (1 - self.keep) * b)
+            for a, b in zip(old, now, strict=True)
+        ]
         self.running[norm] = self._known((moved[0], moved[1]), old)
         z = (z - mean[:, None]) / std[:, None] * r[:, None] + d[:, None]
         return unfold(z.to(input.dtype), input, getattr(norm, "dim", 1))

@@ -27,6 +27,7 @@ def sibling(name: str):
 
 
 cases = sibling("cases")
+pytestmark = pytest.mark.own_seed  # that of other processes
 
 
 @pytest.fixture(scope="module")
