@@ -69,6 +69,20 @@ def test_layers_in_float32_do_not_hear_of_it(name, shape, dtype, engine):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("engine", [None, "eager"])
+@pytest.mark.parametrize("shape", [(64, 6), (8, 6, 5, 5), (3, 40)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_default_device_is_of_new_parameters_too(name, shape, engine):
+    """A layer on the CPU stays there; kernels wrote through addresses of another device."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    layer = LAYERS[name](x.shape[1])
+    expected = told(layer, x, engine)
+    with torch.device("meta"):
+        found = told(layer, x, engine)
+    for a, b in zip(expected, found, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_a_network_trains_in_half_precision_by_default():
     with default(torch.bfloat16):
         net = nn.Sequential(nn.Linear(5, 16), QAct(16), nn.Linear(16, 16), NormedQAct(16))

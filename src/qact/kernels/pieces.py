@@ -30,11 +30,11 @@ LINES = 1 / 10000
 # Of a context, what may be left to the table on either side.
 SHARES = (1e-4, 1e-3, 1e-2)
 # Where a piece is compared with the table.
-_PLACES = torch.linspace(-0.5, 0.5, 17, dtype=torch.float64)
+_PLACES = torch.linspace(-0.5, 0.5, 17, dtype=torch.float64, device="cpu")
 # Two parabolas' worth of freedom that leave both ends alone: (u^2 - 1/4) (a + b u).
-_INSIDE = (_PLACES**2 - 0.25)[:, None] * _PLACES[:, None] ** torch.arange(2)
+_INSIDE = (_PLACES**2 - 0.25)[:, None] * _PLACES[:, None] ** torch.arange(2, device="cpu")
 _SOLVE = torch.linalg.pinv(_INSIDE).T
-_POWERS = _PLACES[:, None] ** torch.arange(4)
+_POWERS = _PLACES[:, None] ** torch.arange(4, device="cpu")
 
 
 @dataclass(frozen=True)

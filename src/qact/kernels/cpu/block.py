@@ -49,9 +49,9 @@ def forward(
     channels, n = z.shape[1], z.numel() // z.shape[1]
     dtype, z = z.dtype, _readable(z, plan)
     out = empty_like(z)
-    state = torch.zeros(channels, STATE, dtype=torch.float64)
-    tables = torch.zeros(channels, table_columns(n, plan) if keep else 0, dtype=torch.float32)
-    codes = torch.empty(channels, code_columns(n, plan) if keep else 0, dtype=torch.uint8)
+    state = z.new_zeros(channels, STATE, dtype=torch.float64)
+    tables = z.new_zeros(channels, table_columns(n, plan) if keep else 0, dtype=torch.float32)
+    codes = z.new_empty(channels, code_columns(n, plan) if keep else 0, dtype=torch.uint8)
     moved, rates = _moved(following)
     made = _forward_form(plan, z.shape, z.dtype == torch.bfloat16, keep, moved[0].shape[-1])
     tensors = [z, out, state, tables, codes, *_affine(affine, channels), *moved]
@@ -68,7 +68,7 @@ def backward(
     """``dL/dz`` and, for the six affine tensors, (6, C)."""
     channels, dtype = z.shape[1], z.dtype
     z, grad = _readable(z, plan), _readable(grad.to(dtype), plan)
-    out, grads = empty_like(z), torch.zeros(6, channels, dtype=torch.float32)
+    out, grads = empty_like(z), z.new_zeros(6, channels, dtype=torch.float32)
     made = _backward_form(plan, z.shape, z.dtype == torch.bfloat16, *(s.shape[1] for s in saved))
     tensors = [z, out, *saved, *_affine(affine, channels), grad, grads]
     kernel = _few_backward_kernel if _few(z, plan) else None
@@ -174,11 +174,11 @@ def _plain(tensor: Tensor) -> Tensor:
 @lru_cache(maxsize=64)
 def _absent(channels: int) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(False):  # they outlive it
-        one = torch.ones(channels, dtype=torch.float32)
+        one = torch.ones(channels, dtype=torch.float32, device="cpu")
         return one, torch.zeros_like(one)
 
 
-_NONE = torch.empty(0, 0, dtype=torch.float32)
+_NONE = torch.empty(0, 0, dtype=torch.float32, device="cpu")
 
 
 @jit

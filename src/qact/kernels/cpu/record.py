@@ -48,12 +48,16 @@ def _windows(stored: Stored) -> list[Tensor]:
     A tail is short: beyond the cubics lie some tens of edges, then one value for good.
     """
     last = stored.table.shape[1] - 1
-    edge, moves = torch.arange(last), stored.table.diff(dim=1) != 0
+    edge, moves = torch.arange(last, device="cpu"), stored.table.diff(dim=1) != 0
     rise = torch.where(moves, edge, last).amin(1) - 1
     rest = torch.where(moves, edge + 1, 0).amax(1)
     pieces = stored.pieces
     if pieces is None:
-        return [rise.float(), rest.float(), *[torch.zeros(len(moves), dtype=torch.float32)] * 2]
+        return [
+            rise.float(),
+            rest.float(),
+            *[torch.zeros(len(moves), dtype=torch.float32, device="cpu")] * 2,
+        ]
     end, left = pieces.begin + PIECES * pieces.width, pieces.width < 0
     before = torch.where(left, pieces.begin, pieces.begin - WINDOW)
     behind = torch.where(left, end - WINDOW, end)
@@ -69,7 +73,7 @@ def _placed(stored: Stored) -> tuple[Tensor, Tensor]:
     """
     channels, pieces = len(stored.least), stored.pieces
     if pieces is None or not PERMUTES:
-        none = torch.tensor([0.0, 1.0, torch.inf], dtype=torch.float32)
+        none = torch.tensor([0.0, 1.0, torch.inf], dtype=torch.float32, device="cpu")
         return none.new_zeros(channels, NUMBERS), none.repeat(channels, 1)
     scale, shift = stored.scale.double(), stored.shift.double()
     middle = stored.offset + pieces.begin - BEGIN * pieces.width
