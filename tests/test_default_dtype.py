@@ -164,3 +164,12 @@ def test_no_room_hears_of_it(room, dtype, net, batches):
         found = ROOMS[room](net, batches)
     for a, b in zip(expected, found, strict=True):
         assert torch.equal(a, b.to(a.dtype))
+
+
+@pytest.mark.parametrize("room", ["cotta", "roid"])
+def test_no_draw_hears_of_a_device(room, net, batches):
+    expected = ROOMS.get(room, adapted(room))(net, batches)
+    with torch.device("meta"):
+        found = ROOMS.get(room, adapted(room))(net, batches)
+    for a, b in zip(expected, found, strict=True):
+        assert torch.equal(a, b)

@@ -45,11 +45,15 @@ class Views:
         if x.dim() == 4:
             x = self._moved(self._jittered(x))
         spread = x.std() if x.numel() > 1 else x.new_ones(())
-        noise = torch.randn(x.shape, generator=self.draw, dtype=torch.float32).to(x)
+        noise = torch.randn(x.shape, generator=self.draw, dtype=torch.float32, device="cpu").to(x)
         return x + self.noise * spread * noise
 
     def _uniform(self, like: Tensor, low: float, high: float) -> Tensor:
-        draws = torch.rand(len(like), generator=self.draw, dtype=torch.float32) * (high - low) + low
+        draws = (
+            torch.rand(len(like), generator=self.draw, dtype=torch.float32, device="cpu")
+            * (high - low)
+            + low
+        )
         return draws.to(like)
 
     def _jittered(self, x: Tensor) -> Tensor:

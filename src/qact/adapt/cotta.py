@@ -92,7 +92,8 @@ class CoTTA(Gradient):
     def _restore(self) -> None:
         for name, parameter in zip(self.names, self.params, strict=True):
             jumps = (
-                torch.rand(parameter.shape, generator=self.draw, dtype=torch.float32) < self.restore
+                torch.rand(parameter.shape, generator=self.draw, dtype=torch.float32, device="cpu")
+                < self.restore
             )
             source = self._start[name].to(parameter)
             parameter.copy_(torch.where(jumps.to(parameter.device), source, parameter))

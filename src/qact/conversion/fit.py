@@ -117,9 +117,11 @@ def _table(core: QAct, z: Tensor, target: Tensor, mass: Tensor) -> Tensor:
     """Fit the table's knots, drawn slightly to the function at the quantiles of the knots."""
     rank = _output(core, z, levels.parse("uniform")).clamp(0, 1)
     place = rank * (KNOTS - 1)
-    basis = (1 - (place[..., None] - torch.arange(KNOTS, dtype=z.dtype)).abs()).clamp_min(0)
+    basis = (
+        1 - (place[..., None] - torch.arange(KNOTS, dtype=z.dtype, device=z.device)).abs()
+    ).clamp_min(0)
     # A knot that no mass is near takes the value at the nearest rank.
-    order = torch.linspace(0, 1, KNOTS, dtype=z.dtype)
+    order = torch.linspace(0, 1, KNOTS, dtype=z.dtype, device=z.device)
     nearest = (rank[..., None] - order).abs().argmin(1)
     prior = target.gather(1, nearest)
     weighted = basis * mass[..., None]

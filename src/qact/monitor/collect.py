@@ -132,7 +132,7 @@ class Collector:
             self._owed -= count
             if not count:
                 return None
-            order = torch.randperm(size, generator=self._random)[:count].sort().values
+            order = torch.randperm(size, generator=self._random, device="cpu")[:count].sort().values
             return Sampler.drawn(order, self.positions, self._random)
 
     def _calls(self) -> list[Call | None]:

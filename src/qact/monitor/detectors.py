@@ -121,7 +121,7 @@ def run_length(threshold: float, shift: float) -> float:
     pieces, k = max(1, math.ceil(threshold / 4)), shift / 2
     nodes, weights = map(torch.from_numpy, np.polynomial.legendre.leggauss(10))
     half = threshold / (2 * pieces)
-    y = (half * (2 * torch.arange(pieces)[:, None] + 1 + nodes)).flatten()
+    y = (half * (2 * torch.arange(pieces, device="cpu")[:, None] + 1 + nodes)).flatten()
     u = torch.cat([y.new_zeros(1), y])
     density = torch.exp(-((y - u[:, None] + k) ** 2) / 2) * half * weights.repeat(pieces)
     stay = torch.cat([torch.special.ndtr(k - u)[:, None], density / (2 * torch.pi) ** 0.5], 1)

@@ -51,7 +51,9 @@ class Signal:
         channels = _spread(len(histogram.mass), CHANNELS)
         grid = histogram.grid
         rank = histogram.mass[channels].cumsum(1)
-        levels = (torch.arange(EDGES // 2, dtype=torch.float64) + 0.5) / (EDGES // 2)
+        levels = (torch.arange(EDGES // 2, dtype=torch.float64, device=rank.device) + 0.5) / (
+            EDGES // 2
+        )
         cell = torch.searchsorted(rank, levels * rank[:, -1:])
         # Both ends of the cell: a value that is shared by many lies between two edges.
         cells = torch.cat([cell, cell + 1], 1) + grid.offset[channels, None]
@@ -115,7 +117,7 @@ class Signal:
 def _spread(count: int, most: int) -> Tensor:
     """At most so many of the indices, evenly spaced."""
     some = min(count, most)
-    return (torch.arange(some) * count) // some
+    return (torch.arange(some, device="cpu") * count) // some
 
 
 def _below(z: Tensor, edges: Tensor) -> Tensor:

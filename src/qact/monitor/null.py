@@ -58,8 +58,8 @@ def rounded(images: int) -> int:
 
 def _counts(draws: int, size: int, kept: int, generator: torch.Generator) -> Tensor:
     """How often each of ``kept`` images is drawn in ``size``, with replacement: (draws, kept)."""
-    index = torch.randint(kept, (draws, size), generator=generator)
-    blank = torch.zeros(draws, kept, dtype=torch.float32)
+    index = torch.randint(kept, (draws, size), generator=generator, device="cpu")
+    blank = torch.zeros(draws, kept, dtype=torch.float32, device="cpu")
     return blank.scatter_add_(1, index, blank.new_ones(()).expand(draws, size))
 
 

@@ -75,8 +75,10 @@ class Reference:
     signals: dict[str, Signal]
     images: int
     positions: int | None
-    confidence: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.float32))
-    hits: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    confidence: Tensor = field(
+        default_factory=lambda: torch.zeros(0, dtype=torch.float32, device="cpu")
+    )
+    hits: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool, device="cpu"))
     draws: int = DRAWS
     seed: int = 0
     _nulls: dict[int, Null] = field(default_factory=dict, repr=False)

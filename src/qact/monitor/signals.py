@@ -97,8 +97,10 @@ class Sampler:
         """One place drawn in each of ``positions`` equal parts of every image."""
         if positions is None:
             return cls(rows, None)
-        jitter = torch.rand(len(rows), positions, generator=generator, dtype=torch.float64)
-        return cls(rows, (torch.arange(positions) + jitter) / positions)
+        jitter = torch.rand(
+            len(rows), positions, generator=generator, dtype=torch.float64, device="cpu"
+        )
+        return cls(rows, (torch.arange(positions, device="cpu") + jitter) / positions)
 
     def take(self, z: Tensor, dim: int = 1) -> Tensor:
         """Of an activation (N, ...) with channels at ``dim``: (rows, C, positions) float32."""

@@ -100,6 +100,6 @@ def below(histogram: Histogram, cells: Tensor, exponent: Tensor) -> Tensor:
 
 def nothing(frame: Frame) -> Histogram:
     """A sketch of no values."""
-    blank = torch.zeros(frame.channels, BINS, dtype=torch.float64)
-    zero = torch.zeros(frame.channels, dtype=torch.float32)
+    blank = torch.zeros(frame.channels, BINS, dtype=torch.float64, device="cpu")
+    zero = torch.zeros(frame.channels, dtype=torch.float32, device="cpu")
     return Histogram(blank, blank.clone(), frame.grid, zero, zero.clone())

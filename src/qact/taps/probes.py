@@ -154,7 +154,7 @@ def probed(
         return probe(values[seen], y, decay=decay).accuracy(values[rest], against[rest])
 
     shuffled = tuple(
-        score(labels[seen][torch.randperm(cut, generator=generator)], labels)
+        score(labels[seen][torch.randperm(cut, generator=generator, device="cpu")], labels)
         for _ in range(shuffles)
     )
     kinds = torch.arange(len(labels)) if groups is None else groups.unique(return_inverse=True)[1]

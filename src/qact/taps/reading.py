@@ -66,7 +66,7 @@ class Named(Block, Mapping[str, Any]):
         """Which of so many positions are taken; None means all."""
         if self._sample is None or self._sample >= count:
             return None
-        drawn = torch.randperm(count, generator=self._generator)[: self._sample]
+        drawn = torch.randperm(count, generator=self._generator, device="cpu")[: self._sample]
         return drawn.sort().values.to(device)
 
 
