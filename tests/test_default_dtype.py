@@ -166,7 +166,7 @@ def test_no_room_hears_of_it(room, dtype, net, batches):
         assert torch.equal(a, b.to(a.dtype))
 
 
-@pytest.mark.parametrize("room", ["cotta", "roid"])
+@pytest.mark.parametrize("room", ["cotta", "roid", "rotta"])
 def test_no_draw_hears_of_a_device(room, net, batches):
     expected = ROOMS.get(room, adapted(room))(net, batches)
     with torch.device("meta"):

@@ -43,7 +43,7 @@ class Bank:
     def ages(self) -> Tensor:
         """Ages (n,) in units of the capacity."""
         ages = [item.age for mine in self.items for item in mine]
-        return torch.tensor(ages, dtype=torch.float32) / self.capacity
+        return torch.tensor(ages, dtype=torch.float32, device="cpu") / self.capacity
 
     def fullest(self) -> list[int]:
         """The classes with most items."""

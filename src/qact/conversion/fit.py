@@ -126,7 +126,7 @@ def _table(core: QAct, z: Tensor, target: Tensor, mass: Tensor) -> Tensor:
     prior = target.gather(1, nearest)
     weighted = basis * mass[..., None]
     normal = weighted.mT @ basis
-    ridge = RIDGE / KNOTS * torch.eye(KNOTS, dtype=z.dtype)
+    ridge = RIDGE / KNOTS * torch.eye(KNOTS, dtype=z.dtype, device=z.device)
     right = weighted.mT @ target[..., None] + ridge @ prior[..., None]
     knots = torch.linalg.solve(normal + ridge, right)
     assert core.table is not None
