@@ -1,6 +1,7 @@
 """Every Triton kernel compiled as a launch would, without a GPU: registers, spills, shared memory.
 
     python benchmarks/triton_kernels.py                 # a few shapes, sm_80 and sm_90
+    python benchmarks/triton_kernels.py --products      # the same, counted as before Triton 3.8
     python benchmarks/triton_kernels.py --all FILE      # the whole matrix, about an hour and a half
     python benchmarks/triton_kernels.py --all FILE --minutes 5    # five minutes of it, in any order
 
@@ -10,6 +11,10 @@ a compiler that have changed since are done anew.
 A launch makes constants of integers that are 1, and knows which integers and addresses are
 multiples of 16. Triton's interpreter does neither, so a kernel that runs there may still not
 compile. Here the arguments of real calls are specialised by Triton's own code.
+
+Of each kernel's time there is a floor: what it must move, at the speed of a plain copy on an H200,
+and what it must issue (`benchmarks/sass.py`), at 1.7 GHz. It is no measurement: what waits, waits
+on top, and kernels without a floor here, of a program a channel, are not in the sum.
 """
 
 import argparse
@@ -38,6 +43,7 @@ from triton.backends.nvidia.compiler import get_ptxas
 from triton.compiler import ASTSource, make_backend
 from triton.runtime.jit import JITFunction, create_function_from_signature
 
+import sass
 from qact import Context
 from qact.kernels import columns
 from qact.kernels.following import Following, Norm
@@ -61,7 +67,10 @@ SHAPES = [
     (3, 2, 200001),
     (128, 64, 1024),
 ]
-REPORTED = [(128, 512, 16), (128, 64, 1024)]
+REPORTED = [(128, 512, 16), (128, 64, 1024), (131072, 64, 1)]
+# Megabytes that a plain copy moves in a microsecond on an H200, and millions of instructions that
+# its lanes issue: 32 in each of 4 schedulers of a multiprocessor.
+COPIED, ISSUED = 4.3, MULTIPROCESSORS * 4 * 32 * 1.7e3 / 1e6
 PLANS = {
     "uniform": Plan(Rule(grounded=False)),
     "normal": Plan(Rule(gradient="density"), "normal", 0, 1e-5, None),
@@ -292,25 +301,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--all", type=Path, metavar="FILE", help="the matrix, one line a case")
     parser.add_argument("--minutes", type=float, default=math.inf, help="and no case after so many")
+    parser.add_argument("--products", action="store_true", help="count bins without histograms")
     options = parser.parse_args()
     if options.all:
         compile_matrix(options.all, options.minutes)
         return
-    print(f"triton {triton.__version__}, torch {torch.__version__}")
-    print(
-        f"{'shape':18}{'level':9}{'sm':4}{'kernel':10}{'regs':>5}{'spill':>7}{'shared':>8}{'MB':>9}"
-    )
-    dtype = torch.float32
+    if options.products:
+        launch.HISTOGRAM = False
+    report()
+
+
+def report() -> None:
+    """Every kernel at a few shapes: what it needs, and the floor of its time."""
+    print(f"triton {triton.__version__}, torch {torch.__version__}, float32")
+    heads = (f"{'shape':15}{'level':7}{'sm':4}{'kernel':9}", "regs  spill  shared      MB")
+    print(*heads, " slots    us", sep="")
     for sm, shape, level in itertools.product(CAPABILITIES, REPORTED, ("relu", "paper")):
-        found = compile_all(shape, PLANS[level], dtype, sm)
-        sizes = moved([n for n, _ in found], torch.empty(shape, dtype=dtype))
-        for (name, kernel), megabytes in zip(found, sizes, strict=True):
-            it, size = resources(name, kernel, sm), "x".join(map(str, shape))
+        found = compile_all(shape, PLANS[level], torch.float32, sm)
+        z, total = torch.empty(shape), 0.0
+        size = "x".join(map(str, shape))
+        for (name, kernel), megabytes in zip(found, moved([n for n, _ in found], z), strict=True):
+            it, slots = resources(name, kernel, sm), sass.slots(name, kernel)
+            floor = max(megabytes / COPIED, (slots or 0) * z.numel() / 1e6 / ISSUED)
+            total += floor if name != "recall" else 0
             print(
-                f"{size:18}{level:9}{sm:<4}{name:10}"
-                f"{it.registers:5}{it.spilled:7}{it.shared:8}{megabytes:9.2f}",
+                f"{size:15}{level:7}{sm:<4}{name:9}"
+                f"{it.registers:4}{it.spilled:7}{it.shared:8}{megabytes:8.2f}"
+                f"{'' if slots is None else round(slots):6}{floor:6.0f}",
                 flush=True,
             )
+        print(f"{size:15}{level:7}{sm:<4}forward and backward, at least {total:.0f} us\n")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ import triton.language as tl  # noqa: E402
 from triton.runtime.interpreter import GridExecutor  # noqa: E402
 
 from qact.kernels.cpu import block as cpu  # noqa: E402
-from qact.kernels.triton import block, launch, passes, recall, tiles  # noqa: E402
+from qact.kernels.triton import bins, block, launch, passes, recall, tiles  # noqa: E402
 from qact.nn.normed import NormedQAct  # noqa: E402
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -303,6 +303,96 @@ def test_every_channel_has_gradients_in_a_unit_of_its_own(monkeypatch):
     got, want = both(z, g, Plan(Rule(), "normal"), (None,) * 6)
     unlike = ((got[1] - want[1]) / size).norm(dim=0) / (want[1] / size).norm(dim=0)
     assert unlike.max() <= 2e-4
+
+
+def counted_by(histogram: bool, monkeypatch) -> None:
+    """Bins are counted by histograms, or by products of matrices."""
+    monkeypatch.setattr(launch, "HISTOGRAM", histogram)
+    monkeypatch.setattr(launch, "_cut", getattr(launch._cut, "__wrapped__", launch._cut))
+
+
+@here
+@pytest.mark.parametrize(
+    ("shape", "kind", "tail"),  # behind a long tail are more bins than are counted at a time
+    [
+        ((70, 3, 1), "relu", 1.0),
+        ((300, 1, 1), "relu", 60.0),
+        ((7, 5, 12), "steps", 60.0),
+        ((9, 2, 64), "normal", 1.0),
+    ],
+)
+def test_both_ways_of_counting_are_one(cut, monkeypatch, kind, shape, tail):
+    draw = torch.Generator().manual_seed(3)
+    z, g = (torch.randn(shape, generator=draw) for _ in range(2))
+    z[0] *= tail
+    plan, numbers = Plan(Rule(), kind, 9, 1e-5, 1e-5), move(affine(shape[1]))
+    found = []
+    for histogram in (True, False):
+        counted_by(histogram, monkeypatch)
+        out, *saved = block.forward(z.to(DEVICE), plan, numbers)
+        found.append(
+            [out, *saved, *block.backward(z.to(DEVICE), g.to(DEVICE), plan, numbers, *saved)]
+        )
+    *same, dz, grads = zip(*found, strict=True)
+    assert all(torch.equal(one, other) for one, other in same[:2])
+    for one, other in (dz, grads):
+        assert (one - other).norm() <= 2e-6 * other.norm()
+
+
+@here
+@pytest.mark.parametrize("histogram", [True, False])
+@pytest.mark.parametrize("k", [1, 4])
+def test_bins_add_up_what_falls_into_them(histogram, k):
+    """A tile of values in 512 bins and beyond them, against NumPy's sums in float64."""
+    shape = (32, 16) if k == 1 else (128, k)
+    draw = torch.Generator().manual_seed(5)
+    cell = torch.randint(-20, 540, shape, generator=draw)
+    cell[: shape[0] // 2] = 77  # many in one bin
+    place = torch.rand(shape, generator=draw)
+    part = torch.randint(0, 257, shape, generator=draw)
+    part[0], part[1] = 256, 0
+    g = torch.randn(shape, generator=draw) * 1e3
+    g[2, 0], g[3, 0] = -4e4, 4e4
+    there = torch.rand(shape, generator=draw) < 0.9
+
+    @triton.jit
+    def added(
+        cell, place, part, g, there, out, ROWS: tl.constexpr, V: tl.constexpr,
+        K: tl.constexpr, HISTOGRAM: tl.constexpr,
+    ):  # fmt: skip
+        at = tl.arange(0, ROWS)[:, None] * V + tl.arange(0, V)[None, :]
+        mask = tl.load(there + at)
+        cells = tl.load(cell + at)
+        number, places = bins.blank(K, tl.int32, HISTOGRAM), bins.blank(K, tl.int32, HISTOGRAM)
+        number, places = bins.tally(number, places, cells, tl.load(part + at), mask, K, HISTOGRAM)
+        whole, right = bins.blank(K, tl.float32, HISTOGRAM), bins.blank(K, tl.float32, HISTOGRAM)
+        whole, right = bins.weigh(
+            whole, right, cells, tl.load(place + at), tl.load(g + at), mask, K, HISTOGRAM
+        )
+        channel = tl.arange(0, K)
+        if K == 1:
+            row, most, exists = out, 511, True
+        else:
+            row, most, exists = out + channel * 512, channel * 0 + 511, channel >= 0
+        bins.put(row, 0, most, exists, number.to(tl.float32), K)
+        bins.put(row + K * 512, 0, most, exists, places.to(tl.float32), K)
+        bins.put(row + 2 * K * 512, 0, most, exists, whole, K)
+        bins.put(row + 3 * K * 512, 0, most, exists, right, K)
+
+    out = torch.full((4, k, 512), float("nan"), device=DEVICE)
+    given = (cell.int(), place, part.float(), g, there)
+    added[(1,)](
+        *move(given), out, ROWS=shape[0], V=shape[1], K=k, HISTOGRAM=histogram,
+        enable_fp_fusion=False,
+    )  # fmt: skip
+    inside = there & (cell >= 0) & (cell < 512)
+    at = (cell + (torch.arange(k) * 512 if k > 1 else 0))[inside]
+    weights = (torch.ones(shape), part, g.double(), g.double() * place.double())
+    want = torch.stack(
+        [torch.bincount(at, w[inside].double(), minlength=k * 512) for w in weights]
+    ).reshape(4, k, 512)
+    assert torch.equal(out[:2].cpu().double(), want[:2])
+    assert (out[2:].cpu() - want[2:]).abs().max() <= 2.0**-22 * 4e4 * shape[0]
 
 
 @here

@@ -2,6 +2,9 @@
 
     constants  the numbers of `qact.kernels.columns`, as kernels read them
     tiles      which values a program works on; a channel's numbers beside them
+    bins       values added up by bins, by one of the next two
+    histograms ... in histograms of shared memory
+    products   ... in products of matrices
     gauss      the normal distribution, its quantile, and the kernel's convolution
     observe    statistics, norm and grid of a channel; its bins
     table      from a channel's bins to its ranks and scores
@@ -18,6 +21,6 @@
     block      the fused block on tensors
 
 Small channels are worked through by one program each, in one launch. Larger ones are shared out:
-every program puts its tiles into the channel's bins, by additions of integers, so that results are
-the same to the bit whatever the order. Importing `block` needs Triton; importing this does not.
+every program puts its tiles into bins of its own, which are added up in one order, so that results
+are the same to the bit. Importing `block` needs Triton; importing this does not.
 """

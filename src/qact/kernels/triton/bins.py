@@ -1,9 +1,8 @@
-"""Values counted into bins by products of one-hot matrices: no atomic, and always the same sums.
+"""Values added up by bins, in one of two ways, and always to the same sums.
 
-Bin ``k`` is row ``k // COLUMNS`` and column ``k % COLUMNS`` of a matrix. Of a tile's values, one
-matrix says which row each falls into (ROWS of bins x values), another which column (values x
-COLUMNS), with any weight in the place of its ones; their product adds the weights up by bin. It is
-what tensor cores are for. Every program has bins of its own; who reads them adds them in one order.
+Every program has bins of its own, in registers; who reads them adds them in one order. A tile's
+values are added up in a `HISTOGRAM` of shared memory or else, with a Triton whose histograms are
+slow, in products of matrices.
 """
 
 from __future__ import annotations
@@ -11,61 +10,64 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from qact.kernels.triton import histograms, products
+from qact.kernels.triton.tiles import largest, leading
+
 # SPAN bins at a time, as many as a channel near a normal distribution has.
-ROWS, COLUMNS = tl.constexpr(32), tl.constexpr(16)
-SPAN = tl.constexpr(512)
+SPAN = histograms.SPAN
 # Float32 adds integers exactly below 2^24, and a place is up to 2^8: so many values between them.
 EXACT = tl.constexpr(1 << 16)
 
 
 @triton.jit
-def one_hot(cell, mask, K: tl.constexpr):
-    """Row (.., ROWS, V) and column (.., V, COLUMNS) of every value of a tile, channels in front."""
-    # Shifted right, -1 stays -1, which is no row; so do bins before and behind the span.
-    cell = tl.where(mask, cell, -1)
-    rows, columns = tl.arange(0, ROWS), tl.arange(0, COLUMNS)
-    if K == 1:
-        cell = tl.reshape(cell, [cell.shape[0] * cell.shape[1]])
-        row, column = (
-            rows[:, None] == (cell >> 4)[None, :],
-            (cell & 15)[:, None] == columns[None, :],
-        )
-    else:
-        cell = tl.trans(cell)
-        row = rows[None, :, None] == (cell >> 4)[:, None, :]
-        column = (cell & 15)[:, :, None] == columns[None, None, :]
-    return row.to(tl.float16), column
+def blank(K: tl.constexpr, kind: tl.constexpr, HISTOGRAM: tl.constexpr):
+    """Bins of all channels of a program, empty; products add integers up in float32 too."""
+    return histograms.blank(K, kind) if HISTOGRAM else products.blank(K)
 
 
 @triton.jit
-def weighted(column, weight, K: tl.constexpr):
-    """The matrix of columns with weights in the place of ones; float16 must hold them."""
-    if K == 1:
-        weight = tl.reshape(weight, [weight.shape[0] * weight.shape[1]])[:, None]
+def tally(number, places, cell, part, mask, K: tl.constexpr, HISTOGRAM: tl.constexpr):
+    """Count a tile's values in bins ``0 ... SPAN``, and sum up their integers ``part`` to 2^8."""
+    if HISTOGRAM:
+        number, places = histograms.count(number, places, cell, part, mask, K)
     else:
-        weight = tl.trans(weight)[:, :, None]
-    return tl.where(column, weight, 0.0).to(tl.float16)
+        number, places = products.count(number, places, cell, part, mask, K)
+    return number, places
 
 
 @triton.jit
-def blank(K: tl.constexpr):
-    """Bins of all channels of a program, empty, (ROWS, COLUMNS) or (K, ROWS, COLUMNS) float32."""
-    if K == 1:
-        empty = tl.zeros([ROWS, COLUMNS], tl.float32)
+def weigh(all, right, cell, place, g, mask, K: tl.constexpr, HISTOGRAM: tl.constexpr):
+    """Sum up a tile's gradients ``g`` in bins ``0 ... SPAN``, and ``g`` times the place."""
+    mask = mask & (tl.abs(g) < float("inf"))
+    g = tl.where(mask, g, 0.0)
+    # In units of a power of two near the channel's largest: they are below 2 then.
+    unit = tl.maximum(leading(largest(tl.abs(g), K)), 2.0**-100)
+    unit = tl.minimum(unit, 2.0**126)  # whose reciprocal is a normal number
+    g = g * (1.0 / unit)
+    if HISTOGRAM:
+        if K > 1:
+            unit = unit[:, None]
+        whole = histograms.added(cell, g, mask, K)
+        part = histograms.added(cell, g * place, mask, K)
     else:
-        empty = tl.zeros([K, ROWS, COLUMNS], tl.float32)
-    return empty
+        if K > 1:
+            unit = unit[:, None, None]
+        which, column = products.one_hot(cell, mask, K)
+        whole = products.added(which, column, g, K)
+        part = products.added(which, column, g * place, K)
+    return tl.fma(whole, unit, all), tl.fma(part, unit, right)
 
 
 @triton.jit
 def put(row, base, bins, exists, content, K: tl.constexpr):
     """Store bins ``base ... base + SPAN`` of channels that have so many; ``row`` points to 0."""
-    k = base + tl.arange(0, ROWS)[:, None] * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+    k = base + tl.arange(0, SPAN)
     if K == 1:
-        at, inside = row + k, k <= bins
+        content, at, inside = tl.reshape(content, [SPAN]), row + k, k <= bins
     else:
-        at, inside = row[:, None, None] + k[None, :, :], k[None, :, :] <= bins[:, None, None]
-        inside = inside & exists[:, None, None]
+        content = tl.reshape(content, [K, SPAN])
+        at, inside = row[:, None] + k[None, :], k[None, :] <= bins[:, None]
+        inside = inside & exists[:, None]
     tl.store(at, content, mask=inside)
 
 

@@ -8,16 +8,24 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
+import triton
 from torch import Tensor
 
 from qact.kernels.columns import COARSE, FEW, FINENESS, KERNEL, MOST, REACH, UnusableError
 from qact.kernels.plan import KINDS, Plan
 
-# Values in a tile, and in one that is counted; channels side by side where L is one, and counted
-# side by side; values that one program may work through.
-TILE, COUNTED, FEATURES, TOGETHER, ALONE = 1024, 128, 32, 8, 16384
+# Values in a tile; channels side by side where L is one; values that one program may work through.
+TILE, FEATURES, ALONE = 1024, 16, 16384
 # Programs per multiprocessor, and at most so many for one channel.
-WAVES, SPLITS = 8, 64
+WAVES, SPLITS = 8, 128
+# Whether histograms are counted by atomics of shared memory: 7 instructions a value where lanes
+# that look for their bins take 140 for 512 bins, and more for more.
+HISTOGRAM = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8)
+# Values that are counted at once, and channels side by side: by histograms and by products. A
+# histogram has a slot for each digit and bin, so reading it is shared by as many values as
+# registers hold. Products of eight channels read 32 bytes of float32, as a card does at least.
+TALLIED, BESIDE = 8192, 4
+COUNTED, TOGETHER = 128, 8
 # Values that are sorted in registers; levels that one program looks for, and sorted runs that it
 # holds side by side. A channel alone in a program has few runs, and so all levels in one go.
 RUN, LEVELS, RUNS, ALL = 2048, 16, 256, 128
@@ -39,6 +47,7 @@ class Cut:
     side: int
     together: int
     warps: int = 4
+    histogram: bool = False
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -56,9 +65,15 @@ class Cut:
         return {"ROWS": self.rows, "V": self.side, "K": self.together, "num_warps": self.warps}
 
     @cached_property
+    def counting(self) -> dict[str, int]:
+        """The same of a pass that counts, and how it does."""
+        return {**self.fine.shape, "HISTOGRAM": self.histogram}
+
+    @cached_property
     def plane(self) -> dict[str, int]:
         """The same of a program that has a channel to itself, and the rows of what it counts."""
-        return {"ROWS": self.rows, "V": self.side, "FINE": self.fine.rows}
+        fine = {"FINE": self.fine.rows, "HISTOGRAM": self.histogram}
+        return {"ROWS": self.rows, "V": self.side, **fine}
 
     @cached_property
     def sorting(self) -> dict[str, int]:
@@ -90,19 +105,28 @@ class Cut:
     @cached_property
     def fine(self) -> Cut:
         """The same tensor for passes that count."""
-        if self.together == 1:
-            rows = _counted(self.n) // min(self.side, _counted(self.n))
-            per = -(-self.per * self.rows // rows)
-            # Two warps hold each row of bins once; more would hold it twice.
-            return replace(self, rows=rows, per=per, warps=2)
-        # Eight channels are 32 bytes of float32: what a card reads at least. Their bins are many,
-        # so programs are fewer.
-        groups, rows = -(-self.channels // TOGETHER), 2 * COUNTED // TOGETHER
-        tiles = -(-self.n // rows)
-        splits = min(tiles, max(1, self.groups * self.splits // (4 * groups)))
+        if self.together > 1:
+            return self._beside(*((BESIDE, TALLIED) if self.histogram else (TOGETHER, 2 * COUNTED)))
+        # A program that has a channel to itself has half as many warps.
+        most = TALLIED // (2 if self.alone else 1) if self.histogram else COUNTED
+        values = max(16, min(most, _power(self.per * self.rows * self.side)))
+        rows = values // min(self.side, values)
+        per = -(-self.per * self.rows // rows)
+        splits = -(-self.n // (per * rows * self.side))
+        # Of products two warps hold each row of bins once; more would hold it twice.
+        warps = max(1, min(16, values // 512)) if self.histogram else 2
+        return replace(self, splits=splits, rows=rows, per=per, warps=warps)
+
+    def _beside(self, together: int, values: int) -> Cut:
+        """So many channels in a program, and values in a tile."""
+        groups, rows = -(-self.channels // together), min(values // together, _power(self.n))
+        tiles, programs = -(-self.n // rows), self.groups * self.splits
+        # As bins are many, programs are few: what one hands on is small beside what it reads.
+        splits = min(tiles, self.splits, max(1, programs // groups))
         per = -(-tiles // splits)
         splits = -(-tiles // per)
-        return replace(self, groups=groups, splits=splits, per=per, rows=rows, together=TOGETHER)
+        made = replace(self, groups=groups, splits=splits, per=per, rows=rows)
+        return replace(made, together=together, warps=16 if self.histogram else 8)
 
 
 def cut(z: Tensor, alone: bool = True) -> Cut:
@@ -118,13 +142,15 @@ def _cut(outer: int, channels: int, inner: int, processors: int, alone: bool = T
     if alone and n <= ALONE:
         side = min(_neighbours(inner), _power(n))
         rows = min(TILE, _power(n)) // side
-        return Cut(channels, inner, n, channels, 1, -(-n // (rows * side)), rows, side, 1)
+        per = -(-n // (rows * side))
+        return Cut(channels, inner, n, channels, 1, per, rows, side, 1, 4, HISTOGRAM)
     side, k = (1, FEATURES) if inner == 1 else (_neighbours(inner), 1)
     rows = TILE // (side * k)
     groups, tiles = -(-channels // k), -(-n // (rows * side))
     splits = min(tiles, SPLITS, max(1, WAVES * processors // groups))
     per = -(-tiles // splits)
-    return Cut(channels, inner, n, groups, -(-tiles // per), per, rows, side, k, 4 if k == 1 else 8)
+    warps = 4 if k == 1 else 8
+    return Cut(channels, inner, n, groups, -(-tiles // per), per, rows, side, k, warps, HISTOGRAM)
 
 
 def _counted(n: int) -> int:

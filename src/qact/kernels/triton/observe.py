@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from qact.kernels.triton.bins import EXACT, SPAN, blank, one_hot, put, weighted
+from qact.kernels.triton.bins import EXACT, SPAN, blank, put, tally
 from qact.kernels.triton.constants import (
     AVERAGE,
     BANDWIDTH,
@@ -33,7 +33,7 @@ from qact.kernels.triton.constants import (
     STD,
     WIDTH,
 )
-from qact.kernels.triton.tiles import given, lanes, largest, single, tile, total, wide
+from qact.kernels.triton.tiles import given, lanes, largest, leading, single, tile, total, wide
 
 
 @triton.jit
@@ -82,12 +82,6 @@ def measure(
     centre = pivot.to(tl.float64) + centre.to(tl.float64) / wide_unit
     square = square / (wide_unit * wide_unit)
     return number.to(tl.float64), centre, square, -largest(-low, K), largest(high, K), finite
-
-
-@triton.jit
-def leading(x):
-    """The largest power of two below a positive float32: the number without its mantissa."""
-    return (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -250,7 +244,7 @@ def locate(y, inverse, offset, bins):
 @triton.jit
 def count(
     z, hist, state, c, exists, first, last, weight, bias, eps, C, L, n,
-    NORM: tl.constexpr, BLOCK: tl.constexpr,
+    NORM: tl.constexpr, BLOCK: tl.constexpr, HISTOGRAM: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """Counts and places of every bin, packed; the last column counts the values below zero."""
@@ -261,19 +255,17 @@ def count(
     flush: tl.constexpr = EXACT // (ROWS * V)
     # Rarely more than once: a channel with long tails is read once for every SPAN of its bins.
     for base in range(0, (tl.max(bins, 0) if K > 1 else bins) + 1, SPAN):
-        packed, below = blank(K).to(tl.int64), below * 0
+        packed, below = blank(K, tl.int32, HISTOGRAM).to(tl.int64), below * 0
         for start in range(first, last, flush):
-            number, places = blank(K), blank(K)
+            number, places = blank(K, tl.int32, HISTOGRAM), blank(K, tl.int32, HISTOGRAM)
             for t in range(start, tl.minimum(start + flush, last)):
                 place, _, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
                 x = tl.load(z + place, mask=mask, other=0.0).to(tl.float32)
                 y, _ = normed(x, in_mean, in_scale, w, b, NORM)
                 mask = mask & finite
                 cell, part = locate(y, inverse, offset, bins)
-                which, column = one_hot(cell - base, mask, K)
-                number = tl.dot(which, column.to(tl.float16), number)
                 part = tl.floor(part * PARTS + 0.5)
-                places = tl.dot(which, weighted(column, part, K), places)
+                number, places = tally(number, places, cell - base, part, mask, K, HISTOGRAM)
                 below += (mask & (y < 0)).to(tl.int32)
             packed += (number.to(tl.int64) << COUNTS) + places.to(tl.int64)
         put(row, base, bins, exists, packed, K)

@@ -72,7 +72,7 @@ def recount(
     launch(
         kernels.count, fine.grid, z, seen, parts, state, *affine[:2], what.eps_in,
         what.absolute, what.factor, *how.sizes, fine.per, how.splits, SPLITS=how.power,
-        **fine.shape, **what.options("NORM_IN", "GROUNDED", "RELATIVE", "BLOCK"),
+        **how.counting, **what.options("NORM_IN", "GROUNDED", "RELATIVE", "BLOCK"),
     )  # fmt: skip
     return parts
 
@@ -222,7 +222,7 @@ def descend(work: Work, parts: Tensor | None, affine: Affine, how: Cut, what: Wo
     if what.full:
         launch(
             gradient.spread, fine.grid, *work.data, work.mass, *affine[:5], *eps, what.steps,
-            *how.sizes, fine.per, how.splits, SCORED=scored, **names, **splits, **fine.shape,
+            *how.sizes, fine.per, how.splits, SCORED=scored, **names, **splits, **how.counting,
         )  # fmt: skip
     launch(
         gradient.table, (how.channels,), parts, work.mass, work.edges, work.pairs, work.tables,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from qact.kernels.triton.bins import SPAN, blank, one_hot, put, weighted
+from qact.kernels.triton.bins import SPAN, blank, put, weigh
 from qact.kernels.triton.constants import RELU, SUM_IN, SUM_OUT, SUM_SCORE
 from qact.kernels.triton.descent import descend, hand_on, read, read_level
 from qact.kernels.triton.lookup import out_norm
-from qact.kernels.triton.observe import axis, leading, locate, normed, sound
-from qact.kernels.triton.tiles import lanes, largest, tile
+from qact.kernels.triton.observe import axis, locate, normed, sound
+from qact.kernels.triton.tiles import lanes, tile
 
 
 @triton.jit
@@ -46,7 +46,8 @@ def spread(
     z, grad, table, codes, state, mass, sums, s, c, exists, first, last, norm, affine, out, steps,
     C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
-    BLOCK: tl.constexpr, ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
+    BLOCK: tl.constexpr, HISTOGRAM: tl.constexpr,
+    ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The bins of gradients ``mass`` (C, 2, BLOCK): of ``g``, and of ``g`` times the place.
 
@@ -57,7 +58,8 @@ def spread(
     product, added = zero, zero
     row = mass + c.to(tl.int64) * (2 * BLOCK)
     for base in range(0, (tl.max(bins, 0) if K > 1 else bins) + 1, SPAN):
-        all, right, product, added = blank(K), blank(K), zero, zero
+        all, right = blank(K, tl.float32, HISTOGRAM), blank(K, tl.float32, HISTOGRAM)
+        product, added = zero, zero
         for t in range(first, last):
             where, index, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
             mask = mask & fine
@@ -69,31 +71,12 @@ def spread(
                 product += g * score
                 added += g
             cell, place = locate(y, inverse, offset, bins)
-            mask = mask & (tl.abs(g) < float("inf"))
-            g = tl.where(mask, g, 0.0)
-            # In units of a power of two near the channel's largest, float16 holds a gradient as
-            # two numbers to 2^-24 of that.
-            unit = tl.maximum(leading(largest(tl.abs(g), K)), 2.0**-100)
-            unit = tl.minimum(unit, 2.0**126)  # whose reciprocal is a normal number
-            g = g * (1.0 / unit)
-            if K > 1:
-                unit = unit[:, None, None]
-            which, column = one_hot(cell - base, mask, K)
-            all = tl.fma(_added(which, column, g, K), unit, all)
-            right = tl.fma(_added(which, column, g * place, K), unit, right)
+            all, right = weigh(all, right, cell - base, place, g, mask, K, HISTOGRAM)
         put(row, base, bins, exists, all, K)
         put(row + BLOCK, base, bins, exists, right, K)
     if SCORED:
         hand_on(sums, state, s, c, exists, C, SUM_SCORE, product, K)
         hand_on(sums, state, s, c, exists, C, SUM_SCORE + 1, added, K)
-
-
-@triton.jit
-def _added(which, column, weight, K: tl.constexpr):
-    """Weights below 2 in size, added up by bin: their leading half, and the rest times 2^11."""
-    high = weight.to(tl.float16).to(tl.float32)
-    rest = tl.dot(which, weighted(column, (weight - high) * 2048.0, K)) * (1 / 2048.0)
-    return tl.dot(which, weighted(column, high, K), rest)
 
 
 @triton.jit

@@ -69,6 +69,12 @@ def largest(x, K: tl.constexpr):
 
 
 @triton.jit
+def leading(x):
+    """The largest power of two below a positive float32: the number without its mantissa."""
+    return (x.to(tl.int32, bitcast=True) & 0x7F800000).to(tl.float32, bitcast=True)
+
+
+@triton.jit
 def given(pointer, c, exists, default: tl.constexpr):
     """One of the affine tensors, or what stands for it."""
     if pointer is None:
