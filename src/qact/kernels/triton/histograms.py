@@ -30,11 +30,11 @@ def blank(K: tl.constexpr, kind: tl.constexpr):
 def _digits(digit, cell, mask, R: tl.constexpr, K: tl.constexpr):
     """How many values of each bin have each digit, (R, SPAN) or (K, R, SPAN)."""
     # Neighbours are bins, not digits: leading digits are alike, and would share a memory bank.
-    at = digit * SPAN + cell
+    at = cell & (SPAN - 1)
+    inside = mask & (cell == at)
     if K > 1:
-        at += (tl.arange(0, K) * (R * SPAN))[None, :]
-    inside = mask & (cell >= 0)
-    inside = inside & (cell < SPAN)
+        at |= (tl.arange(0, K) * (R * SPAN))[None, :]
+    at = digit * SPAN | at
     size: tl.constexpr = at.shape[0] * at.shape[1]
     seen = tl.histogram(tl.reshape(at, [size]), K * R * SPAN, tl.reshape(inside, [size]))
     return tl.reshape(seen, [R, SPAN] if K == 1 else [K, R, SPAN])
