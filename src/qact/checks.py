@@ -135,6 +135,18 @@ def tensors(**given: Any) -> None:
             )
 
 
+def instance(name: str, value: Any, kind: type | tuple[type, ...], means: str) -> None:
+    """Refuse what is no ``kind``, and say what is.
+
+    Example:
+        >>> instance("rule", 3, str, "a str")
+        Traceback (most recent call last):
+        TypeError: rule=3 must be a str
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}={shown(value)} must be {means}")
+
+
 def flag(name: str, value: Any) -> bool:
     """``value`` if it is a bool."""
     if not isinstance(value, bool):

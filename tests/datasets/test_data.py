@@ -320,6 +320,12 @@ def test_coded_folder_without_its_classes(coded):
 # --- requests that cannot be met -------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", [None, 5, ("digits",)])
+def test_a_name_is_text_or_a_path(name):
+    with pytest.raises(TypeError, match="must be the name of a data set or a path"):
+        load(name)
+
+
 def test_bad_requests(tmp_path, monkeypatch):
     monkeypatch.delenv("QACT_DATA", raising=False)
     with pytest.raises(ValueError, match=r"unknown data set 'cifar'; did you mean 'cifar10"):

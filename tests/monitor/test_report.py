@@ -16,7 +16,7 @@ from markupsafe import escape
 from typer.testing import CliRunner
 
 from qact.cli.commands import commands
-from qact.monitor import Monitor, Store, StoreError, record
+from qact.monitor import Monitor, Store, StoreError, record, suggest
 from qact.monitor.metrics import opentelemetry, prometheus
 from qact.monitor.report import Seen, render, write_report
 from qact.monitor.watch import view
@@ -172,6 +172,19 @@ def test_prometheus_is_told(served):
     assert registry.get_sample_value("qact_monitor_p", label) == monitor.verdicts[-1].p
     found = registry.get_sample_value("qact_monitor_distance", {**label, "signal": "1"})
     assert found == monitor.verdicts[-1].distances["1"]
+
+
+def test_what_is_no_monitor_is_refused_before_anything_is_registered(served):
+    client = pytest.importorskip("prometheus_client")
+    monitor, _ = served
+    registry = client.CollectorRegistry()
+    with pytest.raises(TypeError, match=r"monitor=5 must be a qact.monitor.Monitor"):
+        prometheus(5, registry)
+    prometheus(monitor, registry)  # its names are free still
+    with pytest.raises(TypeError, match="monitor='m' must be"):
+        opentelemetry("m")
+    with pytest.raises(TypeError, match=r"verdict=0.01 must be a qact.monitor.Verdict"):
+        suggest(0.01)
 
 
 def test_opentelemetry_is_told(served):

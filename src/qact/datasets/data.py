@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from qact import checks
 from qact.datasets.download import download as fetch_all
 from qact.datasets.local import from_folder, from_npz
 from qact.datasets.registry import DataSet, entry, names
@@ -46,6 +47,7 @@ def load(
         A :class:`Splits`.
 
     Raises:
+        TypeError: a name that is neither str nor path.
         ValueError: unknown name, bad size or limit, no root, or a truncated or altered file.
         FileNotFoundError: a file is missing; like the above, the message names the file, the
             checksum that is expected and the public origin.
@@ -57,6 +59,7 @@ def load(
         >>> [tuple(images.shape) for images, _ in (digits.train, digits.val, digits.test)]
         [(1000, 1, 16, 16), (297, 1, 16, 16), (500, 1, 16, 16)]
     """
+    checks.instance("name", name, (str, os.PathLike), "the name of a data set or a path")
     for what, value in (("size", size), ("limit", limit)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{what} must be a positive integer or None, got {value!r}")

@@ -50,8 +50,7 @@ class Guard(nn.Module):
 
     def __init__(self, monitor: Monitor, method: str | type[Method] = "safe", **options: Any):
         super().__init__()
-        if not isinstance(monitor, Monitor):
-            raise TypeError(f"monitor={checks.shown(monitor)} must be a qact.monitor.Monitor")
+        checks.instance("monitor", monitor, Monitor, "a qact.monitor.Monitor")
         if not monitor.detectors:
             raise ValueError("the monitor has no alarm to wait for: monitor.alarm(rate=0.01)")
         self.monitor = monitor

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qact import checks
 from qact.extras import needed
 from qact.monitor.monitor import Monitor
 from qact.monitor.reference import Verdict
@@ -26,7 +27,11 @@ def prometheus(monitor: Monitor, registry: Any = None) -> None:
     Args:
         monitor: that is listened to.
         registry: of ``prometheus_client``; None is its default one.
+
+    Raises:
+        TypeError: no monitor; then nothing is registered.
     """
+    checks.instance("monitor", monitor, Monitor, "a qact.monitor.Monitor")
     with needed("metrics for Prometheus", "monitor"):
         from prometheus_client import REGISTRY, Counter, Gauge
 
@@ -58,7 +63,11 @@ def opentelemetry(monitor: Monitor, meter: Any = None) -> None:
     Args:
         monitor: that is listened to.
         meter: of the OpenTelemetry API; None asks the global provider.
+
+    Raises:
+        TypeError: no monitor.
     """
+    checks.instance("monitor", monitor, Monitor, "a qact.monitor.Monitor")
     with needed("metrics for OpenTelemetry", "monitor"):
         from opentelemetry.metrics import get_meter
 

@@ -69,6 +69,10 @@ def suggest(
         reference: with labels, for the same.
         rate: p-values up to it count as moved.
 
+    Raises:
+        TypeError: no verdict.
+        ValueError: a bad ``rate``.
+
     Example:
         >>> moved = {"input": 0.001, "bn1": 0.001, "logits": 0.001, "confidence": 0.002}
         >>> suggest(Verdict(256, moved, moved, 0.001, 0.0, batch=64, alike=0.0, spread=1.0)).action
@@ -76,6 +80,7 @@ def suggest(
         >>> suggest(Verdict(256, moved, moved, 0.001, 0.0, batch=64, alike=0.4, spread=1.0)).action
         'safe'
     """
+    checks.instance("verdict", verdict, Verdict, "a qact.monitor.Verdict, which a reference gives")
     checks.number("rate", rate, "a share in (0, 0.5]", 0, 0.5)
     accuracy, fallen = {}, None
     if window is not None and window.images and reference is not None and len(reference.hits):
