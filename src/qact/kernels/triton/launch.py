@@ -107,9 +107,9 @@ class Cut:
         """The same tensor for passes that count."""
         if self.together > 1:
             return self._beside(*((BESIDE, TALLIED) if self.histogram else (TOGETHER, 2 * COUNTED)))
-        # A program that has a channel to itself has half as many warps.
+        # A program that has a channel to itself has four warps: 32 values for every lane.
         most = TALLIED // (2 if self.alone else 1) if self.histogram else COUNTED
-        values = max(16, min(most, _power(self.per * self.rows * self.side)))
+        values = min(most, _counted(self.per * self.rows * self.side))
         rows = values // min(self.side, values)
         per = -(-self.per * self.rows // rows)
         splits = -(-self.n // (per * rows * self.side))
@@ -119,7 +119,7 @@ class Cut:
 
     def _beside(self, together: int, values: int) -> Cut:
         """So many channels in a program, and values in a tile."""
-        groups, rows = -(-self.channels // together), min(values // together, _power(self.n))
+        groups, rows = -(-self.channels // together), min(values // together, _counted(self.n))
         tiles, programs = -(-self.n // rows), self.groups * self.splits
         # As bins are many, programs are few: what one hands on is small beside what it reads.
         splits = min(tiles, self.splits, max(1, programs // groups))
@@ -154,8 +154,8 @@ def _cut(outer: int, channels: int, inner: int, processors: int, alone: bool = T
 
 
 def _counted(n: int) -> int:
-    """Values of a tile that is counted: no fewer than tensor cores multiply at once."""
-    return max(16, min(COUNTED, _power(n)))
+    """Values of a tile that counts ``n``: no fewer than tensor cores multiply at once."""
+    return max(16, _power(n))
 
 
 def _neighbours(inner: int) -> int:
