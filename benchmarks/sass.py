@@ -83,5 +83,7 @@ def slots(name: str, kernel: Any) -> float | None:
         values = known["ROWS"] * known["V"] * known["K"]
     else:
         return None
-    digits = {1: 6}.get(known.get("K", 1), 8) if name == "spread" else 1
+    # Gradients have 24 bits: `qact.kernels.triton.histograms.added` loops over digits of 4, or of 3
+    # where channels stand side by side. In products there is no such loop.
+    digits = (6 if known["K"] == 1 else 8) if name == "spread" else 1
     return issued(kernel.asm["cubin"], digits) * kernel.metadata.num_warps * 32 / values

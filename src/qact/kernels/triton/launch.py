@@ -18,8 +18,8 @@ from qact.kernels.plan import KINDS, Plan
 TILE, FEATURES, ALONE = 1024, 16, 16384
 # Programs per multiprocessor, and at most so many for one channel.
 WAVES, SPLITS = 8, 128
-# Whether histograms are counted by atomics of shared memory: 7 instructions a value where lanes
-# that look for their bins take 140 for 512 bins, and more for more.
+# Whether histograms are counted by atomics of shared memory, one a value. Before, every lane looked
+# for each of its bins among the values: see `findings/triton-histogram-by-bins.sh`.
 HISTOGRAM = tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 8)
 # Values that are counted at once, and channels side by side: by histograms and by products. A
 # histogram has a slot for each digit and bin, so reading it is shared by as many values as
