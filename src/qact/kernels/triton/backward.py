@@ -103,7 +103,7 @@ def spread(
     z, grad, tables, span, codes, state, partial, mass, in_weight, in_bias, weight, bias,
     out_weight, eps_in, eps_out, steps, C, L, n, per, S,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, HISTOGRAM: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The second pass: gradients by bins into ``mass`` (programs, C, 2, BLOCK)."""
@@ -115,7 +115,7 @@ def spread(
     sums.spread(
         z, grad, score, codes, state, mass + s.to(tl.int64) * C * (2 * BLOCK), partial, s, c,
         exists, first, last, norm, affine, out, steps, C, L, n,
-        KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, HISTOGRAM, ROWS, V, K,
+        KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, SPAN, HISTOGRAM, ROWS, V, K,
     )  # fmt: skip
 
 
@@ -215,7 +215,8 @@ def whole(
     C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
     SCORED: tl.constexpr, FULL: tl.constexpr, RELATIVE: tl.constexpr, BLOCK: tl.constexpr,
-    HISTOGRAM: tl.constexpr, ROWS: tl.constexpr, FINE: tl.constexpr, V: tl.constexpr,
+    SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
+    ROWS: tl.constexpr, FINE: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """All passes over one channel; what one writes the next reads behind a barrier.
 
@@ -231,7 +232,7 @@ def whole(
         if not kept:
             observe.count(
                 z, hist, state, c, exists, 0, fine, in_weight, in_bias, eps_in, C, L, n,
-                NORM_IN, BLOCK, HISTOGRAM, FINE, V, 1,
+                NORM_IN, BLOCK, SPAN, HISTOGRAM, FINE, V, 1,
             )  # fmt: skip
             tl.debug_barrier()
             tabulate(
@@ -251,7 +252,7 @@ def whole(
     if FULL:
         sums.spread(
             z, grad, score, codes, state, mass, partial, 0, c, exists, 0, fine, norm, affine, out,
-            steps, C, L, n, KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, HISTOGRAM, FINE, V, 1,
+            steps, C, L, n, KIND, NORM_IN, NORM_OUT, SCORED, BLOCK, SPAN, HISTOGRAM, FINE, V, 1,
         )  # fmt: skip
         tl.debug_barrier()
     _slopes(

@@ -1,8 +1,8 @@
 """Values added up by bins, in one of two ways, and always to the same sums.
 
-Every program has bins of its own, in registers; who reads them adds them in one order. A tile's
-values are added up in a `HISTOGRAM` of shared memory or else, with a Triton whose histograms are
-slow, in products of matrices.
+Every program has SPAN bins of its own at a time, in registers; who reads them adds them in one
+order. A tile's values are added up in a `HISTOGRAM` of shared memory or else, with a Triton whose
+histograms are slow, in products of matrices.
 """
 
 from __future__ import annotations
@@ -13,30 +13,34 @@ import triton.language as tl
 from qact.kernels.triton import histograms, products
 from qact.kernels.triton.tiles import largest, leading
 
-# SPAN bins at a time, as many as a channel near a normal distribution has.
-SPAN = histograms.SPAN
 # Float32 adds integers exactly below 2^24, and a place is up to 2^8: so many values between them.
 EXACT = tl.constexpr(1 << 16)
 
 
 @triton.jit
-def blank(K: tl.constexpr, kind: tl.constexpr, HISTOGRAM: tl.constexpr):
+def blank(K: tl.constexpr, SPAN: tl.constexpr, kind: tl.constexpr, HISTOGRAM: tl.constexpr):
     """Bins of all channels of a program, empty; products add integers up in float32 too."""
-    return histograms.blank(K, kind) if HISTOGRAM else products.blank(K)
+    return histograms.blank(K, SPAN, kind) if HISTOGRAM else products.blank(K)
 
 
 @triton.jit
-def tally(number, places, cell, part, mask, K: tl.constexpr, HISTOGRAM: tl.constexpr):
+def tally(
+    number, places, cell, part, mask,
+    K: tl.constexpr, SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
+):  # fmt: skip
     """Count a tile's values in bins ``0 ... SPAN``, and sum up their integers ``part`` to 2^8."""
     if HISTOGRAM:
-        number, places = histograms.count(number, places, cell, part, mask, K)
+        number, places = histograms.count(number, places, cell, part, mask, K, SPAN)
     else:
         number, places = products.count(number, places, cell, part, mask, K)
     return number, places
 
 
 @triton.jit
-def weigh(all, right, cell, place, g, mask, K: tl.constexpr, HISTOGRAM: tl.constexpr):
+def weigh(
+    all, right, cell, place, g, mask,
+    K: tl.constexpr, SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
+):  # fmt: skip
     """Sum up a tile's gradients ``g`` in bins ``0 ... SPAN``, and ``g`` times the place."""
     mask = mask & (tl.abs(g) < float("inf"))
     g = tl.where(mask, g, 0.0)
@@ -47,8 +51,8 @@ def weigh(all, right, cell, place, g, mask, K: tl.constexpr, HISTOGRAM: tl.const
     if HISTOGRAM:
         if K > 1:
             unit = unit[:, None]
-        whole = histograms.added(cell, g, mask, K)
-        part = histograms.added(cell, g * place, mask, K)
+        whole = histograms.added(cell, g, mask, K, SPAN)
+        part = histograms.added(cell, g * place, mask, K, SPAN)
     else:
         if K > 1:
             unit = unit[:, None, None]
@@ -59,7 +63,7 @@ def weigh(all, right, cell, place, g, mask, K: tl.constexpr, HISTOGRAM: tl.const
 
 
 @triton.jit
-def put(row, base, bins, exists, content, K: tl.constexpr):
+def put(row, base, bins, exists, content, K: tl.constexpr, SPAN: tl.constexpr):
     """Store bins ``base ... base + SPAN`` of channels that have so many; ``row`` points to 0."""
     k = base + tl.arange(0, SPAN)
     if K == 1:

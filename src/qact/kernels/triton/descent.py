@@ -18,7 +18,7 @@ from qact.kernels.triton.constants import (
 from qact.kernels.triton.lookup import interpolate, out_norm
 from qact.kernels.triton.observe import axis, normed
 from qact.kernels.triton.table import side_weights
-from qact.kernels.triton.tiles import given, single, total, wide
+from qact.kernels.triton.tiles import beside, given, single, total, wide
 
 
 @triton.jit
@@ -102,9 +102,10 @@ def descend(pairs, c, y, g, numbers, BLOCK: tl.constexpr):
     floor = tl.floor(scaled)
     place, side = scaled - floor, tl.where(y >= 0, 2, 0)
     pair = pairs + c.to(tl.int64) * (2 * BLOCK + 16) + 2 * (floor.to(tl.int32) - offset + 1 + side)
-    slope, context = tl.load(pair), tl.load(pair + 1)
-    slope += place * (tl.load(pair + 2) - slope)
-    context += place * (tl.load(pair + 3) - context)
+    slope, context = beside(pair)
+    next_slope, next_context = beside(pair + 2)
+    slope += place * (next_slope - slope)
+    context += place * (next_context - context)
     weight = tl.where(y >= 0, above, below)
     return g * slope + weight * context + pull * (unit - centre)
 

@@ -50,8 +50,7 @@ def advance(batches, programs):
     tl.debug_barrier()
     through = tl.atomic_add(batches, TICKET, sem="acq_rel") >> 32
     if through == programs - 1:
-        seen = tl.load(batches, cache_modifier=".cg") & (TICKET - 1)
-        tl.store(batches, seen + 1)
+        tl.atomic_add(batches, 1 - tl.cast(programs, tl.int64) * TICKET)
 
 
 @triton.jit
@@ -59,15 +58,14 @@ def follow_norm(running_mean, running_var, batches, momentum, mean, variance, c,
     """BatchNorm's running statistics, with the unbiased variance; ``momentum`` < 0 for the mean."""
     if running_mean is not None:
         rate = tl.where(momentum < 0, step_size(batches, 0.0), momentum)
-        _approach(running_mean + c, mean, rate)
-        _approach(running_var + c, variance * (n / tl.maximum(n - 1.0, 1.0)), rate)
+        unbiased = variance * (n / tl.maximum(n - 1.0, 1.0))
+        centre, spread = tl.load(running_mean + c), tl.load(running_var + c)
+        centre = centre.to(tl.float64) + rate * (mean - centre.to(tl.float64))
+        spread = spread.to(tl.float64) + rate * (unbiased - spread.to(tl.float64))
+        tl.debug_barrier()  # all warps have read what one of them writes
+        tl.store(running_mean + c, centre.to(running_mean.dtype.element_ty))
+        tl.store(running_var + c, spread.to(running_var.dtype.element_ty))
         advance(batches, programs)
-
-
-@triton.jit
-def _approach(at, seen, rate):
-    old = tl.load(at).to(tl.float64)
-    tl.store(at, (old + rate * (seen - old)).to(at.dtype.element_ty))
 
 
 @triton.jit
@@ -133,12 +131,12 @@ def _move(
     stored += fresh + tl.where(k == 0, below, 0.0) + tl.where(k == B - 1, above, 0.0)
     place += fresh_place + tl.where(k == B - 1, above, 0.0)
     weight, part = stored.to(tl.float32), place.to(tl.float32)
+    centre, spread = _joint(at, mean, std, (1.0 - rate) * total, rate * n)
     tl.debug_barrier()
     tl.store(mass + k, weight, mask=k < B)
     tl.store(moment + k, part, mask=k < B)
     tl.store(exponent, e.to(tl.float32))
     tl.store(offset, zero.to(tl.float32))
-    centre, spread = _joint(at, mean, std, (1.0 - rate) * total, rate * n)
     read, width = _centred(weight, part, k, _power_of_two(e), zero, B)
     tl.store(mean, tl.where(stays, centre, read).to(tl.float32))
     tl.store(std, tl.where(stays, spread, width).to(tl.float32))

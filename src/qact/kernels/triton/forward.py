@@ -32,7 +32,7 @@ def measure(z, parts, C, L, n, per, ROWS: tl.constexpr, V: tl.constexpr, K: tl.c
 def count(
     z, seen, parts, state, in_weight, in_bias, eps_in, absolute, factor, C, L, n, per, S,
     NORM_IN: tl.constexpr, GROUNDED: tl.constexpr, RELATIVE: tl.constexpr,
-    BLOCK: tl.constexpr, SPLITS: tl.constexpr, HISTOGRAM: tl.constexpr,
+    BLOCK: tl.constexpr, SPLITS: tl.constexpr, SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The second pass: the state of a channel by what ``S`` programs have ``seen``, and its bins.
@@ -50,7 +50,7 @@ def count(
     s, first, last = extent(per, n, ROWS, V)
     observe.count(
         z, parts + s.to(tl.int64) * C * BLOCK, state, c, exists, first, last,
-        in_weight, in_bias, eps_in, C, L, n, NORM_IN, BLOCK, HISTOGRAM, ROWS, V, K,
+        in_weight, in_bias, eps_in, C, L, n, NORM_IN, BLOCK, SPAN, HISTOGRAM, ROWS, V, K,
     )  # fmt: skip
 
 
@@ -109,7 +109,8 @@ def whole(
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, GROUNDED: tl.constexpr,
     RELATIVE: tl.constexpr, BLOCK: tl.constexpr, COUNTED: tl.constexpr, CELLS: tl.constexpr,
     SENTINELS: tl.constexpr, RUN: tl.constexpr, RUNS: tl.constexpr, J: tl.constexpr,
-    HISTOGRAM: tl.constexpr, ROWS: tl.constexpr, FINE: tl.constexpr, V: tl.constexpr,
+    SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
+    ROWS: tl.constexpr, FINE: tl.constexpr, V: tl.constexpr,
 ):  # fmt: skip
     """All passes over one channel; what one writes the next reads behind a barrier.
 
@@ -129,7 +130,7 @@ def whole(
     tl.debug_barrier()
     observe.count(
         z, hist, state, c, exists, 0, tl.cdiv(n, FINE * V), in_weight, in_bias, eps_in,
-        C, L, n, NORM_IN, BLOCK, HISTOGRAM, FINE, V, 1,
+        C, L, n, NORM_IN, BLOCK, SPAN, HISTOGRAM, FINE, V, 1,
     )  # fmt: skip
     tl.debug_barrier()
     if KIND == STEPS:

@@ -14,20 +14,18 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# So many bins at a time: `qact.kernels.triton.bins.SPAN`.
-SPAN = tl.constexpr(512)
 # Bits of a weight's integer, and how many of them are behind the point.
 BITS, POINT = tl.constexpr(24), tl.constexpr(21)
 
 
 @triton.jit
-def blank(K: tl.constexpr, kind: tl.constexpr):
+def blank(K: tl.constexpr, SPAN: tl.constexpr, kind: tl.constexpr):
     """Bins of all channels of a program, empty, (SPAN) or (K, SPAN)."""
     return tl.zeros([SPAN] if K == 1 else [K, SPAN], kind)
 
 
 @triton.jit
-def _digits(digit, cell, mask, R: tl.constexpr, K: tl.constexpr):
+def _digits(digit, cell, mask, R: tl.constexpr, K: tl.constexpr, SPAN: tl.constexpr):
     """How many values of each bin have each digit, (R, SPAN) or (K, R, SPAN)."""
     # Neighbours are bins, not digits: leading digits are alike, and would share a memory bank.
     at = cell & (SPAN - 1)
@@ -48,7 +46,7 @@ def _along(R: tl.constexpr, K: tl.constexpr):
 
 
 @triton.jit
-def count(number, places, cell, part, mask, K: tl.constexpr):
+def count(number, places, cell, part, mask, K: tl.constexpr, SPAN: tl.constexpr):
     """How many values each bin has, and the sum of their integers ``part``, up to 2^8.
 
     That is one more than three digits of three bits hold, so digits are as large as they can be:
@@ -58,29 +56,32 @@ def count(number, places, cell, part, mask, K: tl.constexpr):
     part, v = part.to(tl.int32), _along(8, K)
     a = tl.minimum(part >> 5, 7)
     b = tl.minimum((part - 32 * a) >> 2, 7)
-    seen = _digits(a, cell, mask, 8, K)
+    seen = _digits(a, cell, mask, 8, K, SPAN)
     number += tl.sum(seen, axis)
     places += 32 * tl.sum(seen * v, axis)
-    places += 4 * tl.sum(_digits(b, cell, mask, 8, K) * v, axis)
-    places += tl.sum(_digits(part - 32 * a - 4 * b, cell, mask, 8, K) * v, axis)
+    places += 4 * tl.sum(_digits(b, cell, mask, 8, K, SPAN) * v, axis)
+    places += tl.sum(_digits(part - 32 * a - 4 * b, cell, mask, 8, K, SPAN) * v, axis)
     return number, places
 
 
 @triton.jit
-def added(cell, weight, mask, K: tl.constexpr):
+def added(cell, weight, mask, K: tl.constexpr, SPAN: tl.constexpr):
     """Weights below 2 in size, rounded to 2^-21, added up by bin.
 
-    Digits run from ``-R / 2``, so that none stands for the sign and none adds up to much.
+    Digits run from ``-R / 2``, so that none stands for the sign and none adds up to much. They are
+    as large as there is room for: that is for 8192 counters of a channel.
     """
-    bits: tl.constexpr = 4 if K == 1 else 3
-    R: tl.constexpr = 16 if K == 1 else 8
+    wide: tl.constexpr = K == 1 and SPAN == 512
+    bits: tl.constexpr = 4 if wide else 3
+    R: tl.constexpr = 16 if wide else 8
     axis: tl.constexpr = 0 if K == 1 else 1
     # ``R / 2`` in the place of every digit.
-    half: tl.constexpr = 0x888888 if K == 1 else 0o44444444
+    half: tl.constexpr = 0x888888 if wide else 0o44444444
     integer = tl.floor(weight * 2.0**POINT + 0.5).to(tl.int32) + half
-    v, total = _along(R, K) - R // 2, blank(K, tl.float32)
+    v, total = _along(R, K) - R // 2, blank(K, SPAN, tl.float32)
     for _ in range(0, BITS // bits):
         digit = (integer >> (BITS - bits)) & (R - 1)
-        total = total * R + tl.sum(_digits(digit, cell, mask, R, K) * v, axis).to(tl.float32)
+        seen = _digits(digit, cell, mask, R, K, SPAN)
+        total = total * R + tl.sum(seen * v, axis).to(tl.float32)
         integer = integer << bits
     return total * 0.5**POINT

@@ -64,16 +64,18 @@ class Cut:
         """The shape of a tile."""
         return {"ROWS": self.rows, "V": self.side, "K": self.together, "num_warps": self.warps}
 
-    @cached_property
-    def counting(self) -> dict[str, int]:
+    def counting(self, what: Words) -> dict[str, int]:
         """The same of a pass that counts, and how it does."""
-        return {**self.fine.shape, "HISTOGRAM": self.histogram}
+        return {**self.fine.shape, **self._bins(what)}
 
-    @cached_property
-    def plane(self) -> dict[str, int]:
+    def plane(self, what: Words) -> dict[str, int]:
         """The same of a program that has a channel to itself, and the rows of what it counts."""
-        fine = {"FINE": self.fine.rows, "HISTOGRAM": self.histogram}
-        return {"ROWS": self.rows, "V": self.side, **fine}
+        return {"ROWS": self.rows, "V": self.side, "FINE": self.fine.rows, **self._bins(what)}
+
+    def _bins(self, what: Words) -> dict[str, int]:
+        """How bins are counted, and how many at once: where channels are side by side, 512."""
+        wide = self.histogram and self.together == 1
+        return {"SPAN": what.span if wide else 512, "HISTOGRAM": self.histogram}
 
     @cached_property
     def sorting(self) -> dict[str, int]:
@@ -207,6 +209,7 @@ class Words:
     full: bool
     steps: int
     block: int
+    span: int
 
     @property
     def warps(self) -> dict[str, int]:
@@ -254,7 +257,21 @@ def _words(plan: Plan, n: int) -> Words:
         rule.gradient == "full",
         plan.steps,
         _block(n, h.absolute, factor),
+        _span(n, h.absolute, factor),
     )
+
+
+def _span(n: int, absolute: float, factor: float) -> int:
+    """Bins that are counted at once: as many as a channel of normal values usually has.
+
+    It spans ``2 sqrt(2 ln n)`` standard deviations. Bins are as fine as asked or up to twice as
+    fine, as their width is a power of two; 1 / ln 2 on average over the logarithm of a spread.
+    """
+    if absolute > 0 or factor <= 0:
+        return 512
+    fineness = FINENESS if n >= FEW else COARSE
+    usual = fineness / math.log(2) * 2 * math.sqrt(2 * math.log(n)) / factor
+    return 512 if usual <= 512 else 1024
 
 
 def _block(n: int, absolute: float, factor: float) -> int:

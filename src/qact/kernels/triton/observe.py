@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from qact.kernels.triton.bins import EXACT, SPAN, blank, put, tally
+from qact.kernels.triton.bins import EXACT, blank, put, tally
 from qact.kernels.triton.constants import (
     AVERAGE,
     BANDWIDTH,
@@ -244,7 +244,7 @@ def locate(y, inverse, offset, bins):
 @triton.jit
 def count(
     z, hist, state, c, exists, first, last, weight, bias, eps, C, L, n,
-    NORM: tl.constexpr, BLOCK: tl.constexpr, HISTOGRAM: tl.constexpr,
+    NORM: tl.constexpr, BLOCK: tl.constexpr, SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """Counts and places of every bin, packed; the last column counts the values below zero."""
@@ -255,9 +255,10 @@ def count(
     flush: tl.constexpr = EXACT // (ROWS * V)
     # Rarely more than once: a channel with long tails is read once for every SPAN of its bins.
     for base in range(0, (tl.max(bins, 0) if K > 1 else bins) + 1, SPAN):
-        packed, below = blank(K, tl.int32, HISTOGRAM).to(tl.int64), below * 0
+        packed, below = blank(K, SPAN, tl.int32, HISTOGRAM).to(tl.int64), below * 0
         for start in range(first, last, flush):
-            number, places = blank(K, tl.int32, HISTOGRAM), blank(K, tl.int32, HISTOGRAM)
+            number = blank(K, SPAN, tl.int32, HISTOGRAM)
+            places = blank(K, SPAN, tl.int32, HISTOGRAM)
             for t in range(start, tl.minimum(start + flush, last)):
                 place, _, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
                 x = tl.load(z + place, mask=mask, other=0.0).to(tl.float32)
@@ -265,8 +266,8 @@ def count(
                 mask = mask & finite
                 cell, part = locate(y, inverse, offset, bins)
                 part = tl.floor(part * PARTS + 0.5)
-                number, places = tally(number, places, cell - base, part, mask, K, HISTOGRAM)
+                number, places = tally(number, places, cell - base, part, mask, K, SPAN, HISTOGRAM)
                 below += (mask & (y < 0)).to(tl.int32)
             packed += (number.to(tl.int64) << COUNTS) + places.to(tl.int64)
-        put(row, base, bins, exists, packed, K)
+        put(row, base, bins, exists, packed, K, SPAN)
     tl.store(row + BLOCK - 1, total(below, K).to(tl.int64), mask=exists)

@@ -49,8 +49,8 @@ def forward_alone(
     launch(
         kernels.whole, (how.channels,), z, out, hist, tables, tables.shape[1], kept,
         0 if kept is None else kept.shape[1], *levels, state, *affine, what.eps_in, what.eps_out,
-        what.absolute, what.factor, what.sentinels, what.steps, followed, *how.sizes, **how.plane,
-        **flags,
+        what.absolute, what.factor, what.sentinels, what.steps, followed, *how.sizes,
+        **how.plane(what), **flags,
         **what.options("KIND", "NORM_IN", "NORM_OUT", "GROUNDED", "RELATIVE", "BLOCK"),
     )  # fmt: skip
 
@@ -72,7 +72,7 @@ def recount(
     launch(
         kernels.count, fine.grid, z, seen, parts, state, *affine[:2], what.eps_in,
         what.absolute, what.factor, *how.sizes, fine.per, how.splits, SPLITS=how.power,
-        **how.counting, **what.options("NORM_IN", "GROUNDED", "RELATIVE", "BLOCK"),
+        **how.counting(what), **what.options("NORM_IN", "GROUNDED", "RELATIVE", "BLOCK"),
     )  # fmt: skip
     return parts
 
@@ -204,7 +204,7 @@ def descend_alone(work: Work, affine: Affine, how: Cut, what: Words) -> None:
     launch(
         gradient.whole, (how.channels,), *work, hist, spare, *affine[:5], what.eps_in,
         what.eps_out, what.factor, what.sentinels, what.steps, *how.sizes, SCORED=_scored(affine),
-        **what.options(*names), **how.plane,
+        **what.options(*names), **how.plane(what),
     )  # fmt: skip
 
 
@@ -222,7 +222,8 @@ def descend(work: Work, parts: Tensor | None, affine: Affine, how: Cut, what: Wo
     if what.full:
         launch(
             gradient.spread, fine.grid, *work.data, work.mass, *affine[:5], *eps, what.steps,
-            *how.sizes, fine.per, how.splits, SCORED=scored, **names, **splits, **how.counting,
+            *how.sizes, fine.per, how.splits, SCORED=scored,
+            **names, **splits, **how.counting(what),
         )  # fmt: skip
     launch(
         gradient.table, (how.channels,), parts, work.mass, work.edges, work.pairs, work.tables,

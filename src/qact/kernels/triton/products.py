@@ -10,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# Together as many bins as `qact.kernels.triton.bins.SPAN`.
+# Together 512 bins, the least that are counted at once.
 ROWS, COLUMNS = tl.constexpr(32), tl.constexpr(16)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from qact.kernels.triton.bins import SPAN, blank, put, weigh
+from qact.kernels.triton.bins import blank, put, weigh
 from qact.kernels.triton.constants import RELU, SUM_IN, SUM_OUT, SUM_SCORE
 from qact.kernels.triton.descent import descend, hand_on, read, read_level
 from qact.kernels.triton.lookup import out_norm
@@ -46,7 +46,7 @@ def spread(
     z, grad, table, codes, state, mass, sums, s, c, exists, first, last, norm, affine, out, steps,
     C, L, n,
     KIND: tl.constexpr, NORM_IN: tl.constexpr, NORM_OUT: tl.constexpr, SCORED: tl.constexpr,
-    BLOCK: tl.constexpr, HISTOGRAM: tl.constexpr,
+    BLOCK: tl.constexpr, SPAN: tl.constexpr, HISTOGRAM: tl.constexpr,
     ROWS: tl.constexpr, V: tl.constexpr, K: tl.constexpr,
 ):  # fmt: skip
     """The bins of gradients ``mass`` (C, 2, BLOCK): of ``g``, and of ``g`` times the place.
@@ -58,7 +58,7 @@ def spread(
     product, added = zero, zero
     row = mass + c.to(tl.int64) * (2 * BLOCK)
     for base in range(0, (tl.max(bins, 0) if K > 1 else bins) + 1, SPAN):
-        all, right = blank(K, tl.float32, HISTOGRAM), blank(K, tl.float32, HISTOGRAM)
+        all, right = blank(K, SPAN, tl.float32, HISTOGRAM), blank(K, SPAN, tl.float32, HISTOGRAM)
         product, added = zero, zero
         for t in range(first, last):
             where, index, mask = tile(t, c, exists, C, L, n, ROWS, V, K)
@@ -71,9 +71,9 @@ def spread(
                 product += g * score
                 added += g
             cell, place = locate(y, inverse, offset, bins)
-            all, right = weigh(all, right, cell - base, place, g, mask, K, HISTOGRAM)
-        put(row, base, bins, exists, all, K)
-        put(row + BLOCK, base, bins, exists, right, K)
+            all, right = weigh(all, right, cell - base, place, g, mask, K, SPAN, HISTOGRAM)
+        put(row, base, bins, exists, all, K, SPAN)
+        put(row + BLOCK, base, bins, exists, right, K, SPAN)
     if SCORED:
         hand_on(sums, state, s, c, exists, C, SUM_SCORE, product, K)
         hand_on(sums, state, s, c, exists, C, SUM_SCORE + 1, added, K)

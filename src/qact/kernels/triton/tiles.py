@@ -94,3 +94,11 @@ def wide(c):
 def single(x):
     """A channel's number beside its values, in float32."""
     return x.to(tl.float32)
+
+
+@triton.jit
+def beside(at):
+    """Two float32 that stand beside each other, the first at a multiple of 8 bytes: one read."""
+    both = tl.load(at.to(tl.pointer_type(tl.int64)))
+    low, high = (both & 0xFFFFFFFF).to(tl.int32), (both >> 32).to(tl.int32)
+    return low.to(tl.float32, bitcast=True), high.to(tl.float32, bitcast=True)
