@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 # Wheels that would replace torch by another build of it: without their dependencies.
 MODELS := torchvision==0.28.0 timm==1.0.31 transformers==5.23.0
 
-.PHONY: bench bench-full test test-seeds test-slow test-all lint docs kernels wheel clean
+.PHONY: bench bench-full test test-seeds test-slow test-ptx test-all lint docs kernels wheel clean
 
 # `make bench FULL=1` adds every adaptation method on every stream, on the same networks.
 bench: $(STAMP)
@@ -26,6 +26,10 @@ test-seeds: $(STAMP)
 
 test-slow: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow and not exhaustive" tests
+
+# The GPU's kernels as they are compiled for a card of this capability, run here lane by lane.
+test-ptx: $(STAMP)
+	QACT_PTX=$(or $(SM),90) OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 tests/kernels/test_triton.py
 
 test-all: lint $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "slow or not slow"

@@ -9,6 +9,7 @@ holds where no instruction waits. Branches are taken to be issued.
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 import tempfile
@@ -83,7 +84,9 @@ def slots(name: str, kernel: Any) -> float | None:
         values = known["ROWS"] * known["V"] * known["K"]
     else:
         return None
-    # Gradients have 24 bits: `qact.kernels.triton.histograms.added` loops over digits of 4, or of 3
-    # where channels stand side by side. In products there is no such loop.
-    digits = (6 if known["K"] == 1 else 8) if name == "spread" else 1
+    # Gradients have 24 bits: `qact.kernels.triton.histograms.added` loops over digits of as many
+    # values as there is room for. In products there is no such loop.
+    digits = 1
+    if name == "spread":
+        digits = 24 // int(math.log2((8192 if known["K"] == 1 else 4096) // known["SPAN"]))
     return issued(kernel.asm["cubin"], digits) * kernel.metadata.num_warps * 32 / values

@@ -355,7 +355,14 @@ def test_both_ways_of_counting_are_one(cut, monkeypatch, kind, shape, tail):
 @here
 @pytest.mark.parametrize(
     ("k", "span", "histogram"),
-    [(1, 512, False), (4, 512, False), (1, 512, True), (4, 512, True), (1, 1024, True)],
+    [
+        (1, 512, False),
+        (4, 512, False),
+        (1, 512, True),
+        (4, 512, True),
+        (1, 1024, True),
+        (4, 1024, True),
+    ],
 )
 def test_bins_add_up_what_falls_into_them(k, span, histogram):
     """A tile of values in all bins and beyond them, against NumPy's sums in float64."""
@@ -504,8 +511,8 @@ def test_what_follows_moves_as_on_the_cpu(cut, kind):
         _, state, *_ = block.forward(z.to(DEVICE), plan, move(affine(3)), mine)
         cpu.forward(z, plan, affine(3), theirs)
     assert int(mine.batches) == int(mine.before.batches) == int(mine.behind.batches) == 5
-    # Sums in another order move a mean by its rounding, and a value between two parts of a bin falls
-    # into the other one: of its 256 parts, as a card does. The interpreter adds as the CPU does.
+    # Sums in another order move a mean by its rounding, and a value that lies between two of the
+    # 256 parts of a bin falls into the other one. The interpreter adds in the order of the CPU.
     part = 0.0 if INTERPRETED else 3 / 256
     for number, (ours, others) in enumerate(zip(flat(mine), flat(theirs), strict=True)):
         atol = 1e-4 + part * (number == 1)

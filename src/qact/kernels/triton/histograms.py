@@ -69,14 +69,13 @@ def added(cell, weight, mask, K: tl.constexpr, SPAN: tl.constexpr):
     """Weights below 2 in size, rounded to 2^-21, added up by bin.
 
     Digits run from ``-R / 2``, so that none stands for the sign and none adds up to much. They are
-    as large as there is room for: that is for 8192 counters of a channel.
+    as large as there is room for: for 8192 counters of one channel, or 4096 of each of several.
     """
-    wide: tl.constexpr = K == 1 and SPAN == 512
-    bits: tl.constexpr = 4 if wide else 3
-    R: tl.constexpr = 16 if wide else 8
+    R: tl.constexpr = (8192 if K == 1 else 4096) // SPAN
+    bits: tl.constexpr = 4 if R == 16 else (3 if R == 8 else 2)
     axis: tl.constexpr = 0 if K == 1 else 1
     # ``R / 2`` in the place of every digit.
-    half: tl.constexpr = 0x888888 if wide else 0o44444444
+    half: tl.constexpr = 0x888888 if R == 16 else (0o44444444 if R == 8 else 0xAAAAAA)
     integer = tl.floor(weight * 2.0**POINT + 0.5).to(tl.int32) + half
     v, total = _along(R, K) - R // 2, blank(K, SPAN, tl.float32)
     for _ in range(0, BITS // bits):

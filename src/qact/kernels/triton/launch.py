@@ -65,17 +65,21 @@ class Cut:
         return {"ROWS": self.rows, "V": self.side, "K": self.together, "num_warps": self.warps}
 
     def counting(self, what: Words) -> dict[str, int]:
-        """The same of a pass that counts, and how it does."""
-        return {**self.fine.shape, **self._bins(what)}
+        """The same of a pass that counts values, and how many bins at once."""
+        # A value's place takes eight digits a bin: of several channels there is room for 512 bins.
+        return {**self.fine.shape, **self._bins(what.span if self.together == 1 else 512)}
+
+    def weighing(self, what: Words) -> dict[str, int]:
+        """The same of a pass that adds up gradients."""
+        return {**self.fine.shape, **self._bins(what.span)}
 
     def plane(self, what: Words) -> dict[str, int]:
         """The same of a program that has a channel to itself, and the rows of what it counts."""
-        return {"ROWS": self.rows, "V": self.side, "FINE": self.fine.rows, **self._bins(what)}
+        return {"ROWS": self.rows, "V": self.side, "FINE": self.fine.rows, **self._bins(what.span)}
 
-    def _bins(self, what: Words) -> dict[str, int]:
-        """How bins are counted, and how many at once: where channels are side by side, 512."""
-        wide = self.histogram and self.together == 1
-        return {"SPAN": what.span if wide else 512, "HISTOGRAM": self.histogram}
+    def _bins(self, span: int) -> dict[str, int]:
+        """How bins are counted, and how many at once; by products 512."""
+        return {"SPAN": span if self.histogram else 512, "HISTOGRAM": self.histogram}
 
     @cached_property
     def sorting(self) -> dict[str, int]:

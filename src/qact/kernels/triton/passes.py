@@ -223,7 +223,7 @@ def descend(work: Work, parts: Tensor | None, affine: Affine, how: Cut, what: Wo
         launch(
             gradient.spread, fine.grid, *work.data, work.mass, *affine[:5], *eps, what.steps,
             *how.sizes, fine.per, how.splits, SCORED=scored,
-            **names, **splits, **how.counting(what),
+            **names, **splits, **how.weighing(what),
         )  # fmt: skip
     launch(
         gradient.table, (how.channels,), parts, work.mass, work.edges, work.pairs, work.tables,
