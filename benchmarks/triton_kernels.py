@@ -37,13 +37,11 @@ from typing import Any
 
 import torch
 import triton
-from triton._utils import find_paths_if, get_iterable_path
-from triton.backends.compiler import GPUTarget
 from triton.backends.nvidia.compiler import get_ptxas
-from triton.compiler import ASTSource, make_backend
-from triton.runtime.jit import JITFunction, create_function_from_signature
+from triton.runtime.jit import JITFunction
 
 import sass
+from ptx.launches import compiled
 from qact import Context
 from qact.kernels import columns
 from qact.kernels.following import Following, Norm
@@ -125,35 +123,13 @@ class Compiled:
     shared: int
 
 
-def specialised(function: Any, args: tuple, named: dict, capability: int) -> Any:
-    """Machine code for what a launch with these arguments would run."""
-    target = GPUTarget("cuda", capability, 32)
-    backend = make_backend(target)
-    names = [p.name for p in function.params]
-    options = {name: value for name, value in named.items() if name not in names}
-    constants = {name: value for name, value in named.items() if name in names}
-    bind = create_function_from_signature(function.signature, function.params, backend)
-    bound, kinds, _ = bind(*args, **constants)
-    values = list(bound.values())
-    signature = {name: kind[0] for name, kind in zip(names, kinds, strict=True)}
-    # Arguments may be tuples, so what is known of one stands at a path.
-    types = [kind[0] for kind in kinds]
-    paths = find_paths_if(types, lambda _, kind: kind == "constexpr")
-    fixed = {path: get_iterable_path(values, path) for path in paths}
-    said = ["" if kind[0] == "constexpr" else kind[1] for kind in kinds]
-    paths = find_paths_if(said, lambda _, known: isinstance(known, str))
-    known = {path: backend.parse_attr(get_iterable_path(said, path)) for path in paths}
-    source = ASTSource(function, signature, fixed, known)
-    return triton.compile(source, target=target, options=options)
-
-
 @contextmanager
 def compiling(capability: int) -> Iterator[list[tuple[str, Any]]]:
     """Within the block, launches compile their kernel instead of running it; yields what came."""
     found: list[tuple[str, Any]] = []
 
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:
-        found.append((self.__name__, specialised(self, args, constants, capability)))
+        found.append((self.__name__, compiled(self, args, constants, capability).kernel))
 
     run, processors = JITFunction.run, launch._processors
     JITFunction.run = compile_only

@@ -63,9 +63,8 @@ def _permute(a: Lanes, b: Lanes, chosen: Lanes) -> Lanes:
     made = np.zeros(np.broadcast(a, b, chosen).shape, np.uint32)
     for place in range(4):
         nibble = chosen >> np.uint32(4 * place)
-        byte = (eight >> (8 * (nibble & np.uint32(7)).astype(np.uint64)) & np.uint64(255)).astype(
-            np.uint32
-        )
+        shift = 8 * (nibble & np.uint32(7)).astype(np.uint64)
+        byte = (eight >> shift & np.uint64(255)).astype(np.uint32)
         sign = np.where(byte >> np.uint32(7), 255, 0).astype(np.uint32)
         made |= np.where(nibble & np.uint32(8), sign, byte) << np.uint32(8 * place)
     return made
@@ -97,7 +96,6 @@ UNARY: dict[str, Function] = {
     "rcp": lambda a: 1 / a,
     "rsqrt": lambda a: 1 / np.sqrt(a),
     "popc": _ones,
-    "mov": lambda a: a,
 }
 BINARY: dict[str, Function] = {
     "add": np.add,
@@ -165,8 +163,7 @@ def function(name: str, modifiers: tuple[str, ...]) -> tuple[Function, list[str]
         by = "u32" if name in ("shl", "shr") else kind
         kinds, plain = [kind, by], BINARY[name]
     elif name in TERNARY:
-        kinds, plain = ["u32" if kind == "b32" else kind, "u32", "u32"], TERNARY[name]
-        kinds[1] = "u32"
+        kinds, plain = [kind, "u32", "u32"], TERNARY[name]
     else:
         raise NotImplementedError(f"no PTX instruction {'.'.join((name, *modifiers))} here")
     if "NaN" in modifiers:

@@ -32,8 +32,8 @@ def meetings(program: Program) -> dict[int, int]:
     for last, to in ways.values():
         if len(to) > 1:
             both = after[to[0]] & after[to[1]]
-            # Of those that both ways pass, the nearest is passed by the fewest others' ways: it is
-            # the one behind which all the others lie.
+            # What every way passes lies on all of them in one order: the nearest is behind none of
+            # the others, and so all of them are behind it.
             common = [block for block in blocks if both >> number[block] & 1]
             made[last] = next(b for b in common if after[b] == both)
     return made

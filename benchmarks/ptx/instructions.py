@@ -119,7 +119,7 @@ def _atomic(m: State, it: Instruction, mask: NDArray | None) -> None:
 
 
 def _copy(m: State, it: Instruction, mask: NDArray | None) -> None:
-    """``cp.async``: what is copied arrives as late as it may, when its group is waited for."""
+    """``cp.async``: what is copied arrives when its group, or one behind it, is waited for."""
     if "commit_group" in it.modifiers:
         m.copies.append([])
         return
@@ -131,9 +131,8 @@ def _copy(m: State, it: Instruction, mask: NDArray | None) -> None:
         return
     to, address, size = it.operands[0], it.operands[1], int(it.operands[2], 0)
     lanes = m.lanes(mask)
-    given = (
-        m.whole(it.operands[3], "u32")[lanes] if len(it.operands) > 3 else np.full(lanes.size, size)
-    )
+    # Of so many bytes; what is left of the target is zero.
+    given = m.whole(it.operands[3] if len(it.operands) > 3 else str(size), "u32")[lanes]
     target, source = m.place(to, m.shared, lanes, size), m.place(address, m.memory, lanes, 1)
     who = m.who(lanes)
     _touch(m, m.shared, lanes, target, size)
@@ -168,6 +167,14 @@ def _reduce(m: State, it: Instruction, mask: NDArray | None) -> None:
     numbers = warps.by_warp(m.value(source, kind), m.size)
     made = warps.reduced(it.modifiers[1], numbers, chosen.astype(bool) & here.reshape(-1, 32))
     m.put(target, made.reshape(-1), kind, mask)
+
+
+def _vote(m: State, it: Instruction, mask: NDArray | None) -> None:
+    if "ballot" not in it.modifiers:
+        raise NotImplementedError(f"no PTX instruction {it} here")
+    here = np.ones(m.size, bool) if mask is None else mask
+    chosen = warps.by_warp(m.whole(it.operands[1], "pred") & here, m.size)
+    m.put(it.operands[0], warps.ballot(chosen), "b32", mask)
 
 
 def _multiply(m: State, it: Instruction, mask: NDArray | None) -> None:
@@ -212,6 +219,7 @@ WORK: dict[str, Callable[[State, Instruction, NDArray | None], None]] = {
     "cp": _copy,
     "shfl": _shuffle,
     "redux": _reduce,
+    "vote": _vote,
     "mma": _multiply,
     "ldmatrix": _matrices,
     "stmatrix": _matrices,

@@ -75,24 +75,19 @@ def parse(text: str) -> Program:
 
 def _statements(body: str) -> list[str]:
     """Statements to the end of the kernel: labels, declarations and instructions."""
-    found, depth, kept = [], 0, []
+    found: list[str] = []
+    depth, kept = 0, ""
     for line in body.splitlines():
         bare = line.strip()
         if _LABEL.match(bare):
             found.append(bare)
-            continue
-        if bare.startswith((".loc", ".pragma")):
-            continue
-        if bare in ("{", "}"):  # a scope, or the kernel's end
-            depth += 1 if bare == "{" else -1
-            if depth < 0:
+        elif not bare.startswith((".loc", ".pragma")):
+            depth += bare.count("{") - bare.count("}")
+            if depth < 0:  # the kernel's own brace
                 break
-            continue
-        kept.append(bare)
-        while ";" in (joined := " ".join(kept)):
-            statement, rest = joined.split(";", 1)
-            found.append(statement.strip(" \t"))
-            kept = [rest] if rest.strip() else []
+            *whole, kept = f"{kept} {bare}".split(";")
+            # Scopes begin and end before a statement; a vector's braces stand within one.
+            found += [statement.lstrip(" \t{}") for statement in whole]
     return [statement for statement in found if statement]
 
 

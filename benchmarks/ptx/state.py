@@ -77,7 +77,7 @@ class State:
         """An operand's numbers: of all lanes, or one for all of them."""
         if operand in self.registers:
             return read(self.registers[operand], kind)
-        if isinstance(operand, str) and operand.startswith("%"):
+        if isinstance(operand, str) and (operand[0] == "%" or operand in self.program.registers):
             held = register(self.program.kind(operand))
             return read(np.full(1, GARBAGE, np.uint8).astype(held), kind)
         if isinstance(operand, str) and operand[0] not in "-0123456789":

@@ -46,6 +46,12 @@ def reduced(operation: str, numbers: Lanes, members: NDArray) -> Lanes:
     return made
 
 
+def ballot(chosen: NDArray) -> Lanes:
+    """``vote.sync.ballot``: a bit of every lane (warps, 32), for all of them."""
+    bits = (chosen.astype(np.uint32) << np.arange(WARP, dtype=np.uint32)).sum(1, dtype=np.uint32)
+    return np.repeat(bits, WARP)
+
+
 LANE = np.arange(WARP)
 GROUP, WITHIN = LANE // 4, LANE % 4  # in a fragment of a matrix: its row, and its pair of columns
 

@@ -160,6 +160,27 @@ def test_shuffles(shuffle, want):
     assert out.tolist() == want
 
 
+def test_a_vote_asks_every_lane():
+    out = np.zeros(32, np.int32)
+    body = """
+    mov.u32 %r1, %tid.x; and.b32 %r2, %r1, 4; setp.ne.b32 %p1, %r2, 0;
+    vote.sync.ballot.b32 %r3, %p1, -1;
+    mad.wide.u32 %rd2, %r1, 4, %rd1; st.global.b32 [%rd2], %r3;"""
+    execute(body, out)
+    assert set(out.view(np.uint32).tolist()) == {0xF0F0F0F0}
+
+
+def test_scopes_have_registers_of_their_own():
+    out = np.array([7], np.int64)
+    body = """
+    ld.global.b64 %rd2, [%rd1];
+    { .reg .b32 low; mov.b64 {low, %r1}, %rd2; add.s32 low, low, 1;
+      mov.b64 %rd3, {low, %r1}; }
+    st.global.b64 [%rd1], %rd3;"""
+    execute(body, out)
+    assert out[0] == 8
+
+
 def test_lanes_part_and_meet_again():
     """A loop that each lane leaves when it is done, and a sum over all lanes behind it."""
     out = np.zeros(64, np.int32)

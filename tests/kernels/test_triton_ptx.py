@@ -82,5 +82,6 @@ def test_traffic_is_that_of_every_kernel(monkeypatch):
     for name, counts in found:
         if name in passes:
             assert counts.moved >= passes[name] * 4 * 512
-    assert {name for name, counts in found if counts.atomics} == {"count", "spread"}
+    counting = {"count", "spread"} if launch.HISTOGRAM else set()
+    assert {name for name, counts in found if counts.atomics} == counting
     assert launch._processors(torch.device("cpu")) == 1

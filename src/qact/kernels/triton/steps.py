@@ -21,6 +21,8 @@ from qact.kernels.triton.tiles import channel, extent, given, tile
 
 # Levels are kept as bytes.
 LEVELS = tl.constexpr(256)
+# The largest float32.
+LARGEST = tl.constexpr(3.4028234663852886e38)
 
 
 @triton.jit
@@ -41,7 +43,8 @@ def sort_runs(
     for t in range(first, last):
         place, _, mask = tile(t, c, c >= 0, C, L, n, RUN // V, V, 1)
         x = _ordered(tl.load(z + place, mask=mask, other=0.0).to(tl.float32), weight, NORM_IN)
-        x = tl.sort(tl.reshape(tl.where(mask, x, float("inf")), [RUN]))
+        # Not infinity, of which Triton 3.3 sorts to NaN: it takes one of two by a product with zero.
+        x = tl.sort(tl.reshape(tl.where(mask, x, LARGEST), [RUN]))
         i = t * RUN + tl.arange(0, RUN)
         tl.store(ordered + c.to(tl.int64) * n + i, x, mask=i < n)
 
