@@ -43,7 +43,7 @@ def sort_runs(
     for t in range(first, last):
         place, _, mask = tile(t, c, c >= 0, C, L, n, RUN // V, V, 1)
         x = _ordered(tl.load(z + place, mask=mask, other=0.0).to(tl.float32), weight, NORM_IN)
-        # Not infinity, of which Triton 3.3 sorts to NaN: it takes one of two by a product with zero.
+        # Not infinity: Triton 3.3 takes one of two by a product with zero, which would be NaN.
         x = tl.sort(tl.reshape(tl.where(mask, x, LARGEST), [RUN]))
         i = t * RUN + tl.arange(0, RUN)
         tl.store(ordered + c.to(tl.int64) * n + i, x, mask=i < n)
