@@ -131,14 +131,25 @@ def compiling(capability: int) -> Iterator[list[tuple[str, Any]]]:
     def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **constants: Any) -> None:
         found.append((self.__name__, compiled(self, args, constants, capability).kernel))
 
-    run, processors = JITFunction.run, launch._processors
+    run = JITFunction.run
     JITFunction.run = compile_only
-    launch._processors = lambda device: MULTIPROCESSORS
+    try:
+        with multiprocessors(MULTIPROCESSORS):
+            yield found
+    finally:
+        JITFunction.run = run
+
+
+@contextmanager
+def multiprocessors(count: int) -> Iterator[None]:
+    """Within the block, tensors are cut as for a card that has so many."""
+    before = launch._processors
+    launch._processors = lambda device: count
     launch._cut.cache_clear()
     try:
-        yield found
+        yield
     finally:
-        JITFunction.run, launch._processors = run, processors
+        launch._processors = before
         launch._cut.cache_clear()
 
 

@@ -18,19 +18,18 @@ multiprocessors; and what must come from memory, at the speed of a copy. None is
 """
 
 import argparse
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
-from ptx.counts import WARP, Counts
+from ptx.counts import Counts
 from ptx.launches import running
+from ptx.warps import WARP
 from qact.kernels.triton import block, launch, recall
-from triton_kernels import COPIED, MULTIPROCESSORS, PLANS, moved, stored
+from triton_kernels import COPIED, MULTIPROCESSORS, PLANS, moved, multiprocessors, stored
 
 VALUES = 128 * 64 * 1024  # floors are of so many
 CLOCK = MULTIPROCESSORS * 1.7e3  # of all multiprocessors in a microsecond
-SCHEDULERS, SECTORS = 4, 128  # a multiprocessor's: warps that issue, and bytes of L1, a clock
+SCHEDULERS, CACHE = 4, 128  # a multiprocessor's: warps that issue, and bytes of L1, a clock
 # One channel of many, in as many programs as there (16); and sixteen, of a fourth of the values.
 PLANE, FEATURES = (128, 1, 1024), (32768, 16, 1)
 PROGRAMS = {PLANE: 16, FEATURES: 32}
@@ -43,24 +42,14 @@ def traffic(shape: tuple[int, int, int], level: str, zeros: bool) -> list[tuple[
     if zeros:
         z = z.relu()
     plan, numbers = PLANS[level], tuple(torch.ones(shape[1]) for _ in range(6))
-    with programs(PROGRAMS[shape]), running(90, watched=False, counting=True) as ran:
+    with (
+        multiprocessors(PROGRAMS[shape] // launch.WAVES),
+        running(90, watched=False, counting=True) as ran,
+    ):
         _, *saved = block.forward(z, plan, numbers)
         block.backward(z, g, plan, numbers, *saved)
         recall.lookup(z, stored(shape[1], plan.kind == "steps"))
     return [(it.name, it.counts or Counts()) for it in ran]
-
-
-@contextmanager
-def programs(splits: int) -> Iterator[None]:
-    """Within the block, each group of channels is cut into so many programs."""
-    before = launch._processors
-    launch._processors = lambda device: splits // launch.WAVES
-    launch._cut.cache_clear()
-    try:
-        yield
-    finally:
-        launch._processors = before
-        launch._cut.cache_clear()
 
 
 def floors(counts: Counts, values: int, megabytes: float) -> dict[str, float]:
@@ -68,7 +57,7 @@ def floors(counts: Counts, values: int, megabytes: float) -> dict[str, float]:
     times = VALUES / values
     return {
         "issue": times * counts.issued / (SCHEDULERS * CLOCK),
-        "L1": times * counts.moved / (SECTORS * CLOCK),
+        "L1": times * counts.moved / (CACHE * CLOCK),
         "shared": times * (counts.shared + counts.atomics) / CLOCK,
         "memory": times * megabytes / COPIED,
     }

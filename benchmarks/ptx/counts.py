@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-WARP, SECTOR, BANKS, WORD = 32, 32, 32, 4
+from ptx.warps import WARP
+
+SECTOR, BANKS, WORD = 32, 32, 4
 ROW = BANKS * WORD  # bytes that shared memory gives in one turn
 
 
@@ -18,14 +20,12 @@ class Counts:
     Attributes:
         issued: instructions, of warps in which at least one lane runs them.
         moved: bytes of global memory, in the sectors of 32 that a warp touches at once.
-        asked: bytes of global memory that lanes asked for.
         shared: turns of shared memory: two words of one bank take two.
         atomics: turns of its atomics, if lanes at one address come one after the other.
     """
 
     issued: int = 0
     moved: int = 0
-    asked: int = 0
     shared: int = 0
     atomics: int = 0
 
@@ -35,7 +35,6 @@ class Counts:
 
     def global_memory(self, warp: NDArray, at: NDArray, size: int) -> None:
         """Lanes of these warps touch ``size`` bytes each."""
-        self.asked += size * at.size
         spans = -(-size // SECTOR)
         sectors = at[:, None] // SECTOR + np.arange(spans)
         self.moved += SECTOR * len(_distinct(np.repeat(warp, spans), sectors.reshape(-1)))
